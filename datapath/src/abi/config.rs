@@ -1,0 +1,152 @@
+//! What the controller sets for the programs, and what they count by interface.
+
+use super::reason::{Direction, Reason};
+use bytemuck::{Pod, Zeroable};
+
+/// The one entry of the configuration map. A commit changes `epoch` alone, which is written whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// [`super::ABI_VERSION`] of the controller that wrote it.
+    pub abi_version: u32,
+    /// The epoch by which packets are judged, read once a packet.
+    pub epoch: u32,
+    /// The `Config::` flag bits.
+    pub flags: u32,
+    /// Number of first-level slots a CPU minus one; a power of two minus one.
+    pub flow_mask: u32,
+    /// Seed of the flow hash, chosen when the maps are made and never changed.
+    pub hash_seed: u64,
+    /// Length of a kernel tick.
+    pub tick_ns: u64,
+    /// Boot-clock time of tick 0: `now = boot_offset_ns + ticks * tick_ns`.
+    pub boot_offset_ns: u64,
+    /// Where [`Config::FIXED_CLOCK`] is set, the time, for replay and tests.
+    pub fixed_now_ns: u64,
+    /// A SYN unanswered for this long is over; the next one opens a new connection.
+    pub attempt_timeout_ns: u64,
+    /// An established TCP connection idle for this long is over.
+    pub tcp_idle_timeout_ns: u64,
+    /// A closed TCP connection is remembered for this long.
+    pub close_linger_ns: u64,
+    /// A UDP, ICMP or other flow idle for this long is over.
+    pub datagram_timeout_ns: u64,
+}
+const _: () = assert!(size_of::<Config>() == 80);
+
+impl Config {
+    /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
+    pub const ENFORCE: u32 = 1 << 0;
+    /// What no rule decides passes. Set while no policy is loaded.
+    pub const DEFAULT_ALLOW: u32 = 1 << 1;
+    /// Time is `fixed_now_ns`.
+    pub const FIXED_CLOCK: u32 = 1 << 2;
+    /// Leave the parsed packet and its verdict in the trace map.
+    pub const TRACE: u32 = 1 << 3;
+
+    /// Defaults: monitor, everything allowed, Zeek's timeouts.
+    pub fn new(flow_slots: u32, hash_seed: u64) -> Self {
+        Self {
+            abi_version: super::ABI_VERSION,
+            epoch: 1,
+            flags: Self::DEFAULT_ALLOW,
+            flow_mask: flow_slots.next_power_of_two() - 1,
+            hash_seed,
+            tick_ns: 0,
+            boot_offset_ns: 0,
+            fixed_now_ns: 0,
+            attempt_timeout_ns: 5_000_000_000,
+            tcp_idle_timeout_ns: 300_000_000_000,
+            close_linger_ns: 5_000_000_000,
+            datagram_timeout_ns: 60_000_000_000,
+        }
+    }
+
+    /// Whether a flag is set.
+    #[inline(always)]
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Packets and bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the frames, Ethernet header included.
+    pub bytes: u64,
+}
+
+/// Counters of one interface on one CPU: by direction and reason. Forwarded packets count under
+/// [`Reason::Forwarded`] and its kin; monitor mode counts what it would have dropped under the reason for it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct PortCounters {
+    /// The interface that the controller gave this slot to; 0 for none.
+    pub ifindex: u32,
+    /// Padding.
+    pub _pad: u32,
+    /// `counts[direction][reason]`.
+    pub counts: [[Count; PortCounters::REASONS]; Direction::COUNT],
+}
+
+impl PortCounters {
+    /// Reasons that a slot has room for; a power of two, so that an index is masked.
+    pub const REASONS: usize = 64;
+    /// Slots: interface n has slot `n % 255 + 1`; slot 0 counts for interfaces whose slot another one has.
+    pub const SLOTS: u32 = 256;
+    /// The slot that counts for interfaces without one of their own.
+    pub const SHARED: u32 = 0;
+
+    /// The slot that an interface has if the controller gave it to it.
+    #[inline(always)]
+    pub fn slot(ifindex: u32) -> u32 {
+        ifindex % (Self::SLOTS - 1) + 1
+    }
+}
+const _: () = assert!(Reason::COUNT <= PortCounters::REASONS);
+
+/// Names of the maps, as `bpftool map` shows them and as they are pinned. At most 15 bytes: the kernel cuts the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct MapName;
+
+#[allow(missing_docs)] // each is described beside its definition in xdp/src/maps.rs
+impl MapName {
+    pub const CONFIG: &str = "TG_CONFIG";
+    pub const FLOW_SLOTS: &str = "TG_FLOW_SLOTS";
+    pub const FLOW_SPILL: &str = "TG_FLOW_SPILL";
+    pub const CONNECTIONS: &str = "TG_CONNECTIONS";
+    pub const HALF_OPEN: &str = "TG_HALF_OPEN";
+    pub const BINDINGS: &str = "TG_BINDINGS";
+    pub const BLOCKLIST: &str = "TG_BLOCKLIST";
+    pub const POLICY: &str = "TG_POLICY";
+    pub const FAILSAFE: &str = "TG_FAILSAFE";
+    pub const FRAGMENTS: &str = "TG_FRAGMENTS";
+    pub const PORTS: &str = "TG_PORTS";
+    pub const HANDSHAKES: &str = "TG_HANDSHAKES";
+    pub const EVENTS: &str = "TG_EVENTS";
+    pub const LOST: &str = "TG_LOST";
+    pub const TRACE: &str = "TG_TRACE";
+    pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
+
+    pub const ALL: [&str; 16] = [
+        Self::CONFIG,
+        Self::FLOW_SLOTS,
+        Self::FLOW_SPILL,
+        Self::CONNECTIONS,
+        Self::HALF_OPEN,
+        Self::BINDINGS,
+        Self::BLOCKLIST,
+        Self::POLICY,
+        Self::FAILSAFE,
+        Self::FRAGMENTS,
+        Self::PORTS,
+        Self::HANDSHAKES,
+        Self::EVENTS,
+        Self::LOST,
+        Self::TRACE,
+        Self::JUDGED_PORTS,
+    ];
+}

@@ -1,0 +1,153 @@
+//! What one CPU must see of another: the shared record of a connection.
+//!
+//! Only packets that open, shake hands or close touch it. Two CPUs may write one record at a time; every field is
+//! a word that is written whole, so a lost race costs a history letter, never more.
+
+use super::handshake::TlsState;
+use super::key::Side;
+use bytemuck::{Pod, Zeroable};
+
+/// The state of one endpoint of a TCP connection, in Zeek's terms.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Has sent nothing.
+    Inactive = 0,
+    /// Has sent a SYN.
+    SynSent = 1,
+    /// Has sent a SYN-ACK as the first packet of the connection.
+    SynAckSent = 2,
+    /// Seen in mid-stream.
+    Partial = 3,
+    /// Has completed its part of the handshake. UDP, ICMP and others: has sent something.
+    Established = 4,
+    /// Has sent a FIN.
+    Closed = 5,
+    /// Has sent a RST.
+    Reset = 6,
+}
+
+impl Endpoint {
+    /// From its number; numbers of no state are [`Endpoint::Inactive`].
+    #[inline(always)]
+    pub fn from_u8(n: u8) -> Self {
+        match n {
+            1 => Self::SynSent,
+            2 => Self::SynAckSent,
+            3 => Self::Partial,
+            4 => Self::Established,
+            5 => Self::Closed,
+            6 => Self::Reset,
+            _ => Self::Inactive,
+        }
+    }
+}
+
+/// A tracked connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Connection {
+    /// Boot-clock time of the first packet.
+    pub opened_ns: u64,
+    /// Boot-clock time of the SYN-ACK, 0 if none.
+    pub syn_ack_ns: u64,
+    /// Boot-clock time at which the TCP handshake completed, 0 if it did not.
+    pub established_ns: u64,
+    /// Boot-clock time of the ClientHello, 0 if none.
+    pub client_hello_ns: u64,
+    /// Boot-clock time of the ServerHello, 0 if none.
+    pub server_hello_ns: u64,
+    /// Boot-clock time at which TLS reached its final state, 0 if it did not.
+    pub tls_done_ns: u64,
+    /// Boot-clock time of the last packet that touched this record.
+    pub last_ns: u64,
+    /// Boot-clock time of the FIN or RST that closed the connection, 0 while it is open.
+    pub closed_ns: u64,
+    /// Zeek's history, a letter a nibble, the first in the lowest: see [`crate::track::history`].
+    pub history: u64,
+    /// Where the next TLS record of the originator, of the responder starts (TCP sequence number).
+    pub tls_next_seq: [u32; 2],
+    /// Initial sequence number of the originator's SYN.
+    pub isn: u32,
+    /// Counts the connections of one key, so that records of an earlier one are not taken for this one's.
+    pub incarnation: u32,
+    /// Identity of the originator, of the responder when the connection was judged last.
+    pub identity: [u32; 2],
+    /// The rule that decided last.
+    pub rule: u32,
+    /// Which letters the history has: bit n for letter n, plus 8 for the responder's.
+    pub seen: u16,
+    /// [`Endpoint`] of the originator, of the responder.
+    pub state: [u8; 2],
+    /// A [`TlsState`].
+    pub tls: u8,
+    /// Facts about the TLS handshake, the `TLS_` bits.
+    pub tls_flags: u8,
+    /// Level of the alert that was seen (RFC 8446, section 6), 0 if none was readable.
+    pub alert_level: u8,
+    /// Description of that alert.
+    pub alert_description: u8,
+    /// Which end of the key opened the connection: 0 for `a`, 1 for `b`.
+    pub originator: u8,
+    /// Facts about the connection, the `IS_` bits.
+    pub flags: u8,
+    /// Padding.
+    pub _pad: [u8; 2],
+}
+const _: () = assert!(size_of::<Connection>() == 112);
+
+impl Connection {
+    /// The originator has sent a ChangeCipherSpec.
+    pub const TLS_ORIG_CCS: u8 = 1 << 0;
+    /// The responder has sent a ChangeCipherSpec.
+    pub const TLS_RESP_CCS: u8 = 1 << 1;
+    /// The originator has sent records under keys.
+    pub const TLS_ORIG_KEYED: u8 = 1 << 2;
+    /// The responder has sent records under keys.
+    pub const TLS_RESP_KEYED: u8 = 1 << 3;
+    /// The handshake runs as TLS 1.3 does: the responder sends encrypted records right after its hello.
+    pub const TLS_1_3: u8 = 1 << 4;
+    /// The outcome is inferred: what would prove it is encrypted.
+    pub const TLS_INFERRED: u8 = 1 << 5;
+    /// A record of the size of an encrypted alert came last from the responder, or from the originator.
+    pub const TLS_ALERT_SIZED: u8 = 1 << 6;
+    /// A segment was missing or a header was split: records are no longer followed.
+    pub const TLS_LOST: u8 = 1 << 7;
+
+    /// The TCP handshake was counted as an outcome.
+    pub const IS_HANDSHAKE_COUNTED: u8 = 1 << 0;
+    /// The TLS handshake was counted as an outcome.
+    pub const IS_TLS_COUNTED: u8 = 1 << 1;
+    /// The first packet seen was none that opens a connection.
+    pub const IS_MIDSTREAM: u8 = 1 << 2;
+
+    /// The side that opened the connection.
+    #[inline(always)]
+    pub fn originator_side(&self) -> Side {
+        if self.originator == 0 { Side::A } else { Side::B }
+    }
+
+    /// Whether `side` opened the connection.
+    #[inline(always)]
+    pub fn is_originator(&self, side: Side) -> bool {
+        self.originator_side() == side
+    }
+
+    /// The TLS state.
+    #[inline(always)]
+    pub fn tls_state(&self) -> TlsState {
+        TlsState::from_u8(self.tls)
+    }
+
+    /// State of the originator's end.
+    #[inline(always)]
+    pub fn orig(&self) -> Endpoint {
+        Endpoint::from_u8(self.state[0])
+    }
+
+    /// State of the responder's end.
+    #[inline(always)]
+    pub fn resp(&self) -> Endpoint {
+        Endpoint::from_u8(self.state[1])
+    }
+}

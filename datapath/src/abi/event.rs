@@ -1,0 +1,113 @@
+//! What goes up the ring buffer.
+
+use super::connection::Connection;
+use super::flow::FlowRecord;
+use super::key::FlowKey;
+use super::reason::{Action, Direction, Reason};
+use bytemuck::{Pod, Zeroable};
+
+/// What an event tells.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A flow was judged for the first time, or otherwise than before.
+    Verdict = 1,
+    /// A packet was dropped before it had a flow (malformed, orphan fragment, unsupported).
+    Drop = 2,
+    /// A TCP or TLS handshake ended.
+    Handshake = 3,
+    /// A connection gives way to a new one of the same key, or was closed: a [`ClosedEvent`].
+    Closed = 4,
+}
+
+/// The head of every event; the whole of all but [`EventKind::Closed`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Event {
+    /// Boot-clock time.
+    pub time_ns: u64,
+    /// [`EventKind::Handshake`]: how long it took.
+    pub duration_ns: u64,
+    /// The flow; family 0 where the packet had none.
+    pub key: FlowKey,
+    /// Identity of `a`, of `b`; 0 for none.
+    pub identity: [u32; 2],
+    /// The interface.
+    pub ifindex: u32,
+    /// The rule that decided, 0 for the default.
+    pub rule: u32,
+    /// The epoch by which it was judged.
+    pub epoch: u32,
+    /// Length of the frame in bytes.
+    pub frame_bytes: u32,
+    /// An [`EventKind`].
+    pub kind: u8,
+    /// An [`Action`].
+    pub action: u8,
+    /// A [`Reason`].
+    pub reason: u8,
+    /// A [`Direction`].
+    pub direction: u8,
+    /// 0 if `a` sent the packet, 1 if `b` did.
+    pub from_b: u8,
+    /// 0 if `a` opened the connection, 1 if `b` did.
+    pub originator: u8,
+    /// [`EventKind::Handshake`]: a [`super::HandshakeKind`].
+    pub handshake: u8,
+    /// [`EventKind::Handshake`]: a [`super::HandshakeOutcome`].
+    pub outcome: u8,
+    /// TLS alert level, 0 if none was readable.
+    pub alert_level: u8,
+    /// TLS alert description.
+    pub alert_description: u8,
+    /// 1 where the outcome is inferred.
+    pub inferred: u8,
+    /// Padding.
+    pub _pad: u8,
+    /// TCP flags of the packet.
+    pub tcp_flags: u16,
+    /// EtherType after VLAN tags.
+    pub eth_type: u16,
+}
+const _: () = assert!(size_of::<Event>() == 96);
+
+impl Event {
+    /// What the event tells; `None` for a kind of another version.
+    pub fn kind(&self) -> Option<EventKind> {
+        Some(match self.kind {
+            1 => EventKind::Verdict,
+            2 => EventKind::Drop,
+            3 => EventKind::Handshake,
+            4 => EventKind::Closed,
+            _ => return None,
+        })
+    }
+
+    /// The verdict.
+    pub fn action(&self) -> Action {
+        Action::from_u8(self.action)
+    }
+
+    /// The reason.
+    pub fn reason(&self) -> Reason {
+        Reason::from_u8(self.reason)
+    }
+
+    /// The direction.
+    pub fn direction(&self) -> Direction {
+        Direction::from_u8(self.direction)
+    }
+}
+
+/// A connection that is over, with what this CPU counted of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ClosedEvent {
+    /// The head, of kind [`EventKind::Closed`].
+    pub event: Event,
+    /// What the CPU that says so counted; other CPUs' records carry the same incarnation.
+    pub flow: FlowRecord,
+    /// The connection.
+    pub connection: Connection,
+}
+const _: () = assert!(size_of::<ClosedEvent>() == 288);

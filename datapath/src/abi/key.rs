@@ -1,0 +1,232 @@
+//! What tables are keyed by.
+
+use bytemuck::{Pod, Zeroable};
+
+/// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), in network byte order.
+///
+/// One form for both families: one trie, one flow table, one comparison of two words.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Addr {
+    /// The sixteen bytes of the address as two native words, loaded as they lie in memory.
+    pub words: [u64; 2],
+}
+
+impl Addr {
+    /// The bits by which an IPv4 prefix is longer in its mapped form.
+    pub const V4_PREFIX_BITS: u32 = 96;
+
+    /// From the four bytes of an IPv4 address.
+    #[inline(always)]
+    pub fn v4(octets: [u8; 4]) -> Self {
+        let low = u64::from(u32::from_ne_bytes(octets));
+        #[cfg(target_endian = "little")]
+        let word = low << 32 | 0xffff_0000;
+        #[cfg(target_endian = "big")]
+        let word = low | 0xffff << 32;
+        Self { words: [0, word] }
+    }
+
+    /// From the sixteen bytes of an IPv6 address.
+    #[inline(always)]
+    pub fn v6(octets: [u8; 16]) -> Self {
+        Self { words: bytemuck::must_cast(octets) }
+    }
+
+    /// The sixteen bytes in network order.
+    #[inline(always)]
+    pub fn octets(&self) -> [u8; 16] {
+        bytemuck::must_cast(self.words)
+    }
+
+    /// Whether this is an IPv4 address in its mapped form.
+    #[inline(always)]
+    pub fn is_v4(&self) -> bool {
+        let prefix = Self::v4([0; 4]).words;
+        self.words[0] == 0 && self.words[1] & Self::v4([0xff; 4]).words[1] == self.words[1] && {
+            self.words[1] & prefix[1] == prefix[1]
+        }
+    }
+
+    /// As the standard library's address; a mapped IPv4 address comes back as IPv4.
+    pub fn to_ip(&self) -> core::net::IpAddr {
+        core::net::Ipv6Addr::from(self.octets()).to_canonical()
+    }
+}
+
+impl From<core::net::IpAddr> for Addr {
+    fn from(ip: core::net::IpAddr) -> Self {
+        match ip {
+            core::net::IpAddr::V4(v4) => Self::v4(v4.octets()),
+            core::net::IpAddr::V6(v6) => Self::v6(v6.octets()),
+        }
+    }
+}
+
+/// Which end of a [`FlowKey`] sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The end that the key calls `a`.
+    A,
+    /// The end that the key calls `b`.
+    B,
+}
+
+impl Side {
+    /// 0 for `a`, 1 for `b`: the index into the arrays of a [`super::FlowRecord`].
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The other end.
+    #[inline(always)]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// One key for both directions of a flow: the end with the smaller (address, port) is `a`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct FlowKey {
+    /// Address of the end `a`.
+    pub a: Addr,
+    /// Address of the end `b`.
+    pub b: Addr,
+    /// Port of `a`, host order. ICMP: the type and its counterpart, as Zeek does.
+    pub a_port: u16,
+    /// Port of `b`, host order.
+    pub b_port: u16,
+    /// IP protocol number, after IPv6 extension headers.
+    pub proto: u8,
+    /// 4 or 6; 0 marks an empty slot.
+    pub family: u8,
+    /// Reserved for separate address spaces (VLAN, VRF); always 0 in this version.
+    pub zone: u16,
+}
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl FlowKey {
+    /// Puts the two ends in order. Returns the key and the side that sent the packet.
+    #[inline(always)]
+    pub fn canonical(family: u8, proto: u8, src: (Addr, u16), dst: (Addr, u16)) -> (Self, Side) {
+        let zone = 0;
+        if in_order(&src, &dst) {
+            (Self { a: src.0, b: dst.0, a_port: src.1, b_port: dst.1, proto, family, zone }, Side::A)
+        } else {
+            (Self { a: dst.0, b: src.0, a_port: dst.1, b_port: src.1, proto, family, zone }, Side::B)
+        }
+    }
+
+    /// Address and port of one end.
+    #[inline(always)]
+    pub fn end(&self, side: Side) -> (Addr, u16) {
+        match side {
+            Side::A => (self.a, self.a_port),
+            Side::B => (self.b, self.b_port),
+        }
+    }
+
+    /// A seeded hash of the whole key, to index the first-level flow table.
+    ///
+    /// Multiply and fold, 64 bits a step: an attacker who does not know the seed cannot choose collisions, and what a
+    /// collision costs him is one spilled record.
+    #[inline(always)]
+    pub fn hash(&self, seed: u64) -> u32 {
+        let ports = u64::from(self.a_port) << 32 | u64::from(self.b_port) << 16 | u64::from(self.proto);
+        let mut h = fold(seed ^ self.a.words[0], self.a.words[1]);
+        h = fold(h ^ self.b.words[0], self.b.words[1]);
+        h = fold(h, ports);
+        (h >> 32) as u32
+    }
+}
+
+#[inline(always)]
+fn in_order(x: &(Addr, u16), y: &(Addr, u16)) -> bool {
+    if x.0.words[1] != y.0.words[1] {
+        return x.0.words[1] < y.0.words[1];
+    }
+    if x.0.words[0] != y.0.words[0] {
+        return x.0.words[0] < y.0.words[0];
+    }
+    x.1 <= y.1
+}
+
+#[inline(always)]
+fn fold(h: u64, word: u64) -> u64 {
+    // Odd constants of the golden ratio and of splitmix64: BPF has no 128-bit product to fold.
+    let h = (h ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (h ^ h >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Key of the policy trie: source class, destination class, protocol, port, longest prefix first.
+///
+/// Bytes, because a trie compares bytes: classes and port in big-endian, one byte of padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct PolicyKey {
+    /// Source class (4), destination class (4), protocol (1), port (2), zero (1).
+    pub bytes: [u8; 12],
+}
+
+impl PolicyKey {
+    /// Prefix length that fixes both classes and leaves protocol and port open.
+    pub const CLASSES_BITS: u32 = 64;
+    /// Prefix length that fixes the protocol as well.
+    pub const PROTOCOL_BITS: u32 = 72;
+    /// Prefix length of a key with every field fixed.
+    pub const FULL_BITS: u32 = 88;
+
+    /// The key of one flow, to be looked up with [`Self::FULL_BITS`].
+    #[inline(always)]
+    pub fn new(src_class: u32, dst_class: u32, proto: u8, port: u16) -> Self {
+        let s = src_class.to_be_bytes();
+        let d = dst_class.to_be_bytes();
+        let p = port.to_be_bytes();
+        Self { bytes: [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], proto, p[0], p[1], 0] }
+    }
+}
+
+/// A service of the gateway itself that no policy may cut: the host's own address, protocol, port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FailsafeKey {
+    /// An address of the gateway.
+    pub addr: Addr,
+    /// Port, host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Padding.
+    pub _pad: [u8; 5],
+}
+
+/// A fragmented datagram: later fragments find the ports of the first here (RFC 791, section 3.2; RFC 8200, 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification field, 16 bits in IPv4, 32 in IPv6.
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Padding.
+    pub _pad: [u8; 3],
+}
+
+/// Ports of a first fragment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FragmentPorts {
+    /// Source port, host order.
+    pub src_port: u16,
+    /// Destination port, host order.
+    pub dst_port: u16,
+}

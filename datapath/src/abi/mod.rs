@@ -1,0 +1,30 @@
+//! All that the kernel programs and user space share: keys, values, events, reasons, map names.
+//!
+//! Every type is `repr(C)` without implicit padding (the `Pod` derive refuses it) and its size is asserted, so
+//! that a kernel object and a controller of different builds cannot disagree in silence.
+
+pub mod config;
+pub mod connection;
+pub mod event;
+pub mod flow;
+pub mod handshake;
+pub mod key;
+pub mod packet;
+pub mod policy;
+pub mod reason;
+
+pub use config::{Config, MapName, PortCounters};
+pub use connection::{Connection, Endpoint};
+pub use event::{ClosedEvent, Event, EventKind};
+pub use flow::{FlowRecord, FlowSlot, Settled};
+pub use handshake::{HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStats, TlsState};
+pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, PolicyKey, Side};
+pub use packet::Packet;
+pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions};
+pub use reason::{Action, Direction, Reason};
+
+/// The version of everything in this module. A loader refuses pinned maps of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// A time that never comes: the not-after of what does not expire.
+pub const NEVER: u64 = u64::MAX;

@@ -1,0 +1,139 @@
+//! A parsed packet: what the judge works on, and what the trace map shows of it.
+
+use super::key::{Addr, FlowKey, Side};
+use super::reason::{Action, Reason};
+use bytemuck::{Pod, Zeroable};
+
+/// What was read from a frame. A field is meaningful where the `HAS_` bit for it is set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Packet {
+    /// The flow, both directions under one key. Ports are 0 without [`Packet::HAS_PORTS`] or an ICMP type.
+    pub key: FlowKey,
+    /// Length of the IP packet in bytes: the header's, or the frame's where the header says 0.
+    pub ip_bytes: u32,
+    /// Transport payload in bytes, by the IP length.
+    pub payload_bytes: u32,
+    /// TCP sequence number.
+    pub seq: u32,
+    /// TCP acknowledgement number.
+    pub ack: u32,
+    /// Identification of a fragmented datagram.
+    pub fragment_id: u32,
+    /// Where the IP header starts in the frame.
+    pub l3_offset: u16,
+    /// Where the transport header starts.
+    pub l4_offset: u16,
+    /// Where the transport payload starts.
+    pub payload_offset: u16,
+    /// Offset of a fragment in its datagram, in bytes.
+    pub fragment_offset: u16,
+    /// EtherType after VLAN tags.
+    pub eth_type: u16,
+    /// VLAN IDs, the outermost first.
+    pub vlans: [u16; 3],
+    /// The twelve bits of TCP flags and reserved bits, FIN lowest (RFC 9293, section 3.1).
+    pub tcp_flags: u16,
+    /// The `HAS_` bits.
+    pub has: u16,
+    /// How many VLAN tags the frame has.
+    pub vlan_count: u8,
+    /// 4, 6 or 0.
+    pub ip_version: u8,
+    /// 0 if `a` sent the packet, 1 if `b` did.
+    pub from_b: u8,
+    /// ICMP or ICMPv6 type.
+    pub icmp_type: u8,
+    /// ICMP or ICMPv6 code.
+    pub icmp_code: u8,
+    /// Padding.
+    pub _pad: [u8; 3],
+}
+const _: () = assert!(size_of::<Packet>() == 88);
+
+impl Packet {
+    /// An IP header was read: addresses and protocol are there.
+    pub const HAS_IP: u16 = 1 << 0;
+    /// A transport header with ports was read, or its ports are known from the first fragment.
+    pub const HAS_PORTS: u16 = 1 << 1;
+    /// A TCP header was read.
+    pub const HAS_TCP: u16 = 1 << 2;
+    /// An ICMP or ICMPv6 header was read.
+    pub const HAS_ICMP: u16 = 1 << 3;
+    /// The packet is a fragment.
+    pub const IS_FRAGMENT: u16 = 1 << 4;
+    /// More fragments follow.
+    pub const MORE_FRAGMENTS: u16 = 1 << 5;
+    /// An Ethernet header was read.
+    pub const HAS_ETHERNET: u16 = 1 << 6;
+
+    /// TCP flag bits.
+    pub const FIN: u16 = 0x01;
+    /// TCP flag bits.
+    pub const SYN: u16 = 0x02;
+    /// TCP flag bits.
+    pub const RST: u16 = 0x04;
+    /// TCP flag bits.
+    pub const ACK: u16 = 0x10;
+
+    /// Whether all the given `HAS_` bits are set.
+    #[inline(always)]
+    pub fn has(&self, bits: u16) -> bool {
+        self.has & bits == bits
+    }
+
+    /// Whether any of the given TCP flags is set.
+    #[inline(always)]
+    pub fn flag(&self, bits: u16) -> bool {
+        self.tcp_flags & bits != 0
+    }
+
+    /// The side of the key that sent the packet.
+    #[inline(always)]
+    pub fn side(&self) -> Side {
+        if self.from_b == 0 { Side::A } else { Side::B }
+    }
+
+    /// Source address and port.
+    #[inline(always)]
+    pub fn src(&self) -> (Addr, u16) {
+        self.key.end(self.side())
+    }
+
+    /// Destination address and port.
+    #[inline(always)]
+    pub fn dst(&self) -> (Addr, u16) {
+        self.key.end(self.side().other())
+    }
+}
+
+/// A packet and what became of it: the one entry of the trace map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Trace {
+    /// The packet.
+    pub packet: Packet,
+    /// The rule that decided, 0 for none.
+    pub rule: u32,
+    /// An [`Action`].
+    pub action: u8,
+    /// A [`Reason`].
+    pub reason: u8,
+    /// 1 where the first-level flow record was settled and nothing else was looked at.
+    pub settled: u8,
+    /// Padding.
+    pub _pad: [u8; 1],
+}
+const _: () = assert!(size_of::<Trace>() == 96);
+
+impl Trace {
+    /// The verdict.
+    pub fn action(&self) -> Action {
+        Action::from_u8(self.action)
+    }
+
+    /// The reason.
+    pub fn reason(&self) -> Reason {
+        Reason::from_u8(self.reason)
+    }
+}

@@ -1,0 +1,127 @@
+//! Values that policy, identities and blocklists put before a packet, in two versions each.
+//!
+//! A commit writes the second version with the epoch from which it counts, then flips the epoch: no packet sees a
+//! mixture. In a longest-prefix trie both versions are what a lookup of that prefix has to answer in its epoch,
+//! so an entry that is not there in one epoch repeats what the next shorter prefix says (see docs/policy.md).
+
+use super::NEVER;
+use bytemuck::{Pod, Zeroable};
+
+/// What a prefix is bound to: an identity and the class that policy is keyed by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Binding {
+    /// Number of the SPIFFE ID, 0 for none (a CIDR selector has a class and no identity).
+    pub identity: u32,
+    /// Identity class, 0 for unidentified.
+    pub class: u32,
+    /// Lease: the boot-clock time from which the binding no longer holds; [`NEVER`] for none.
+    pub not_after_ns: u64,
+    /// What its end means, a [`LeaseEnd`].
+    pub on_expiry: u8,
+    /// Padding.
+    pub _pad: [u8; 7],
+}
+
+impl Binding {
+    /// No identity, the class of strangers.
+    pub const NONE: Self = Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, _pad: [0; 7] };
+}
+
+/// What the end of a lease means.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// Traffic of that end is dropped with `LEASE_EXPIRED`.
+    Deny = 0,
+    /// Traffic goes on and is audited.
+    Alert = 1,
+}
+
+/// A blocklist entry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Block {
+    /// Number of the entry in the rule table, 0 for no entry.
+    pub rule: u32,
+    /// [`Block::ORIGINATOR`], [`Block::RESPONDER`] or both.
+    pub ends: u8,
+    /// Padding.
+    pub _pad: [u8; 3],
+    /// Boot-clock time at which the block ends; [`NEVER`] for none.
+    pub not_after_ns: u64,
+}
+
+impl Block {
+    /// Cuts connections that the prefix opens.
+    pub const ORIGINATOR: u8 = 1;
+    /// Cuts connections to the prefix.
+    pub const RESPONDER: u8 = 2;
+    /// No entry.
+    pub const NONE: Self = Self { rule: 0, ends: 0, _pad: [0; 3], not_after_ns: NEVER };
+}
+
+/// What the policy says of (source class, destination class, protocol, port).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Decision {
+    /// Number of the rule in the rule table; 0 where no rule decides.
+    pub rule: u32,
+    /// One of [`Decision::DEFAULT`], [`Decision::ALLOW`], [`Decision::DENY`].
+    pub action: u8,
+    /// 1 where the rule only audits: a deny is let through with verdict AUDIT.
+    pub audit: u8,
+    /// Padding.
+    pub _pad: [u8; 2],
+}
+
+impl Decision {
+    /// No rule decides: the default applies.
+    pub const DEFAULT: u8 = 0;
+    /// Let pass.
+    pub const ALLOW: u8 = 1;
+    /// Drop with `POLICY_DENY`.
+    pub const DENY: u8 = 2;
+    /// No rule decides.
+    pub const NONE: Self = Self { rule: 0, action: Self::DEFAULT, audit: 0, _pad: [0; 2] };
+}
+
+macro_rules! versions {
+    ($(#[$doc:meta])* $name:ident of $value:ident, size $size:literal) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+        pub struct $name {
+            /// The epoch from which `new` counts.
+            pub since: u32,
+            /// Padding.
+            pub _pad: u32,
+            /// What counts before `since`.
+            pub old: $value,
+            /// What counts from `since` on.
+            pub new: $value,
+        }
+        const _: () = assert!(size_of::<$name>() == $size);
+
+        impl $name {
+            /// The version that counts in `epoch`. Epochs wrap (RFC 1982 serial arithmetic).
+            #[inline(always)]
+            pub fn at(&self, epoch: u32) -> &$value {
+                if (epoch.wrapping_sub(self.since) as i32) < 0 { &self.old } else { &self.new }
+            }
+        }
+    };
+}
+
+versions! {
+    /// Two versions of a [`Binding`].
+    BindingVersions of Binding, size 56
+}
+versions! {
+    /// Two versions of a [`Block`].
+    BlockVersions of Block, size 40
+}
+versions! {
+    /// Two versions of a [`Decision`].
+    DecisionVersions of Decision, size 24
+}

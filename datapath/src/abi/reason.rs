@@ -1,0 +1,176 @@
+//! Verdicts and the reasons for them. docs/drops.md is generated from this table.
+
+/// What becomes of a packet (Hubble's verdicts).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// It goes on.
+    Forwarded = 1,
+    /// It is dropped.
+    Dropped = 2,
+    /// It goes on, although it would have been dropped (monitor mode, an audited rule, a lease that only alerts).
+    Audit = 4,
+}
+
+impl Action {
+    /// From its number; numbers of no verdict are [`Action::Dropped`].
+    #[inline(always)]
+    pub fn from_u8(n: u8) -> Self {
+        match n {
+            1 => Self::Forwarded,
+            4 => Self::Audit,
+            _ => Self::Dropped,
+        }
+    }
+
+    /// Hubble's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "FORWARDED",
+            Self::Dropped => "DROPPED",
+            Self::Audit => "AUDIT",
+        }
+    }
+}
+
+/// Which way a packet crosses the interface.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Into the gateway (XDP).
+    Ingress = 0,
+    /// Out of the gateway, what it sends itself (TC).
+    Egress = 1,
+}
+
+impl Direction {
+    /// How many there are.
+    pub const COUNT: usize = 2;
+
+    /// From its number.
+    #[inline(always)]
+    pub fn from_u8(n: u8) -> Self {
+        if n == 0 { Self::Ingress } else { Self::Egress }
+    }
+
+    /// Hubble's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "INGRESS",
+            Self::Egress => "EGRESS",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $n:literal, $name:literal, $code:literal;)+) => {
+        /// Why a verdict is what it is. The number counts up and indexes counters; [`Reason::code`] is what users see.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant = $n,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// From its number; numbers of no reason are [`Reason::InvalidPacket`].
+            #[inline(always)]
+            pub fn from_u8(n: u8) -> Self {
+                match n {
+                    $($n => Self::$variant,)+
+                    _ => Self::InvalidPacket,
+                }
+            }
+
+            /// The metric label: Cilium's name where one fits.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Cilium's number where the name is Cilium's, else a number of our own below 130.
+            pub fn code(self) -> u8 {
+                match self {
+                    $(Self::$variant => $code,)+
+                }
+            }
+
+            /// What it means, a sentence or two.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Passed: a rule allows it, or no policy is loaded.
+    Forwarded = 0, "FORWARDED", 0;
+    /// Passed: a reply, or a later packet of a connection that was allowed.
+    Established = 1, "ESTABLISHED", 1;
+    /// Passed: an ICMP error about a connection that was allowed (RFC 792, RFC 4443).
+    Related = 2, "RELATED", 2;
+    /// Passed: ARP, neighbour discovery (RFC 4861) or link control, without which no policy could be reached.
+    Infrastructure = 3, "INFRASTRUCTURE", 3;
+    /// Passed: a failsafe port of the gateway itself, which no policy may cut.
+    Failsafe = 4, "FAILSAFE", 4;
+    /// No rule allows it.
+    PolicyDenied = 5, "POLICY_DENIED", 133;
+    /// A rule denies it.
+    PolicyDeny = 6, "POLICY_DENY", 181;
+    /// No rule allows it, and one of the ends has no identity.
+    InvalidIdentity = 7, "INVALID_IDENTITY", 171;
+    /// The lease of one end's identity is over.
+    LeaseExpired = 8, "LEASE_EXPIRED", 10;
+    /// One end is on a blocklist.
+    Blocklisted = 9, "BLOCKLISTED", 11;
+    /// The frame ends within the Ethernet or VLAN header, or says nothing that a parser can hold on to.
+    InvalidPacket = 10, "INVALID_PACKET_DROPPED", 134;
+    /// A transport header is cut off or contradicts itself.
+    CtInvalidHeader = 11, "CT_TRUNCATED_OR_INVALID_HEADER", 135;
+    /// An EtherType that is none of IPv4, IPv6, ARP and link control.
+    UnsupportedL2 = 12, "UNSUPPORTED_L2_PROTOCOL", 166;
+    /// More VLAN tags than this version reads.
+    VlanFiltered = 13, "VLAN_FILTERED", 182;
+    /// The IPv4 header is cut off, or its version or length contradicts the frame (RFC 791, section 3.1).
+    InvalidIpv4 = 14, "INVALID_IPV4_HEADER", 12;
+    /// The IPv6 header is cut off, or its version or length contradicts the frame (RFC 8200, section 3).
+    InvalidIpv6 = 15, "INVALID_IPV6_HEADER", 13;
+    /// An IPv6 extension header is cut off, or the chain is longer than this version reads (RFC 8200, section 4).
+    InvalidExtension = 16, "INVALID_IPV6_EXTENSION_HEADER", 156;
+    /// A later fragment whose first fragment was not seen.
+    FragmentOrphan = 17, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", 175;
+    /// A first fragment too short to hold the ports (RFC 1858, RFC 7112).
+    FragmentTiny = 18, "FRAGMENT_WITHOUT_HEADER", 14;
+    /// Flags that no TCP sends: none at all, or SYN with FIN or RST.
+    TcpInvalidFlags = 19, "TCP_INVALID_FLAGS", 15;
+    /// The table of half-open connections did not take another.
+    CtMapFull = 20, "CT_MAP_INSERTION_FAILED", 155;
+    /// A table of the program is missing or out of step: nothing can be judged.
+    NoConfiguration = 21, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION", 165;
+    /// Passed: sent by the gateway for a packet that XDP judged on its way in.
+    JudgedAtIngress = 22, "JUDGED_AT_INGRESS", 5;
+}
+
+impl Reason {
+    /// Whether the reason lets a packet pass.
+    #[inline(always)]
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::Forwarded
+                | Self::Established
+                | Self::Related
+                | Self::Infrastructure
+                | Self::Failsafe
+                | Self::JudgedAtIngress
+        )
+    }
+}

@@ -1,0 +1,21 @@
+//! Bounds-checked reads of a packet.
+
+/// The bytes of a frame, wherever they lie: an XDP buffer, an skb, a slice.
+pub trait Frame {
+    /// `N` bytes at `offset`, or `None` if the frame ends before them.
+    ///
+    /// One check of a constant size, then plain indexing: the verifier follows that, where it loses track of a read of
+    /// one byte at a variable offset ("R1 offset is outside of the packet", 6.18).
+    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// Length of the whole frame in bytes, also of what [`Self::header`] cannot reach (multi-buffer frames).
+    fn len(&self) -> usize;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The interface that the frame crosses.
+    fn ifindex(&self) -> u32;
+}

@@ -1,0 +1,9 @@
+//! The packet path of Tidegate: parse, look up, judge, count, return.
+//!
+//! One source, compiled for BPF by `xdp/` and `tc/` and natively by everything else, so that a replay is exact.
+//! Begin with [`judge::judge`].
+#![cfg_attr(not(feature = "host"), no_std)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod abi;
+pub mod frame;
