@@ -1,0 +1,40 @@
+//! `cargo xtask ci`: what has to hold before a change lands. Nothing here is CI's alone.
+
+use crate::options::Options;
+use crate::{demo, docs, lint, sh, test};
+use anyhow::{Result, bail};
+use std::time::Instant;
+
+/// Runs all of it, also after something failed, and says at the end what did.
+pub fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let mut failed = Vec::new();
+    let mut note = |part: &'static str, result: Result<()>| {
+        if let Err(why) = result {
+            eprintln!("\n{part}: {why:#}\n");
+            failed.push(part);
+        }
+    };
+    let mut closing = String::new();
+    let tested = test::run(options);
+    note(
+        "test",
+        tested.and_then(|counts| {
+            closing = counts.line();
+            counts.verdict()
+        }),
+    );
+    note("lint", lint::run());
+    note("docs", docs::run(&Options { check: true, ..Options::default() }));
+    if sh::is_root() {
+        note("demo", demo::run(options));
+    } else {
+        println!("demo: not run, it needs root: {}", sh::sudo("demo"));
+    }
+    println!("\ncargo xtask ci: {:.0} s in all", start.elapsed().as_secs_f32());
+    println!("{closing}");
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("failed: {}", failed.join(", "))
+}

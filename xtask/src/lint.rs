@@ -1,0 +1,46 @@
+//! `cargo xtask lint` and `fmt`.
+
+use crate::{bpf_toolchain, setup, sh};
+use anyhow::{Result, bail};
+
+/// rustfmt for every crate, those outside the workspace's default members too.
+pub fn format(check: bool) -> Result<()> {
+    let mut manifests = vec![sh::root().join("Cargo.toml")];
+    let fuzz = sh::root().join("fuzz/Cargo.toml");
+    if fuzz.exists() {
+        manifests.push(fuzz);
+    }
+    for manifest in manifests {
+        let mut cargo = sh::cargo();
+        cargo.args(["fmt", "--all", "--manifest-path"]).arg(manifest);
+        if check {
+            cargo.args(["--", "--check"]);
+        }
+        sh::run(&mut cargo)?;
+    }
+    Ok(())
+}
+
+/// Everything that is wrong without being run; all warnings are errors.
+pub fn run() -> Result<()> {
+    setup::run()?;
+    sh::step("rustfmt", || format(true))?;
+    sh::step("clippy", || {
+        sh::run(sh::cargo().args(["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    sh::step("BPF crates, warnings denied", bpf)
+}
+
+/// Clippy has no driver for the BPF compiler: the BPF crates are compiled with the compiler's own lints denied.
+fn bpf() -> Result<()> {
+    let toolchain = match bpf_toolchain::find() {
+        Ok(toolchain) => toolchain,
+        Err(why) => bail!("{why}"),
+    };
+    let mut check = toolchain.command("check", &["-D", "warnings"]);
+    check
+        .args(["--locked", "--profile", "bpf", "--package", "tidegate-xdp", "--package", "tidegate-tc"])
+        .env("CARGO_TARGET_DIR", sh::target_dir().join("lint-bpf"))
+        .current_dir(sh::root());
+    sh::run(&mut check)
+}

@@ -1,0 +1,99 @@
+//! The command line. Parsed by hand: xtask is built before anything else and has to be small.
+
+/// What `cargo xtask help` prints.
+pub const USAGE: &str = "\
+Usage: cargo xtask TASK [OPTIONS]
+
+  setup            install what is missing (Debian, Ubuntu; as root) and say why
+  build [--debug]  setup, then build the tidegate and tidegate-sim binaries (release by default)
+  test [-p CRATE]... [FILTER]
+                   setup, build and run every test; as root also those that load programs into the kernel
+  demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
+  bench [--check] [--kernel|--native]
+                   kernel test-run beside xdp-filter (root) and criterion benches of the native path;
+                   --check fails where a ratio is above its bound
+  fmt              format all crates
+  lint             rustfmt, clippy and the BPF crates, warnings denied
+  docs [--check]   write docs/drops.md (--check: compare it), check links and commands in the docs, rustdoc
+  ci               test, lint, docs --check and demo, as .ci/run does
+
+Exit status: 0 done, 1 failed, 2 usage.";
+
+const TASKS: [&str; 10] = ["setup", "build", "test", "demo", "bench", "fmt", "lint", "docs", "ci", "help"];
+
+/// A task and its options.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// One of [`TASKS`].
+    pub task: String,
+    /// `--check`
+    pub check: bool,
+    /// `--debug`
+    pub debug: bool,
+    /// `--kernel`
+    pub kernel: bool,
+    /// `--native`
+    pub native: bool,
+    /// `-p CRATE`, may be repeated.
+    pub packages: Vec<String>,
+    /// What else was given, for the program that the task runs.
+    pub rest: Vec<String>,
+}
+
+impl Options {
+    /// From the words after `cargo xtask`.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        let mut words = words.iter();
+        let task = match words.next().map(String::as_str) {
+            None | Some("-h" | "--help") => "help",
+            Some(task) if TASKS.contains(&task) => task,
+            Some(other) => return Err(format!("there is no task '{other}'")),
+        };
+        let mut options = Self { task: task.to_owned(), ..Self::default() };
+        while let Some(word) = words.next() {
+            match (task, word.as_str()) {
+                ("demo", _) => options.rest.push(word.clone()),
+                (_, "-h" | "--help") => return Ok(Self { task: "help".into(), ..Self::default() }),
+                ("bench" | "docs", "--check") => options.check = true,
+                ("build", "--debug") => options.debug = true,
+                ("bench", "--kernel") => options.kernel = true,
+                ("bench", "--native") => options.native = true,
+                ("test", "-p") => match words.next() {
+                    Some(package) => options.packages.push(package.clone()),
+                    None => return Err("-p wants the name of a crate".into()),
+                },
+                ("test", filter) if !filter.starts_with('-') => options.rest.push(word.clone()),
+                _ => return Err(format!("'{task}' does not know '{word}'")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        Options::parse(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_belong_to_their_task() {
+        assert!(parse("bench --check").is_ok_and(|options| options.check));
+        assert_eq!(parse("setup --check"), Err("'setup' does not know '--check'".into()));
+        assert_eq!(parse("tset"), Err("there is no task 'tset'".into()));
+        assert_eq!(parse("test -p"), Err("-p wants the name of a crate".into()));
+    }
+
+    #[test]
+    fn the_demo_hands_its_options_on() {
+        assert_eq!(parse("demo -o json").map(|options| options.rest), Ok(vec!["-o".into(), "json".into()]));
+    }
+
+    #[test]
+    fn no_task_asks_for_help() {
+        assert_eq!(parse("").map(|options| options.task), Ok("help".into()));
+        assert_eq!(parse("lint --help").map(|options| options.task), Ok("help".into()));
+    }
+}
