@@ -33,31 +33,48 @@ pub struct BpfToolchain {
 }
 
 impl BpfToolchain {
-    /// `cargo SUBCOMMAND --target bpfel-unknown-none` with this compiler and linker. The caller adds the package,
-    /// the profile, further rustflags and a target folder of its own.
+    /// `cargo SUBCOMMAND --target bpfel-unknown-none` with this compiler and linker. The caller adds the packages,
+    /// the profile and a target folder of its own.
     pub fn command(&self, subcommand: &str, rustflags: &[&str]) -> Command {
         let linker = format!("linker={}", self.linker.display());
         let mut flags = vec!["-C", &linker];
         flags.extend(rustflags);
         let mut command = Command::new(&self.cargo);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_outer_cargos(&name.to_string_lossy())) {
+            command.env_remove(name);
+        }
         command
             .arg(subcommand)
             .args(["--target", TARGET])
             .env("RUSTC", &self.rustc)
             // aya-ebpf uses asm_experimental_arch; the compiler need not be a nightly for it.
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-            // What an outer cargo (a build script's, clippy's) has set is meant for the host.
-            .env_remove("RUSTFLAGS")
-            .env_remove("RUSTC_WRAPPER")
-            .env_remove("RUSTC_WORKSPACE_WRAPPER")
-            .env_remove("CARGO_BUILD_TARGET")
-            .env_remove("RUSTUP_TOOLCHAIN");
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         if self.build_std {
             command.args(["-Z", "build-std=core"]);
         }
         command
     }
+}
+
+/// Whether a variable describes the host build that runs us: flags, features, a wrapper, a job server of which we are
+/// no direct child.
+fn is_outer_cargos(name: &str) -> bool {
+    const EXACT: [&str; 9] = [
+        "RUSTFLAGS",
+        "RUSTDOCFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "TARGET",
+        "HOST",
+        "OUT_DIR",
+        "PROFILE",
+        "MAKEFLAGS",
+        "MFLAGS",
+    ];
+    // How cargo reaches its registries and speaks to people is the same for both.
+    const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_TERM_"];
+    let outer = ["CARGO_", "RUSTC", "DEP_"].iter().any(|prefix| name.starts_with(prefix));
+    (outer || EXACT.contains(&name)) && !KEPT.iter().any(|kept| name.starts_with(kept))
 }
 
 /// The toolchain of this machine, or what is missing and how to get it.

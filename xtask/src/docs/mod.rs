@@ -1,8 +1,13 @@
 //! `cargo xtask docs`: what the documentation says is true.
 
+mod commands;
+mod page;
+mod paths;
+
 use crate::options::Options;
-use crate::{setup, sh};
+use crate::{build, setup, sh};
 use anyhow::{Context, Result, bail};
+use page::Page;
 use std::fs;
 
 const DROPS: &str = "docs/drops.md";
@@ -11,6 +16,16 @@ const DROPS: &str = "docs/drops.md";
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     sh::step(DROPS, || drops(options.check))?;
+    let binaries = build::binaries(false)?;
+    let pages = Page::all(&sh::root())?;
+    sh::step(&format!("links, paths and commands in {} pages", pages.len()), || {
+        let mut wrong = paths::wrong(&pages, &sh::root());
+        wrong.extend(commands::wrong(&pages, &binaries));
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        bail!("the documentation is wrong:\n  {}", wrong.join("\n  "))
+    })?;
     sh::step("rustdoc, warnings denied", || {
         sh::run(sh::cargo().args(["doc", "--locked", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     })
@@ -20,13 +35,8 @@ pub fn run(options: &Options) -> Result<()> {
 fn drops(check: bool) -> Result<()> {
     let path = sh::root().join(DROPS);
     let written = fs::read_to_string(&path).unwrap_or_default();
-    let table =
-        sh::read(sh::cargo().args(["run", "--quiet", "--locked", "--package", "tidegate-datapath"]).args([
-            "--features",
-            "host",
-            "--example",
-            "drops_table",
-        ]))?;
+    let example = ["--package", "tidegate-datapath", "--features", "host", "--example", "drops_table"];
+    let table = sh::read(sh::cargo().args(["run", "--quiet", "--locked"]).args(example))?;
     if table == written {
         return Ok(());
     }
