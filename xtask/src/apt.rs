@@ -92,8 +92,10 @@ fn try_install(names: &[&str]) -> Result<()> {
     command
         .args(["install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
         .args(names);
-    filtered(&mut command, |line| {
-        line.starts_with("Setting up ") || line.starts_with("Need to get ") || line.starts_with("Fetched ")
+    filtered(&mut command, |line| match line.strip_prefix("Setting up ") {
+        // Of what the packages depend on, in turn, apt tells more than anybody wants to read.
+        Some(package) => names.contains(&package.split([' ', ':']).next().unwrap_or_default()),
+        None => line.starts_with("Need to get ") || line.starts_with("Fetched "),
     })
 }
 
@@ -166,10 +168,13 @@ impl Drop for NoServices {
 }
 
 /// Keeps a service from starting with the machine. For packages of which only a tool is wanted.
-pub fn disable_service(unit: &str) {
-    if sh::has("systemctl") {
-        // Without a running systemd this only removes its links, which is all that is wanted.
-        let _ = sh::command("systemctl").args(["--quiet", "disable", unit]).stderr(Stdio::null()).status();
+pub fn disable_service(name: &str) {
+    // What the package's own scripts use, for either init system and also where none runs. A failure leaves the
+    // package as Debian delivers it.
+    for (tool, words) in
+        [("deb-systemd-helper", ["disable", &format!("{name}.service")]), ("update-rc.d", [name, "disable"])]
+    {
+        let _ = sh::command(tool).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 

@@ -157,7 +157,7 @@ fn install_tools(tools: &[&Tool]) -> Result<()> {
     let installed = apt::install(&packages);
     if packages.contains(&"prometheus") {
         // Only promtool is wanted: no server is to run from now on.
-        apt::disable_service("prometheus.service");
+        apt::disable_service("prometheus");
     }
     installed
 }
