@@ -1,0 +1,108 @@
+//! A topology brought up: namespaces, links, addresses, one child a workload.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+
+use crate::ca::Authority;
+use crate::node::protocol::Command;
+use crate::registry::{LinkName, Receipt, Record};
+use crate::topology::Plan;
+use crate::topology::plan::{Kind, Outcome};
+use crate::worker::Worker;
+use crate::{net, ns};
+
+/// All that a run has made; gone when this is dropped, at the latest.
+pub struct Lab {
+    /// What to remove.
+    pub record: Record,
+    /// By index of the node.
+    pub workers: BTreeMap<usize, Worker>,
+    /// Issues the SVIDs.
+    pub authority: Authority,
+    removed: bool,
+}
+
+impl Lab {
+    /// An empty one.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            record: Record::new()?,
+            workers: BTreeMap::new(),
+            authority: Authority::new()?,
+            removed: false,
+        })
+    }
+
+    /// The namespace of a node.
+    pub fn namespace(&self, node: &str) -> String {
+        format!("{}-{node}", self.record.run)
+    }
+
+    /// Namespaces, links, addresses and routes.
+    pub fn build_network(&mut self, plan: &Plan) -> Result<()> {
+        self.record.namespaces = plan.nodes.iter().map(|n| self.namespace(&n.name)).collect();
+        self.record.links = plan
+            .links
+            .iter()
+            .map(|link| LinkName {
+                namespace: self.namespace(&plan.nodes[link.ends[0].0].name),
+                name: link.ends[0].1.clone(),
+            })
+            .collect();
+        // Before anything is made, so that nothing can be forgotten.
+        self.record.save()?;
+        for node in &plan.nodes {
+            let namespace = self.namespace(&node.name);
+            ns::create(&namespace)?;
+            ns::within(&namespace, || net::prepare(node.kind))
+                .with_context(|| format!("node {}", node.name))?;
+        }
+        for link in &plan.links {
+            let [(a, here), (b, there)] = &link.ends;
+            let other = ns::path(&self.namespace(&plan.nodes[*b].name));
+            ns::within(&self.namespace(&plan.nodes[*a].name), || net::veth(here, there, &other))
+                .with_context(|| format!("link {}:{here} - {}:{there}", plan.nodes[*a].name, plan.nodes[*b].name))?;
+        }
+        // Bridges first: an interface whose other end is down has no carrier yet.
+        let (bridges, others): (Vec<_>, Vec<_>) = plan.nodes.iter().partition(|n| n.kind == Kind::Bridge);
+        for node in bridges.into_iter().chain(others) {
+            ns::within(&self.namespace(&node.name), || net::configure(node))
+                .with_context(|| format!("node {}", node.name))?;
+        }
+        Ok(())
+    }
+
+    /// A child for each workload, and what it serves.
+    pub async fn start_workloads(&mut self, plan: &Plan) -> Result<()> {
+        for (index, node) in plan.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Workload) {
+            let namespace = self.namespace(&node.name);
+            let worker = Worker::start(&node.name, &namespace, &mut self.record)?;
+            for &listener in &node.listen {
+                let svid = node.svid.as_ref().map(|s| self.authority.issue(s)).transpose()?;
+                let done = worker.ask(Command::Listen { listener, svid }).await;
+                if done.outcome != Outcome::Ok {
+                    bail!("node {}: {}", node.name, done.detail.unwrap_or_default());
+                }
+            }
+            self.workers.insert(index, worker);
+        }
+        Ok(())
+    }
+
+    /// Removes everything, and says what was there.
+    pub fn remove(mut self) -> Receipt {
+        self.removed = true;
+        self.record.remove_all()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !self.removed {
+            for left in self.record.remove_all().left {
+                eprintln!("left behind: {left}; `tidegate-sim clean` tries again");
+            }
+        }
+    }
+}

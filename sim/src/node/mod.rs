@@ -1,0 +1,89 @@
+//! The child process of a workload: it serves and sends inside its namespace, told what to do on stdin.
+
+pub mod mtls;
+pub mod ping;
+pub mod plain;
+pub mod protocol;
+mod spiffe;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::ns;
+use crate::topology::plan::Protocol;
+use protocol::{Action, Command, Done, Message, Request};
+
+/// Where a child reports.
+pub type Reports = UnboundedSender<Message>;
+
+/// Ends with its parent, and enters a namespace. To be called before any thread starts.
+pub fn enter(netns: &Path, parent: i32) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
+    // The parent may have ended before that took effect.
+    anyhow::ensure!(nix::unistd::getppid().as_raw() == parent, "the simulator that started this is gone");
+    ns::enter(netns)
+}
+
+/// Reads requests until stdin ends.
+pub fn run(netns: &Path, parent: i32) -> Result<()> {
+    enter(netns, parent)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve())
+}
+
+async fn serve() -> Result<()> {
+    let (reports, mut outbox) = unbounded_channel::<Message>();
+    let writer = tokio::spawn(async move {
+        let mut stdout = tokio::io::stdout();
+        while let Some(message) = outbox.recv().await {
+            let Ok(mut line) = serde_json::to_vec(&message) else { continue };
+            line.push(b'\n');
+            if stdout.write_all(&line).await.and(stdout.flush().await).is_err() {
+                break;
+            }
+        }
+    });
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let request: Request = serde_json::from_str(&line).context("a request that is none")?;
+        let reports = reports.clone();
+        tokio::spawn(async move {
+            let id = request.id;
+            // A panic in one exchange is that exchange's failure.
+            let done = tokio::spawn(answer(request.command, reports.clone()))
+                .await
+                .unwrap_or_else(|error| Done::error(format!("it panicked: {error}")));
+            drop(reports.send(Message::Done { id, done }));
+        });
+    }
+    drop(reports);
+    writer.abort();
+    Ok(())
+}
+
+async fn answer(command: Command, reports: Reports) -> Done {
+    match command {
+        Command::Listen { listener, svid } => {
+            let started = match (listener.protocol, svid) {
+                (Protocol::Mtls, Some(svid)) => mtls::listen(listener.port, &svid, reports).await,
+                (Protocol::Mtls, None) => Err(anyhow::anyhow!("an mtls listener needs an SVID")),
+                (Protocol::Tcp, _) => plain::listen_tcp(listener.port).await,
+                (Protocol::Udp, _) => plain::listen_udp(listener.port).await,
+            };
+            started.map_or_else(|error| Done::error(format!("{error:#}")), |()| Done::begin().ok())
+        }
+        Command::Exchange { action, to, bytes, timeout_ms } => {
+            let timeout = std::time::Duration::from_millis(timeout_ms);
+            match action {
+                Action::Mtls { tls, svid, peer } => mtls::exchange(to, bytes, tls, &svid, peer, timeout).await,
+                Action::Tcp => plain::tcp(to, bytes, timeout).await,
+                Action::Udp => plain::udp(to, bytes, timeout).await,
+                Action::Ping => ping::ping(to.ip(), bytes, timeout).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a run says at its end.
+
+mod style;
+
+use std::fmt::Write;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+pub use style::Style;
+
+use crate::registry::Receipt;
+use crate::topology::Plan;
+use crate::topology::plan::{Outcome, Tls};
+use crate::traffic::StepResult;
+
+/// Everything that a run has to say.
+#[derive(Serialize)]
+pub struct Report {
+    /// Name of the lab.
+    pub name: String,
+    /// From the file.
+    pub description: Option<String>,
+    /// Name of the run.
+    pub run: String,
+    /// When it began.
+    pub started_unix_ms: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Whether all of it held.
+    pub passed: bool,
+    /// What broke the run, if anything did.
+    pub error: Option<String>,
+    /// How many steps the file has.
+    pub planned: usize,
+    /// Steps that were carried out.
+    pub steps: Vec<StepResult>,
+    /// What was made, and that it is gone.
+    pub receipt: Receipt,
+    #[serde(skip)]
+    nodes: String,
+    #[serde(skip)]
+    clock: Instant,
+}
+
+impl Report {
+    /// Of a run that begins now.
+    pub fn new(plan: &Plan) -> Self {
+        let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        let planned = plan
+            .traffic
+            .iter()
+            .map(|s| if let crate::topology::plan::Stage::Steps(steps) = s { steps.len() } else { 0 })
+            .sum();
+        Self {
+            name: plan.name.clone(),
+            description: plan.description.clone(),
+            run: String::new(),
+            started_unix_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            duration_ms: 0,
+            passed: false,
+            error: None,
+            planned,
+            steps: Vec::new(),
+            receipt: Receipt::default(),
+            nodes: format!("{}, {}", count(plan.nodes.len(), "node"), count(plan.links.len(), "link")),
+            clock: Instant::now(),
+        }
+    }
+
+    /// Draws the conclusion.
+    pub fn finish(&mut self) {
+        self.duration_ms = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.passed = self.error.is_none()
+            && self.steps.len() == self.planned
+            && self.steps.iter().all(|s| s.passed)
+            && self.receipt.left.is_empty();
+    }
+
+    /// The first lines, before the traffic.
+    pub fn head(&self, style: &Style) -> String {
+        let mut out = format!("\n{}  {}\n", style.bold(&self.name), style.dim(&self.nodes));
+        if let Some(description) = &self.description {
+            let _ = writeln!(out, "{}", style.dim(description.trim()));
+        }
+        out + "\n" + &style.title("Traffic")
+    }
+
+    /// What follows the steps.
+    pub fn table(&self, style: &Style) -> String {
+        let mut out = String::from("\n");
+        if let Some(error) = &self.error {
+            let _ = writeln!(out, "{} {error}\n", style.bad("broken off:"));
+        }
+        let good = self.steps.iter().filter(|s| s.passed).count();
+        let verdict = if self.passed { style.good("PASSED") } else { style.bad("FAILED") };
+        let seconds = self.duration_ms as f64 / 1000.0;
+        let _ = writeln!(out, "{verdict}  {good} of {} steps as expected, {seconds:.1} s", self.planned);
+        let _ = writeln!(out, "{}", style.dim(&receipt(&self.receipt)));
+        out
+    }
+}
+
+/// What was made, and whether it is gone.
+pub fn receipt(receipt: &Receipt) -> String {
+    let made = format!(
+        "{} namespaces, {} interfaces, {} processes, {} pins",
+        receipt.namespaces, receipt.links, receipt.processes, receipt.pins
+    );
+    if receipt.left.is_empty() {
+        format!("cleaned up: {made}: all gone")
+    } else {
+        format!("cleaned up: {made}; LEFT BEHIND: {}", receipt.left.join("; "))
+    }
+}
+
+/// A step, in a line or two.
+pub fn step_line(step: &StepResult, style: &Style) -> String {
+    let mark = if step.passed { style.good("ok  ") } else { style.bad("FAIL") };
+    let protocol = match step.tls_offered {
+        Some(Tls::V12) => "mTLS 1.2",
+        Some(Tls::V13) => "mTLS 1.3",
+        None => step.kind.name(),
+    };
+    let version = if step.address.starts_with('[') || step.address.matches(':').count() > 1 { "IPv6" } else { "IPv4" };
+    let way = format!("{} -> {}", step.from, step.to);
+    let outcome = match (&step.done.alert, step.done.outcome) {
+        (Some(alert), _) => format!("{}: {alert}", words(step.done.outcome)),
+        (None, Outcome::Ok) => "answered".into(),
+        (None, outcome) => words(outcome).into(),
+    };
+    let time = milliseconds(step.done.duration_us);
+    let mut line =
+        format!("  {mark} {:<34} {:<8} {version}  {:<38} {time:>9}\n", style::cut(&way, 34), protocol, style::cut(&outcome, 38));
+    if !step.passed {
+        let mut wanted = words(step.expected).to_string();
+        if let Some(alert) = &step.expected_alert {
+            wanted = format!("{wanted}: {alert}");
+        }
+        let detail = step.done.detail.as_deref().unwrap_or("");
+        let _ = writeln!(line, "       {}", style.bad(&format!("expected {wanted}. {detail}")));
+    }
+    line
+}
+
+fn words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok => "answered",
+        Outcome::HandshakeFailed => "handshake failed",
+        Outcome::Timeout => "no answer",
+        Outcome::Refused => "refused",
+        Outcome::Unreachable => "unreachable",
+        Outcome::Error => "could not be done",
+    }
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1000.0)
+}

@@ -1,0 +1,248 @@
+//! A topology in which every name is resolved.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use super::schema::{HandshakeKind, HandshakeOutcome, Kind, Mode, Outcome, StepKind, Tls, XdpMode};
+pub use super::values::Prefix;
+
+/// All that a run needs.
+#[derive(Debug)]
+pub struct Plan {
+    /// Name of the lab.
+    pub name: String,
+    /// One sentence.
+    pub description: Option<String>,
+    /// In the order of their names.
+    pub nodes: Vec<Node>,
+    /// In the order of the file.
+    pub links: Vec<Link>,
+    /// Tidegate's documents.
+    pub documents: Vec<Document>,
+    /// How the daemon is started.
+    pub gateway: GatewayOptions,
+    /// What happens.
+    pub traffic: Vec<Stage>,
+    /// What must have been seen.
+    pub expect: Expectations,
+}
+
+impl Plan {
+    /// By name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.name == name)
+    }
+
+    /// The node that owns an address.
+    pub fn owner(&self, address: IpAddr) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.addresses().any(|a| a == address))
+    }
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name in the file.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its ends of links.
+    pub interfaces: Vec<Interface>,
+    /// The default route among them.
+    pub routes: Vec<Route>,
+    /// Its certificate.
+    pub svid: Option<Svid>,
+    /// What it serves.
+    pub listen: Vec<Listener>,
+}
+
+impl Node {
+    /// All of its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.interfaces.iter().flat_map(|i| i.addresses.iter().map(|p| p.address))
+    }
+
+    /// The first address of a family.
+    pub fn address(&self, ipv6: bool) -> Option<IpAddr> {
+        self.addresses().find(|a| a.is_ipv6() == ipv6)
+    }
+}
+
+/// An end of a link.
+#[derive(Debug)]
+pub struct Interface {
+    /// `eth1`.
+    pub name: String,
+    /// Of both families.
+    pub addresses: Vec<Prefix>,
+}
+
+/// A route.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Where to.
+    pub to: Prefix,
+    /// The next hop; none for a blackhole.
+    pub via: Option<IpAddr>,
+}
+
+/// A link.
+#[derive(Debug)]
+pub struct Link {
+    /// Index of the node and name of the interface, twice.
+    pub ends: [(usize, String); 2],
+}
+
+/// What a certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Svid {
+    /// The URI.
+    pub spiffe_id: String,
+    /// Relative to now.
+    pub not_before_ms: i64,
+    /// Relative to now.
+    pub not_after_ms: i64,
+}
+
+/// What a workload serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Mutual TLS that echoes.
+    Mtls,
+    /// TCP that echoes.
+    Tcp,
+    /// UDP that echoes.
+    Udp,
+}
+
+/// A port that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Listener {
+    /// How.
+    pub protocol: Protocol,
+    /// Where.
+    pub port: u16,
+}
+
+/// A document for tidegate.
+#[derive(Debug)]
+pub enum Document {
+    /// As it stands in the topology.
+    Inline(serde_json::Value),
+    /// Somewhere else.
+    File(PathBuf),
+}
+
+/// How the daemon is started.
+#[derive(Debug, Default)]
+pub struct GatewayOptions {
+    /// `--mode`.
+    pub mode: Option<Mode>,
+    /// `--xdp-mode`.
+    pub xdp_mode: Option<XdpMode>,
+    /// `--failsafe`.
+    pub failsafe: Vec<String>,
+}
+
+/// Steps that run at once; mostly one.
+#[derive(Debug)]
+pub enum Stage {
+    /// At once.
+    Steps(Vec<Step>),
+    /// Nothing for a while.
+    Pause(Duration),
+}
+
+/// One exchange.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// For the report.
+    pub name: String,
+    /// mtls, tcp, udp or ping.
+    pub kind: StepKind,
+    /// Index of the node that starts it.
+    pub from: usize,
+    /// Where to, in words.
+    pub to_name: String,
+    /// Where to; port 0 for ping.
+    pub to: SocketAddr,
+    /// Payload, each way.
+    pub bytes: u64,
+    /// mtls: the version that is offered.
+    pub tls: Tls,
+    /// mtls: what the client shows.
+    pub svid: Option<Svid>,
+    /// mtls: what the server must show.
+    pub peer: Option<String>,
+    /// When it is given up.
+    pub timeout: Duration,
+    /// How it must end.
+    pub expect: Outcome,
+    /// The alert that must have ended it.
+    pub alert: Option<String>,
+}
+
+/// What the gateway must have seen.
+#[derive(Debug)]
+pub struct Expectations {
+    /// How long to ask again.
+    pub within: Duration,
+    /// One by one.
+    pub all: Vec<Expectation>,
+}
+
+/// One thing that must have been seen, so many times.
+#[derive(Debug)]
+pub struct Expectation {
+    /// What.
+    pub what: What,
+    /// Who starts it.
+    pub from: Option<Party>,
+    /// Who answers.
+    pub to: Option<Party>,
+    /// At least.
+    pub min: u64,
+    /// At most.
+    pub max: Option<u64>,
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub enum What {
+    /// Packets dropped.
+    Drop {
+        /// Metric label.
+        reason: String,
+        /// `POLICY/RULE` or the rule alone.
+        rule: Option<String>,
+    },
+    /// Flow records.
+    Flow {
+        /// FORWARDED, DROPPED, AUDIT.
+        verdict: Option<String>,
+        /// Zeek's word.
+        conn_state: Option<String>,
+        /// How far TLS came.
+        tls: Option<String>,
+    },
+    /// Handshakes.
+    Handshake {
+        /// tcp or tls.
+        kind: HandshakeKind,
+        /// How it ended.
+        outcome: HandshakeOutcome,
+    },
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug)]
+pub struct Party {
+    /// As it is written.
+    pub name: String,
+    /// Any of these.
+    pub addresses: Vec<IpAddr>,
+    /// If it is named.
+    pub port: Option<u16>,
+}

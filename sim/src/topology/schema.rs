@@ -1,0 +1,425 @@
+//! The topology file as it is written: containerlab's `name` and `topology`, and keys of our own beside them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Name of the lab.
+    pub name: Spanned<String>,
+    /// One sentence for the report.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Nodes and links, as containerlab has them.
+    pub topology: Topology,
+    /// Addresses and routes, by node.
+    #[serde(default)]
+    pub network: BTreeMap<String, Spanned<Network>>,
+    /// What runs on workload nodes, by node.
+    #[serde(default)]
+    pub workloads: BTreeMap<String, Spanned<Workload>>,
+    /// How the daemon on the gateway is started.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// Tidegate documents that bind identities, inline or paths of files.
+    #[serde(default)]
+    pub identities: Vec<Spanned<serde_json::Value>>,
+    /// Tidegate documents that say who may talk to whom, inline or paths of files.
+    #[serde(default)]
+    pub policies: Vec<Spanned<serde_json::Value>>,
+    /// What happens.
+    #[serde(default)]
+    pub traffic: Vec<Spanned<Step>>,
+    /// What the gateway must have seen at the end.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+/// containerlab's part.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// By name.
+    pub nodes: BTreeMap<String, Spanned<Node>>,
+    /// Point to point.
+    #[serde(default)]
+    pub links: Vec<Spanned<Link>>,
+}
+
+/// A node.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Forwards, and runs tidegate.
+    Gateway,
+    /// Forwards, and judges nothing.
+    Router,
+    /// Sends and serves. containerlab's `linux`.
+    #[serde(alias = "linux")]
+    Workload,
+    /// Owns its addresses and never answers: it has no route back.
+    Blackhole,
+    /// A switch between its links.
+    Bridge,
+}
+
+/// A link.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// `node:interface`, twice.
+    pub endpoints: Vec<Spanned<String>>,
+}
+
+/// Addresses and routes of a node.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// `ADDRESS/PREFIX`, by interface.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, Vec<Spanned<String>>>,
+    /// Beside the default route, which workloads get by themselves.
+    #[serde(default)]
+    pub routes: Vec<Spanned<Route>>,
+}
+
+/// A route.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// `ADDRESS/PREFIX` or `default`.
+    pub to: Spanned<String>,
+    /// The next hop.
+    pub via: Spanned<String>,
+}
+
+/// What runs on a workload.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Its certificate; by default that of the identity document of the same name.
+    #[serde(default)]
+    pub svid: Option<Svid>,
+    /// `mtls/8443`, `tcp/9000`, `udp/5000`.
+    #[serde(default)]
+    pub listen: Vec<Spanned<String>>,
+}
+
+/// An X.509-SVID that the CA of the run issues.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Svid {
+    /// The URI in its subject alternative name.
+    #[serde(default)]
+    pub spiffe_id: Option<Spanned<String>>,
+    /// Relative to now, `-2h`.
+    #[serde(default)]
+    pub not_before: Option<Spanned<String>>,
+    /// Relative to now, `1h`; `-1h` has expired.
+    #[serde(default)]
+    pub not_after: Option<Spanned<String>>,
+}
+
+/// How the daemon is started.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Gateway {
+    /// `--mode`.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// `--xdp-mode`.
+    #[serde(default)]
+    pub xdp_mode: Option<XdpMode>,
+    /// `--failsafe`, each.
+    #[serde(default)]
+    pub failsafe: Vec<String>,
+}
+
+/// Whether verdicts are carried out.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They are.
+    Enforce,
+    /// They are only recorded.
+    Monitor,
+}
+
+/// Where XDP runs.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// In the driver if it can.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the stack.
+    Generic,
+}
+
+/// One step of the traffic.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What is done.
+    pub kind: StepKind,
+    /// For the report.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The node that starts it.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// `NODE:PORT`, `NODE` (ping), or an address.
+    #[serde(default)]
+    pub to: Option<Spanned<String>>,
+    /// Which addresses of the nodes are used.
+    #[serde(default)]
+    pub family: Option<Family>,
+    /// Payload, each way.
+    #[serde(default)]
+    pub bytes: Option<Spanned<u64>>,
+    /// The only version that is offered.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// A certificate for this step alone.
+    #[serde(default)]
+    pub svid: Option<Svid>,
+    /// The SPIFFE ID that the server must show; by default the one of its node.
+    #[serde(default)]
+    pub peer: Option<Spanned<String>>,
+    /// How often, one after the other.
+    #[serde(default)]
+    pub count: Option<Spanned<u32>>,
+    /// When it is given up.
+    #[serde(default)]
+    pub timeout: Option<Spanned<String>>,
+    /// How it must end; `ok` if not said.
+    #[serde(default)]
+    pub expect: Option<Outcome>,
+    /// The TLS alert that must have ended it, by its IANA name.
+    #[serde(default)]
+    pub alert: Option<String>,
+    /// Length of a pause.
+    #[serde(default, rename = "for")]
+    pub duration: Option<Spanned<String>>,
+    /// What runs at once.
+    #[serde(default)]
+    pub steps: Vec<Spanned<Self>>,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    /// Mutual TLS, a request and its echo.
+    Mtls,
+    /// A plain TCP connection.
+    Tcp,
+    /// A datagram and its echo.
+    Udp,
+    /// ICMP or ICMPv6 echo.
+    Ping,
+    /// Nothing for a while.
+    Pause,
+    /// Its `steps`, at once.
+    Parallel,
+}
+
+impl StepKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mtls => "mtls",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Ping => "ping",
+            Self::Pause => "pause",
+            Self::Parallel => "parallel",
+        }
+    }
+}
+
+/// Which addresses.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// One step for each.
+    Both,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum Tls {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V12,
+    /// RFC 8446.
+    #[default]
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// How a step ends.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As it should.
+    Ok,
+    /// TLS did not come about.
+    HandshakeFailed,
+    /// No answer.
+    Timeout,
+    /// Answered by a reset, or by ICMP port unreachable.
+    Refused,
+    /// A router said that there is no way.
+    Unreachable,
+    /// It could not be done at all; no expectation can ask for it.
+    #[serde(skip_deserializing)]
+    Error,
+}
+
+impl Outcome {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What the gateway must have seen.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// How long to ask again until all of it holds.
+    #[serde(default)]
+    pub within: Option<Spanned<String>>,
+    /// Packets dropped.
+    #[serde(default)]
+    pub drops: Vec<Spanned<DropExpect>>,
+    /// Flow records.
+    #[serde(default)]
+    pub flows: Vec<Spanned<FlowExpect>>,
+    /// Handshakes.
+    #[serde(default)]
+    pub handshakes: Vec<Spanned<HandshakeExpect>>,
+}
+
+/// Drops that must have been counted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropExpect {
+    /// Its metric label.
+    pub reason: Spanned<String>,
+    /// `POLICY/RULE` or the rule's name alone.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// Node or address.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// Node or address, with or without port.
+    #[serde(default)]
+    pub to: Option<Spanned<String>>,
+    /// At least so many packets; 1 if neither is said.
+    #[serde(default)]
+    pub min: Option<u64>,
+    /// At most so many.
+    #[serde(default)]
+    pub max: Option<u64>,
+}
+
+/// Flow records that must be there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowExpect {
+    /// Node or address.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// Node or address, with or without port.
+    #[serde(default)]
+    pub to: Option<Spanned<String>>,
+    /// FORWARDED, DROPPED, AUDIT.
+    #[serde(default)]
+    pub verdict: Option<String>,
+    /// Zeek's word.
+    #[serde(default)]
+    pub conn_state: Option<String>,
+    /// How far TLS came: established, alert, aborted ...
+    #[serde(default)]
+    pub tls: Option<String>,
+    /// At least so many; 1 if neither is said.
+    #[serde(default)]
+    pub min: Option<u64>,
+    /// At most so many.
+    #[serde(default)]
+    pub max: Option<u64>,
+}
+
+/// Handshakes that must have been seen.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandshakeExpect {
+    /// Node or address.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// Node or address, with or without port.
+    #[serde(default)]
+    pub to: Option<Spanned<String>>,
+    /// tcp or tls.
+    pub kind: HandshakeKind,
+    /// completed, refused, no_answer, alert, aborted.
+    pub outcome: HandshakeOutcome,
+    /// At least so many; 1 if neither is said.
+    #[serde(default)]
+    pub min: Option<u64>,
+    /// At most so many.
+    #[serde(default)]
+    pub max: Option<u64>,
+}
+
+/// Which handshake.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum HandshakeKind {
+    /// SYN to the ACK that completes it.
+    Tcp,
+    /// ClientHello to the proof of keys.
+    Tls,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum HandshakeOutcome {
+    /// Both sides completed it.
+    Completed,
+    /// The SYN was answered by a reset.
+    Refused,
+    /// The SYN was never answered.
+    NoAnswer,
+    /// An alert ended it.
+    Alert,
+    /// Closed or reset before it was complete.
+    Aborted,
+}

@@ -1,0 +1,104 @@
+//! Carries out the steps of a plan.
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use crate::lab::Lab;
+use crate::node::protocol::{Action, Command, Done};
+use crate::topology::Plan;
+use crate::topology::plan::{Outcome, Stage, Step, StepKind};
+
+/// A step and how it went.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepResult {
+    /// For the report.
+    pub name: String,
+    /// mtls, tcp, udp or ping.
+    pub kind: StepKind,
+    /// Node.
+    pub from: String,
+    /// As written.
+    pub to: String,
+    /// Address and port.
+    pub address: String,
+    /// mtls: the version that was offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_offered: Option<crate::topology::plan::Tls>,
+    /// How it had to end.
+    pub expected: Outcome,
+    /// Whether it did.
+    pub passed: bool,
+    /// The alert that had to end it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_alert: Option<String>,
+    /// What the server said of the client, if it refused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_says: Option<String>,
+    /// How it went.
+    #[serde(flatten)]
+    pub done: Done,
+}
+
+/// Runs all stages, or up to the first failure. `tell` is called with each result.
+pub async fn run(plan: &Plan, lab: &Lab, keep_going: bool, results: &mut Vec<StepResult>, tell: impl Fn(&StepResult)) {
+    for stage in &plan.traffic {
+        let steps = match stage {
+            Stage::Pause(duration) => {
+                tokio::time::sleep(*duration).await;
+                continue;
+            }
+            Stage::Steps(steps) => steps,
+        };
+        let finished = join_all(steps.iter().map(|step| run_step(plan, lab, step))).await;
+        let failed = finished.iter().any(|r| !r.passed);
+        finished.iter().for_each(&tell);
+        results.extend(finished);
+        if failed && !keep_going {
+            break;
+        }
+    }
+}
+
+async fn run_step(plan: &Plan, lab: &Lab, step: &Step) -> StepResult {
+    let done = match (lab.workers.get(&step.from), action(lab, step)) {
+        (Some(worker), Ok(action)) => {
+            let timeout_ms = u64::try_from(step.timeout.as_millis()).unwrap_or(u64::MAX);
+            worker.ask(Command::Exchange { action, to: step.to, bytes: step.bytes, timeout_ms }).await
+        }
+        (None, _) => Done::error("the node has no process"),
+        (_, Err(error)) => Done::error(format!("{error:#}")),
+    };
+    let alert_fits = step.alert.is_none() || step.alert == done.alert;
+    StepResult {
+        name: step.name.clone(),
+        kind: step.kind,
+        from: plan.nodes[step.from].name.clone(),
+        to: step.to_name.clone(),
+        address: if step.kind == StepKind::Ping { step.to.ip().to_string() } else { step.to.to_string() },
+        tls_offered: (step.kind == StepKind::Mtls).then_some(step.tls),
+        expected: step.expect,
+        passed: done.outcome == step.expect && alert_fits,
+        expected_alert: step.alert.clone(),
+        server_says: server_says(plan, lab, step, &done),
+        done,
+    }
+}
+
+fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
+    Ok(match step.kind {
+        StepKind::Mtls => {
+            let svid = step.svid.as_ref().ok_or_else(|| anyhow::anyhow!("the client has no SVID"))?;
+            Action::Mtls { tls: step.tls, svid: lab.authority.issue(svid)?, peer: step.peer.clone() }
+        }
+        StepKind::Tcp => Action::Tcp,
+        StepKind::Udp => Action::Udp,
+        StepKind::Ping | StepKind::Pause | StepKind::Parallel => Action::Ping,
+    })
+}
+
+/// The other side's view of a handshake that failed.
+fn server_says(plan: &Plan, lab: &Lab, step: &Step, done: &Done) -> Option<String> {
+    let local = done.local?;
+    let index = plan.nodes.iter().position(|n| n.addresses().any(|a| a == step.to.ip()))?;
+    lab.workers.get(&index)?.served().into_iter().rev().find(|s| s.client == local)?.refused
+}
