@@ -62,7 +62,9 @@ impl Lab {
             let [(a, here), (b, there)] = &link.ends;
             let other = ns::path(&self.namespace(&plan.nodes[*b].name));
             ns::within(&self.namespace(&plan.nodes[*a].name), || net::veth(here, there, &other))
-                .with_context(|| format!("link {}:{here} - {}:{there}", plan.nodes[*a].name, plan.nodes[*b].name))?;
+                .with_context(|| {
+                    format!("link {}:{here} - {}:{there}", plan.nodes[*a].name, plan.nodes[*b].name)
+                })?;
         }
         // Bridges first: an interface whose other end is down has no carrier yet.
         let (bridges, others): (Vec<_>, Vec<_>) = plan.nodes.iter().partition(|n| n.kind == Kind::Bridge);

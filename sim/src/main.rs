@@ -3,6 +3,8 @@
 
 mod ca;
 mod exit_code;
+mod expect;
+mod gateway;
 mod lab;
 mod net;
 mod node;
@@ -10,6 +12,7 @@ mod ns;
 mod registry;
 mod report;
 mod run;
+mod seen;
 mod topology;
 mod traffic;
 mod worker;
@@ -21,8 +24,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
-#[command(name = "tidegate-sim", version, about = "Brings topologies up in network namespaces and checks what tidegate does in them",
-    after_help = "Examples:\n  tidegate-sim run topologies/demo.yaml\n  tidegate-sim run topologies/demo.yaml -o json --keep-going\n  tidegate-sim clean")]
+#[command(
+    name = "tidegate-sim",
+    version,
+    about = "Brings topologies up in network namespaces and checks what tidegate does in them",
+    after_help = "Examples:\n  tidegate-sim run topologies/demo.yaml\n  tidegate-sim run topologies/demo.yaml -o json --keep-going\n  tidegate-sim clean"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

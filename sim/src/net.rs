@@ -82,11 +82,14 @@ pub fn veth(here: &str, there: &str, namespace: &Path) -> Result<()> {
     let passing = "tgsim-moving";
     netlink(async |handle| {
         let pair = LinkVeth::new(here, passing).build();
-        handle.link().add(pair).execute().await.with_context(|| format!("cannot make the veth pair {here}"))?;
-        let moving = LinkUnspec::new_with_index(index(passing)?)
-            .name(there)
-            .setns_by_fd(file.as_raw_fd())
-            .build();
+        handle
+            .link()
+            .add(pair)
+            .execute()
+            .await
+            .with_context(|| format!("cannot make the veth pair {here}"))?;
+        let moving =
+            LinkUnspec::new_with_index(index(passing)?).name(there).setns_by_fd(file.as_raw_fd()).build();
         handle
             .link()
             .set(moving)

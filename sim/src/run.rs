@@ -6,11 +6,12 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
+use crate::gateway::Gateway;
 use crate::lab::Lab;
 use crate::report::{self, Report, Style};
 use crate::topology::{self, Plan};
 use crate::traffic;
-use crate::{Colour, Output, RunOptions, exit_code, registry};
+use crate::{Colour, Output, RunOptions, exit_code, expect, registry};
 
 /// Says so if this is not root.
 pub fn is_root(command: &str) -> bool {
@@ -57,15 +58,19 @@ async fn supervised(options: &RunOptions, plan: &Plan) -> Result<u8> {
         eprintln!("an earlier run was killed; {run}: {}", report::receipt(&receipt));
     }
     let style = Style::new(options.color, std::io::stdout().is_terminal());
-    let live = options.output == Output::Table;
     let mut report = Report::new(plan);
     let mut lab = Lab::new()?;
     report.run = lab.record.run.clone();
+    let mut gateway = None;
     let ended = tokio::select! {
         biased;
         name = stopped() => Err(name?),
-        result = play(options, plan, &mut lab, &mut report, live, &style) => Ok(result),
+        result = play(options, plan, &mut lab, &mut gateway, &mut report, &style) => Ok(result),
     };
+    if let Some(gateway) = gateway {
+        report.daemon_log = gateway.log();
+        gateway.stop().await;
+    }
     report.receipt = lab.remove();
     match ended {
         Err(name) => {
@@ -89,12 +94,14 @@ async fn play(
     options: &RunOptions,
     plan: &Plan,
     lab: &mut Lab,
+    gateway: &mut Option<Gateway>,
     report: &mut Report,
-    live: bool,
     style: &Style,
 ) -> Result<()> {
     lab.build_network(plan)?;
     lab.start_workloads(plan).await?;
+    *gateway = Gateway::start(plan, lab, options.tidegate.as_deref()).await?;
+    let live = options.output == Output::Table;
     if live {
         print!("{}", report.head(style));
     }
@@ -104,6 +111,9 @@ async fn play(
         }
     };
     traffic::run(plan, lab, options.keep_going, &mut report.steps, tell).await;
+    if let Some(gateway) = gateway {
+        (report.seen, report.expectations) = expect::check(&plan.expect, gateway).await?;
+    }
     Ok(())
 }
 

@@ -40,7 +40,13 @@ pub struct StepResult {
 }
 
 /// Runs all stages, or up to the first failure. `tell` is called with each result.
-pub async fn run(plan: &Plan, lab: &Lab, keep_going: bool, results: &mut Vec<StepResult>, tell: impl Fn(&StepResult)) {
+pub async fn run(
+    plan: &Plan,
+    lab: &Lab,
+    keep_going: bool,
+    results: &mut Vec<StepResult>,
+    tell: impl Fn(&StepResult),
+) {
     for stage in &plan.traffic {
         let steps = match stage {
             Stage::Pause(duration) => {

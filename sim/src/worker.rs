@@ -96,7 +96,12 @@ impl Worker {
     }
 }
 
-async fn read(node: String, mut child: Child, stdout: tokio::process::ChildStdout, inbox: Rc<RefCell<Inbox>>) {
+async fn read(
+    node: String,
+    mut child: Child,
+    stdout: tokio::process::ChildStdout,
+    inbox: Rc<RefCell<Inbox>>,
+) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {

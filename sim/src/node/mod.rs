@@ -79,7 +79,9 @@ async fn answer(command: Command, reports: Reports) -> Done {
         Command::Exchange { action, to, bytes, timeout_ms } => {
             let timeout = std::time::Duration::from_millis(timeout_ms);
             match action {
-                Action::Mtls { tls, svid, peer } => mtls::exchange(to, bytes, tls, &svid, peer, timeout).await,
+                Action::Mtls { tls, svid, peer } => {
+                    mtls::exchange(to, bytes, tls, &svid, peer, timeout).await
+                }
                 Action::Tcp => plain::tcp(to, bytes, timeout).await,
                 Action::Udp => plain::udp(to, bytes, timeout).await,
                 Action::Ping => ping::ping(to.ip(), bytes, timeout).await,

@@ -38,10 +38,16 @@ pub async fn listen(port: u16, svid: &Bundle, reports: Reports) -> Result<()> {
     Ok(())
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, client: SocketAddr, reports: Reports) -> io::Result<()> {
+async fn serve(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    client: SocketAddr,
+    reports: Reports,
+) -> io::Result<()> {
     drop(stream.set_nodelay(true));
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-    let report = |spiffe_id, refused| drop(reports.send(Message::Served(Served { client, spiffe_id, refused })));
+    let report =
+        |spiffe_id, refused| drop(reports.send(Message::Served(Served { client, spiffe_id, refused })));
     let mut tls = match acceptor.accept(stream).into_fallible().await {
         Ok(tls) => tls,
         Err((error, stream)) => {
@@ -137,7 +143,9 @@ pub async fn exchange(
 fn failed(mut run: Running, error: &io::Error) -> Done {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let (alert, detail) = match tls {
-        Some(Error::AlertReceived(alert)) => (Some(*alert), format!("the server sent {}", alert_name(*alert))),
+        Some(Error::AlertReceived(alert)) => {
+            (Some(*alert), format!("the server sent {}", alert_name(*alert)))
+        }
         Some(Error::InvalidCertificate(why)) => {
             (Some(AlertDescription::from(why.clone())), format!("the server's certificate: {}", words(why)))
         }

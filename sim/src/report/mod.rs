@@ -9,7 +9,9 @@ use serde::Serialize;
 
 pub use style::Style;
 
+use crate::expect::Checked;
 use crate::registry::Receipt;
+use crate::seen::Seen;
 use crate::topology::Plan;
 use crate::topology::plan::{Outcome, Tls};
 use crate::traffic::StepResult;
@@ -35,6 +37,12 @@ pub struct Report {
     pub planned: usize,
     /// Steps that were carried out.
     pub steps: Vec<StepResult>,
+    /// What the gateway saw.
+    pub seen: Seen,
+    /// What it should have seen.
+    pub expectations: Vec<Checked>,
+    /// The daemon's last lines.
+    pub daemon_log: Vec<String>,
     /// What was made, and that it is gone.
     pub receipt: Receipt,
     #[serde(skip)]
@@ -64,6 +72,9 @@ impl Report {
             error: None,
             planned,
             steps: Vec::new(),
+            seen: Seen::default(),
+            expectations: Vec::new(),
+            daemon_log: Vec::new(),
             receipt: Receipt::default(),
             nodes: format!("{}, {}", count(plan.nodes.len(), "node"), count(plan.links.len(), "link")),
             clock: Instant::now(),
@@ -76,6 +87,7 @@ impl Report {
         self.passed = self.error.is_none()
             && self.steps.len() == self.planned
             && self.steps.iter().all(|s| s.passed)
+            && self.expectations.iter().all(|e| e.passed)
             && self.receipt.left.is_empty();
     }
 
@@ -124,7 +136,8 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         Some(Tls::V13) => "mTLS 1.3",
         None => step.kind.name(),
     };
-    let version = if step.address.starts_with('[') || step.address.matches(':').count() > 1 { "IPv6" } else { "IPv4" };
+    let version =
+        if step.address.starts_with('[') || step.address.matches(':').count() > 1 { "IPv6" } else { "IPv4" };
     let way = format!("{} -> {}", step.from, step.to);
     let outcome = match (&step.done.alert, step.done.outcome) {
         (Some(alert), _) => format!("{}: {alert}", words(step.done.outcome)),
@@ -132,8 +145,12 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         (None, outcome) => words(outcome).into(),
     };
     let time = milliseconds(step.done.duration_us);
-    let mut line =
-        format!("  {mark} {:<34} {:<8} {version}  {:<38} {time:>9}\n", style::cut(&way, 34), protocol, style::cut(&outcome, 38));
+    let mut line = format!(
+        "  {mark} {:<34} {:<8} {version}  {:<38} {time:>9}\n",
+        style::cut(&way, 34),
+        protocol,
+        style::cut(&outcome, 38)
+    );
     if !step.passed {
         let mut wanted = words(step.expected).to_string();
         if let Some(alert) = &step.expected_alert {

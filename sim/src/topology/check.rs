@@ -124,7 +124,10 @@ fn links(topology: &schema::Topology, nodes: &mut [Node]) -> Checked<Vec<Link>> 
 fn endpoint(text: &Spanned<String>, nodes: &mut [Node]) -> Checked<(usize, String)> {
     let at = text.referenced;
     let Some((node, interface)) = text.value.split_once(':') else {
-        return mistake(at, format!("`{}` is no endpoint: accepted is NODE:INTERFACE, as gw:eth1", text.value));
+        return mistake(
+            at,
+            format!("`{}` is no endpoint: accepted is NODE:INTERFACE, as gw:eth1", text.value),
+        );
     };
     let index = node_index(nodes, node, at)?;
     // IFNAMSIZ is 16 with the final zero.
@@ -145,7 +148,10 @@ fn network(
     nodes: &mut [Node],
 ) -> Checked<()> {
     let mut taken = BTreeSet::new();
-    for (name, network) in raw {
+    // In the order of the file, so that of two mistakes the later place is named.
+    let mut in_order: Vec<_> = raw.iter().collect();
+    in_order.sort_by_key(|(_, network)| (network.referenced.line(), network.referenced.column()));
+    for (name, network) in in_order {
         let index = node_index(nodes, name, network.referenced)?;
         for (interface, addresses) in &network.value.addresses {
             let at = addresses.first().map_or(network.referenced, |a| a.referenced);
@@ -180,7 +186,8 @@ fn network(
             return mistake(network.referenced, format!("node `{name}` is a bridge, which has no addresses"));
         }
     }
-    for node in nodes.iter().filter(|n| n.kind != Kind::Bridge && n.addresses().next().is_none()) {
+    let bare = |n: &&Node| n.kind != Kind::Bridge && n.addresses().next().is_none();
+    if let Some(node) = nodes.iter().find(|n| bare(n)) {
         let at = topology.nodes.get(&node.name).map_or(Location::UNKNOWN, |n| n.referenced);
         return mistake(
             at,

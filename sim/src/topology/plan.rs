@@ -28,18 +28,6 @@ pub struct Plan {
     pub expect: Expectations,
 }
 
-impl Plan {
-    /// By name.
-    pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.iter().find(|n| n.name == name)
-    }
-
-    /// The node that owns an address.
-    pub fn owner(&self, address: IpAddr) -> Option<&Node> {
-        self.nodes.iter().find(|n| n.addresses().any(|a| a == address))
-    }
-}
-
 /// A node.
 #[derive(Debug)]
 pub struct Node {

@@ -294,20 +294,6 @@ pub enum Outcome {
     Error,
 }
 
-impl Outcome {
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::HandshakeFailed => "handshake_failed",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Error => "error",
-        }
-    }
-}
-
 /// What the gateway must have seen.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

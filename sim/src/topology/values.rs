@@ -119,8 +119,15 @@ mod tests {
         for good in ["spiffe://acme.example", "spiffe://acme.example/ns/shop/sa/orders"] {
             assert!(is_spiffe_id(good), "{good}");
         }
-        for bad in ["", "spiffe://", "spiffe://Acme/x", "spiffe://a/", "spiffe://a//b", "spiffe://a/../b", "http://a/b"]
-        {
+        for bad in [
+            "",
+            "spiffe://",
+            "spiffe://Acme/x",
+            "spiffe://a/",
+            "spiffe://a//b",
+            "spiffe://a/../b",
+            "http://a/b",
+        ] {
             assert!(!is_spiffe_id(bad), "{bad}");
         }
     }

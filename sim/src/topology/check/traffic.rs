@@ -69,7 +69,10 @@ fn parallel(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Ste
 fn duration(text: &Spanned<String>) -> Checked<Duration> {
     parse_duration(&text.value).map_or_else(
         || {
-            mistake(text.referenced, format!("`{}` is no duration: accepted is 500ms, 2s, 1m ...", text.value))
+            mistake(
+                text.referenced,
+                format!("`{}` is no duration: accepted is 500ms, 2s, 1m ...", text.value),
+            )
         },
         Ok,
     )
@@ -83,7 +86,10 @@ fn exchanges(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<St
     let index = node_index(nodes, &from.value, from.referenced)?;
     let node = &nodes[index];
     if node.kind != Kind::Workload {
-        return mistake(from.referenced, format!("node `{}` is not of kind workload, so it cannot send", node.name));
+        return mistake(
+            from.referenced,
+            format!("node `{}` is not of kind workload, so it cannot send", node.name),
+        );
     }
     if raw.kind != StepKind::Mtls {
         let tls_only = raw.tls.is_some() || raw.svid.is_some() || raw.peer.is_some() || raw.alert.is_some();
@@ -192,7 +198,9 @@ fn targets(
                 format!("`{}`: accepted is NODE:PORT or ADDRESS:PORT, as payments:8443", to.value),
             );
         }
-        _ => return mistake(at, format!("`{}`: a ping goes to a NODE or an address, without port", to.value)),
+        _ => {
+            return mistake(at, format!("`{}`: a ping goes to a NODE or an address, without port", to.value));
+        }
     };
     if let Ok(address) = host.parse::<IpAddr>() {
         if family.is_some() {
@@ -271,7 +279,10 @@ fn counted(
 fn party(text: &Spanned<String>, nodes: &[Node]) -> Checked<Party> {
     let at = text.referenced;
     let Some((host, port)) = split_target(&text.value) else {
-        return mistake(at, format!("`{}`: accepted is a NODE or an address, with :PORT or without", text.value));
+        return mistake(
+            at,
+            format!("`{}`: accepted is a NODE or an address, with :PORT or without", text.value),
+        );
     };
     let addresses = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
