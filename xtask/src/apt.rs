@@ -169,13 +169,12 @@ impl Drop for NoServices {
 
 /// Keeps a service from starting with the machine. For packages of which only a tool is wanted.
 pub fn disable_service(name: &str) {
-    // What the package's own scripts use, for either init system and also where none runs. A failure leaves the
-    // package as Debian delivers it.
-    for (tool, words) in
-        [("deb-systemd-helper", ["disable", &format!("{name}.service")]), ("update-rc.d", [name, "disable"])]
-    {
-        let _ = sh::command(tool).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    }
+    // It takes away systemd's links as well, also where no systemd runs. A failure leaves the package as it came.
+    let _ = sh::command("update-rc.d")
+        .args([name, "disable"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
 }
 
 #[cfg(test)]
