@@ -1,1 +1,3 @@
-//! Filled in by the next commits.
+//! The `tidegate` library: what the daemon and the CLI are made of.
+
+pub mod policy;

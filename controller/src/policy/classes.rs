@@ -1,0 +1,227 @@
+//! Identity classes: ends that every selector of every rule treats alike share one.
+//!
+//! A class is the set of selectors that match. Policy is keyed by classes, so its size follows the rules and not the
+//! fleet, and a new workload that known selectors match is one new binding.
+
+use super::document::{Documents, OnExpiry, Workload};
+use super::numbering::Numbering;
+use super::prefix::Prefix;
+use super::selector::Selector;
+use super::spiffe::{SpiffeId, SpiffePattern};
+use super::time::boot_time_ns;
+use datapath::abi::policy::LeaseEnd;
+use datapath::abi::{Binding, NEVER};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+/// The classes of a set of documents.
+pub struct Classes<'d> {
+    /// What each prefix is bound to.
+    pub bindings: BTreeMap<Prefix, Binding>,
+    /// The selectors of each class that some prefix has.
+    pub selectors: BTreeMap<u32, Vec<&'d Selector>>,
+    members: HashMap<&'d Selector, Vec<u32>>,
+    all: Vec<u32>,
+}
+
+impl<'d> Classes<'d> {
+    /// Sorts every prefix of the documents into classes.
+    pub fn of(documents: &'d Documents, numbering: &mut Numbering, wall_of_boot_ns: i128) -> Self {
+        let index = Index::of(documents);
+        let mut builder = Builder {
+            numbers: index.selectors.iter().map(|s| numbering.selector(s.to_string())).collect(),
+            numbering,
+            profiles: HashMap::new(),
+            classes: HashMap::new(),
+            wall_of_boot_ns,
+            index: &index,
+        };
+        let bindings = builder.bind(points(documents, &index));
+        let mut selectors: BTreeMap<u32, Vec<&Selector>> = BTreeMap::from([(0, Vec::new())]);
+        let mut members: HashMap<&Selector, Vec<u32>> = HashMap::new();
+        for (set, class) in &builder.classes {
+            for n in set {
+                members.entry(index.selectors[*n]).or_default().push(*class);
+            }
+            selectors.insert(*class, set.iter().map(|n| index.selectors[*n]).collect());
+        }
+        let all = selectors.keys().copied().collect();
+        Self { bindings, selectors, members, all }
+    }
+
+    /// The classes that any of the selectors matches, sorted.
+    pub fn matching(&self, selectors: &[Selector]) -> Vec<u32> {
+        if selectors.contains(&Selector::Any) {
+            return self.all.clone();
+        }
+        let classes: BTreeSet<u32> =
+            selectors.iter().filter_map(|s| self.members.get(s)).flatten().copied().collect();
+        classes.into_iter().collect()
+    }
+}
+
+/// A prefix that somebody names.
+#[derive(Default)]
+struct Point<'d> {
+    workload: Option<&'d Workload>,
+    cidr: Option<usize>,
+}
+
+fn points<'d>(documents: &'d Documents, index: &Index<'d>) -> BTreeMap<Prefix, Point<'d>> {
+    let mut points: BTreeMap<Prefix, Point<'d>> = BTreeMap::new();
+    for workload in &documents.workloads {
+        for prefix in &workload.addresses {
+            points.entry(*prefix).or_default().workload = Some(workload);
+        }
+    }
+    for (n, selector) in index.selectors.iter().enumerate() {
+        if let Selector::Cidr(prefix) = selector {
+            points.entry(*prefix).or_default().cidr = Some(n);
+        }
+    }
+    // A short IPv6 prefix such as ::/0 holds the mapped IPv4 addresses in the trie, but does not mean them.
+    if points.keys().any(|p| p.holds(&Prefix::V4_ALL)) {
+        points.entry(Prefix::V4_ALL).or_default();
+    }
+    points
+}
+
+/// What a prefix hands down to those that lie in it.
+struct Level<'d> {
+    prefix: Prefix,
+    workload: Option<&'d Workload>,
+    cidrs: Rc<[usize]>,
+    binding: Binding,
+}
+
+/// All that selectors ask of a workload beside its addresses.
+type Profile<'d> = (&'d SpiffeId, &'d BTreeMap<String, String>);
+
+struct Builder<'a, 'd> {
+    numbering: &'a mut Numbering,
+    index: &'a Index<'d>,
+    /// Stable numbers of the selectors.
+    numbers: Vec<u32>,
+    profiles: HashMap<Profile<'d>, Rc<[usize]>>,
+    classes: HashMap<Vec<usize>, u32>,
+    wall_of_boot_ns: i128,
+}
+
+impl<'d> Builder<'_, 'd> {
+    fn bind(&mut self, points: BTreeMap<Prefix, Point<'d>>) -> BTreeMap<Prefix, Binding> {
+        let mut bindings = BTreeMap::new();
+        let mut path: Vec<Level<'d>> = Vec::new();
+        for (prefix, point) in points {
+            while path.last().is_some_and(|level| !level.prefix.holds(&prefix)) {
+                path.pop();
+            }
+            let above = path.last();
+            let inherited = above.filter(|level| level.prefix.covers(&prefix));
+            let workload = point.workload.or(inherited.and_then(|level| level.workload));
+            let mut cidrs: Rc<[usize]> = inherited.map_or_else(|| Rc::from([]), |level| level.cidrs.clone());
+            if let Some(own) = point.cidr {
+                cidrs = cidrs.iter().copied().chain([own]).collect();
+            }
+            let answered = above.map_or(Binding::NONE, |level| level.binding);
+            let binding = self.binding(workload, &cidrs);
+            if binding != answered {
+                bindings.insert(prefix, binding);
+            }
+            path.push(Level { prefix, workload, cidrs, binding });
+        }
+        bindings
+    }
+
+    fn binding(&mut self, workload: Option<&'d Workload>, cidrs: &[usize]) -> Binding {
+        let mut set = cidrs.to_vec();
+        if let Some(workload) = workload {
+            let index = self.index;
+            let profile = self
+                .profiles
+                .entry((&workload.spiffe_id, &workload.labels))
+                .or_insert_with(|| index.matching(workload));
+            set.extend(profile.iter());
+        }
+        set.sort_unstable();
+        let class = self.class(set);
+        let Some(workload) = workload else { return Binding { class, ..Binding::NONE } };
+        let (not_after_ns, on_expiry) = match &workload.lease {
+            None => (NEVER, LeaseEnd::Deny),
+            Some(lease) => {
+                let end = if lease.on_expiry == OnExpiry::Deny { LeaseEnd::Deny } else { LeaseEnd::Alert };
+                (boot_time_ns(lease.not_after, self.wall_of_boot_ns), end)
+            }
+        };
+        let identity = self.numbering.identity(&workload.spiffe_id);
+        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, ..Binding::NONE }
+    }
+
+    fn class(&mut self, set: Vec<usize>) -> u32 {
+        if set.is_empty() {
+            return 0;
+        }
+        if let Some(class) = self.classes.get(&set) {
+            return *class;
+        }
+        let mut numbers: Vec<u32> = set.iter().map(|n| self.numbers[*n]).collect();
+        numbers.sort_unstable();
+        let class = self.numbering.class(&numbers);
+        self.classes.insert(set, class);
+        class
+    }
+}
+
+/// Selectors by what they ask for, so that a workload meets only those that could match.
+struct Index<'d> {
+    selectors: Vec<&'d Selector>,
+    ids: HashMap<&'d SpiffeId, usize>,
+    domains: HashMap<&'d str, usize>,
+    patterns: HashMap<&'d str, Vec<(usize, &'d SpiffePattern)>>,
+    /// By the first of the labels that a selector asks for.
+    labels: HashMap<(&'d String, &'d String), Vec<usize>>,
+}
+
+impl<'d> Index<'d> {
+    fn of(documents: &'d Documents) -> Self {
+        let rules = documents.policies.iter().flat_map(|p| &p.rules);
+        let distinct: BTreeSet<&Selector> =
+            rules.flat_map(|r| r.from.iter().chain(&r.to)).filter(|s| **s != Selector::Any).collect();
+        let mut index = Self {
+            selectors: distinct.into_iter().collect(),
+            ids: HashMap::new(),
+            domains: HashMap::new(),
+            patterns: HashMap::new(),
+            labels: HashMap::new(),
+        };
+        for (n, selector) in index.selectors.iter().enumerate() {
+            match selector {
+                Selector::SpiffeId(id) => {
+                    index.ids.insert(id, n);
+                }
+                Selector::TrustDomain(domain) => {
+                    index.domains.insert(domain.as_str(), n);
+                }
+                Selector::SpiffePath(pattern) => {
+                    index.patterns.entry(pattern.trust_domain()).or_default().push((n, pattern));
+                }
+                Selector::Labels(labels) => {
+                    if let Some(first) = labels.first_key_value() {
+                        index.labels.entry(first).or_default().push(n);
+                    }
+                }
+                Selector::Cidr(_) | Selector::Any => {}
+            }
+        }
+        index
+    }
+
+    fn matching(&self, workload: &Workload) -> Rc<[usize]> {
+        let id = &workload.spiffe_id;
+        let exact = self.ids.get(id).into_iter().chain(self.domains.get(id.trust_domain())).copied();
+        let patterns = self.patterns.get(id.trust_domain()).into_iter().flatten();
+        let patterns = patterns.filter(|(_, pattern)| pattern.matches(id)).map(|(n, _)| *n);
+        let labels = workload.labels.iter().filter_map(|pair| self.labels.get(&pair)).flatten().copied();
+        let labels = labels.filter(|n| self.selectors[*n].matches_workload(id, &workload.labels));
+        exact.chain(patterns).chain(labels).collect()
+    }
+}

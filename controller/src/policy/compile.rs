@@ -1,0 +1,259 @@
+//! From documents to what the kernel's maps have to hold.
+
+use super::classes::Classes;
+use super::document::{BlockEntry, Documents, Policy, Rule, RuleAction, RuleMode};
+use super::flatten::{Entry, flatten};
+use super::numbering::Numbering;
+use super::place::Place;
+use super::ports::PortMatch;
+use super::prefix::Prefix;
+use super::selector::selectors_text;
+use super::time::{Clock, boot_time_ns};
+use super::trie::PolicyPrefix;
+use datapath::abi::{Binding, Block, Decision, NEVER, PolicyKey};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// What the maps have to hold, and the tables that say what its numbers mean.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// Identity, class and lease of every prefix.
+    pub bindings: BTreeMap<Prefix, Binding>,
+    /// Blocked prefixes.
+    pub blocklist: BTreeMap<Prefix, Block>,
+    /// What is decided for (source class, destination class, protocol, port).
+    pub policy: BTreeMap<PolicyPrefix, Decision>,
+    /// Numbers given so far; pass them to the next compile.
+    pub numbering: Numbering,
+    /// What the numbers of rules mean.
+    pub rules: BTreeMap<u32, RuleInfo>,
+    /// The selectors of each class, as text.
+    pub classes: BTreeMap<u32, Vec<String>>,
+    /// No policy document at all: everything is let through.
+    pub default_allow: bool,
+}
+
+/// A rule or blocklist entry, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleInfo {
+    /// Its number in verdicts and counters.
+    pub number: u32,
+    /// A rule of a Policy or an entry of a Blocklist.
+    pub kind: RuleKind,
+    /// Name of the Policy or Blocklist.
+    pub policy: String,
+    /// Name of the rule; the prefix of an entry.
+    pub name: String,
+    /// Tier of the policy; 0 for an entry.
+    pub tier: u32,
+    /// What it decides.
+    pub action: RuleAction,
+    /// Whether it is enforced.
+    pub mode: RuleMode,
+    /// Where it stands.
+    pub place: Place,
+    /// What it says, in a line.
+    pub text: String,
+}
+
+/// What a number of the rule table stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleKind {
+    /// A rule of a Policy.
+    Policy,
+    /// An entry of a Blocklist.
+    Block,
+}
+
+impl RuleInfo {
+    /// `policy/rule`, as tables and metrics show it.
+    pub fn label(&self) -> String {
+        Documents::rule_key(&self.policy, &self.name)
+    }
+}
+
+/// Compiles. `numbering` is that of the compile before, so that numbers keep their meaning.
+pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> Compiled {
+    let mut numbering = numbering.clone();
+    let wall_of_boot_ns = numbering.wall_of_boot_ns(clock);
+    let ordered: Vec<Ordered<'_>> = precedence(documents)
+        .into_iter()
+        .map(|(policy, rule)| Ordered { number: numbering.rule(&policy.name, &rule.name), policy, rule })
+        .collect();
+    let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
+    let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns);
+    let policy = decisions(&ordered, &classes);
+    let blocklist = blocks(documents, &mut numbering, &mut rules, wall_of_boot_ns);
+    let texts =
+        |selectors: &Vec<&super::selector::Selector>| selectors.iter().map(|s| s.to_string()).collect();
+    let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();
+    let default_allow = documents.policies.is_empty();
+    let bindings = classes.bindings;
+    Compiled { bindings, blocklist, policy, numbering, rules, classes: class_texts, default_allow }
+}
+
+/// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
+pub fn precedence(documents: &Documents) -> Vec<(&Policy, &Rule)> {
+    let mut rules: Vec<_> =
+        documents.policies.iter().flat_map(|p| p.rules.iter().map(move |r| (p, r))).collect();
+    rules.sort_by_key(|(policy, rule)| (policy.tier, rule.action));
+    rules
+}
+
+struct Ordered<'d> {
+    number: u32,
+    policy: &'d Policy,
+    rule: &'d Rule,
+}
+
+impl Ordered<'_> {
+    fn decision(&self) -> Decision {
+        let action = match self.rule.action {
+            RuleAction::Allow => Decision::ALLOW,
+            RuleAction::Deny => Decision::DENY,
+        };
+        let audit = u8::from(self.rule.mode == RuleMode::Audit);
+        Decision { rule: self.number, action, audit, ..Decision::NONE }
+    }
+
+    fn info(&self) -> RuleInfo {
+        let Self { number, policy, rule } = self;
+        RuleInfo {
+            number: *number,
+            kind: RuleKind::Policy,
+            policy: policy.name.clone(),
+            name: rule.name.clone(),
+            tier: policy.tier,
+            action: rule.action,
+            mode: rule.mode,
+            place: rule.place.clone(),
+            text: rule_text(rule),
+        }
+    }
+}
+
+/// A rule in a line.
+pub fn rule_text(rule: &Rule) -> String {
+    let action = match (rule.action, rule.mode) {
+        (RuleAction::Allow, _) => "allow",
+        (RuleAction::Deny, RuleMode::Enforce) => "deny",
+        (RuleAction::Deny, RuleMode::Audit) => "deny (audit)",
+    };
+    let ports = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
+    format!("{action} {ports} from {} to {}", selectors_text(&rule.from), selectors_text(&rule.to))
+}
+
+/// The rules that speak of a pair of classes, in order of precedence.
+#[derive(Default)]
+struct Pair {
+    rules: Vec<usize>,
+    /// Its last rule is for every protocol: nothing behind it is reached.
+    closed: bool,
+}
+
+fn decisions(ordered: &[Ordered<'_>], classes: &Classes<'_>) -> BTreeMap<PolicyPrefix, Decision> {
+    let mut pairs: HashMap<(u32, u32), Pair> = HashMap::new();
+    for (n, Ordered { rule, .. }) in ordered.iter().enumerate() {
+        let to = classes.matching(&rule.to);
+        let closes = rule.ports.contains(&PortMatch::Any);
+        for src in classes.matching(&rule.from) {
+            for dst in &to {
+                let pair = pairs.entry((src, *dst)).or_default();
+                if !pair.closed {
+                    pair.rules.push(n);
+                    pair.closed = closes;
+                }
+            }
+        }
+    }
+    // Many pairs meet the same rules.
+    let mut flat: HashMap<Vec<usize>, Rc<[Entry]>> = HashMap::new();
+    let mut policy = BTreeMap::new();
+    for ((src, dst), pair) in pairs {
+        let entries = flat.entry(pair.rules).or_insert_with_key(|rules| {
+            let rules: Vec<_> =
+                rules.iter().map(|n| (ordered[*n].decision(), ordered[*n].rule.ports.as_slice())).collect();
+            flatten(&rules).into()
+        });
+        policy.extend(entries.iter().map(|entry| (policy_prefix(src, dst, entry), entry.decision)));
+    }
+    policy
+}
+
+fn policy_prefix(src: u32, dst: u32, entry: &Entry) -> PolicyPrefix {
+    match entry.proto {
+        None => PolicyPrefix::new(PolicyKey::new(src, dst, 0, 0), PolicyKey::CLASSES_BITS),
+        Some(proto) => {
+            let bits = PolicyKey::PROTOCOL_BITS + entry.port_bits;
+            PolicyPrefix::new(PolicyKey::new(src, dst, proto, entry.port), bits)
+        }
+    }
+}
+
+/// Blocked prefixes. A block inside a longer-lasting one gives way to it: when the inner ends, the outer still holds.
+fn blocks(
+    documents: &Documents,
+    numbering: &mut Numbering,
+    rules: &mut BTreeMap<u32, RuleInfo>,
+    wall_of_boot_ns: i128,
+) -> BTreeMap<Prefix, Block> {
+    let mut points: BTreeMap<Prefix, Block> = BTreeMap::new();
+    for list in &documents.blocklists {
+        for entry in &list.entries {
+            let info = block_info(numbering, &list.name, entry);
+            let not_after_ns = entry.not_after.map_or(NEVER, |end| boot_time_ns(end, wall_of_boot_ns));
+            let ends = Block::ORIGINATOR | Block::RESPONDER;
+            let block = Block { rule: info.number, ends, not_after_ns, ..Block::NONE };
+            rules.insert(info.number, info);
+            let point = points.entry(entry.cidr).or_insert(block);
+            if point.not_after_ns < block.not_after_ns {
+                *point = block;
+            }
+        }
+    }
+    // As for bindings: ::/0 does not mean IPv4.
+    if points.keys().any(|p| !p.is_v4() && p.holds(&Prefix::V4_ALL)) {
+        points.entry(Prefix::V4_ALL).or_insert(Block::NONE);
+    }
+    let mut blocklist = BTreeMap::new();
+    let mut path: Vec<(Prefix, Block)> = Vec::new();
+    for (prefix, own) in points {
+        while path.last().is_some_and(|(above, _)| !above.holds(&prefix)) {
+            path.pop();
+        }
+        let above = path.last();
+        let answered = above.map_or(Block::NONE, |(_, block)| *block);
+        let covered = above.is_some_and(|(above, block)| {
+            above.covers(&prefix) && block.rule != 0 && block.not_after_ns >= own.not_after_ns
+        });
+        let block = if covered || own.rule == 0 && above.is_some_and(|(a, _)| a.covers(&prefix)) {
+            answered
+        } else {
+            own
+        };
+        if block != answered {
+            blocklist.insert(prefix, block);
+        }
+        path.push((prefix, block));
+    }
+    blocklist
+}
+
+fn block_info(numbering: &mut Numbering, list: &str, entry: &BlockEntry) -> RuleInfo {
+    let name = entry.cidr.to_string();
+    let until = entry.not_after.map(|end| format!(" until {end:.0}")).unwrap_or_default();
+    let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    RuleInfo {
+        number: numbering.block(list, &name),
+        kind: RuleKind::Block,
+        policy: list.to_owned(),
+        text: format!("block {name}{until}{reason}"),
+        name,
+        tier: 0,
+        action: RuleAction::Deny,
+        mode: RuleMode::Enforce,
+        place: entry.place.clone(),
+    }
+}

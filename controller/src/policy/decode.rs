@@ -1,0 +1,306 @@
+//! From YAML trees to documents, noting every mistake.
+
+use super::across::Across;
+use super::document::*;
+use super::fields::{Context, Fields};
+use super::place;
+use super::place::{Mistake, one_of};
+use super::ports::{PortError, PortMatch};
+use super::prefix::Prefix;
+use super::selector::Selector;
+use super::spiffe::SpiffeId;
+use super::time::parse_duration;
+use super::yaml::{self, Node, Value};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+const KINDS: [&str; 3] = ["Workload", "Policy", "Blocklist"];
+const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
+const CIDR_EXAMPLE: &str = "for example `cidr: 10.0.0.0/8`";
+
+/// Reads every document of every file. What is wrong is left out and noted.
+pub fn decode_all(files: &[(&str, &str)], now: Timestamp, mistakes: &mut Vec<Mistake>) -> Documents {
+    let mut documents = Documents::default();
+    let mut across = Across::default();
+    for (name, text) in files {
+        let mut cx = Context::new(name, text, now, mistakes);
+        let (nodes, error) = yaml::read(text);
+        for node in nodes.iter().filter(|n| !n.is_null()) {
+            document(&mut cx, node, &mut documents, &mut across);
+        }
+        if let Some(error) = error {
+            let place = cx.place_at(error.line, error.column);
+            cx.mistake_at(place, 1, error.what, "");
+        }
+    }
+    mistakes.sort_by(|a, b| place_order(a, files).cmp(&place_order(b, files)));
+    documents
+}
+
+/// Mistakes come in the order in which the files were given.
+fn place_order<'m>(mistake: &'m Mistake, files: &[(&str, &str)]) -> (usize, Option<&'m place::Place>) {
+    let place = mistake.place.as_ref();
+    (place.and_then(|p| files.iter().position(|(name, _)| *name == &*p.file)).unwrap_or(usize::MAX), place)
+}
+
+fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across: &mut Across) {
+    let Some(fields) = Fields::of(cx, node, "a document", &["apiVersion", "kind", "metadata", "spec"]) else {
+        return;
+    };
+    if let Some(version) = fields.required(cx, "apiVersion", "write `apiVersion: tidegate.dev/v1`")
+        && let Some(text) = cx.text(version, "`apiVersion`")
+        && text != API_VERSION
+    {
+        cx.mistake(version, format!("unknown apiVersion `{text}`"), format!("accepted: `{API_VERSION}`"));
+    }
+    let accepted = format!("accepted: {}", super::fields::quoted(&KINDS));
+    let kind = fields.required(cx, "kind", &accepted);
+    let name = fields
+        .required(cx, "metadata", "write `metadata: {name: NAME}`")
+        .and_then(|node| Fields::of(cx, node, "`metadata`", &["name"]))
+        .and_then(|metadata| metadata.required(cx, "name", "write `metadata: {name: NAME}`"));
+    let spec = fields.required(cx, "spec", "what the document says stands under `spec:`");
+    let Some(kind_node) = kind else { return };
+    let Some(kind) = cx.text(kind_node, "`kind`") else { return };
+    if !KINDS.contains(&kind) {
+        return cx.mistake(kind_node, format!("unknown kind `{kind}`"), one_of(kind, &KINDS));
+    }
+    let Some(spec) = spec else { return };
+    let place = cx.place(node);
+    // A document whose name is missing is still read, for its other mistakes.
+    let name = name.and_then(|node| {
+        let name = cx.name(node, "`name`")?;
+        across.name(cx, node, kind, &name);
+        Some(name)
+    });
+    let name = name.unwrap_or_default();
+    match kind {
+        "Workload" => {
+            let workload = workload(cx, spec, &name, across);
+            documents.workloads.extend(workload.map(|w| Workload { name, place, ..w }));
+        }
+        "Policy" => documents.policies.extend(policy(cx, spec).map(|p| Policy { name, place, ..p })),
+        _ => documents.blocklists.extend(blocklist(cx, spec).map(|b| Blocklist { name, place, ..b })),
+    }
+}
+
+fn workload(cx: &mut Context<'_>, spec: &Node, name: &str, across: &mut Across) -> Option<Workload> {
+    let fields =
+        Fields::of(cx, spec, "the spec of a Workload", &["spiffeId", "addresses", "labels", "lease"])?;
+    let spiffe_id = fields.required(cx, "spiffeId", SPIFFE_EXAMPLE).and_then(|node| {
+        let id: SpiffeId = cx.parsed(node, "`spiffeId`", SPIFFE_EXAMPLE)?;
+        if id.path().is_empty() {
+            // X509-SVID, section 5.2: a leaf's ID has a path.
+            cx.mistake(node, "the SPIFFE ID of a workload has a path", SPIFFE_EXAMPLE);
+            return None;
+        }
+        Some(id)
+    });
+    let example = "for example `addresses: [10.1.0.2/32, fd00:1::2]`";
+    let mut addresses = Vec::new();
+    if let Some(node) = fields.required(cx, "addresses", example) {
+        for item in cx.items(node, "`addresses`", example) {
+            let Some(prefix) = cx.parsed::<Prefix>(item, "an address", "") else { continue };
+            across.claim(cx, item, prefix, name, spiffe_id.as_ref());
+            addresses.push(prefix);
+        }
+    }
+    let labels = fields.optional("labels").map(|node| labels(cx, node)).unwrap_or_default();
+    let lease = fields.optional("lease").and_then(|node| lease(cx, node));
+    let (name, place) = (String::new(), cx.place(spec));
+    Some(Workload { name, spiffe_id: spiffe_id?, addresses, labels, lease, place })
+}
+
+fn labels(cx: &mut Context<'_>, node: &Node) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    let Value::Map(pairs) = &node.value else {
+        cx.mistake(
+            node,
+            format!("`labels` is {}, not a mapping", node.noun()),
+            "for example `labels: {app: orders}`",
+        );
+        return labels;
+    };
+    for (key, value) in pairs {
+        let (Some(name), Some(text)) = (cx.text(key, "the name of a label"), cx.text(value, "a label"))
+        else {
+            continue;
+        };
+        if labels.insert(name.to_owned(), text.to_owned()).is_some() {
+            cx.mistake(key, format!("label `{name}` stands twice"), "");
+        }
+    }
+    labels
+}
+
+fn lease(cx: &mut Context<'_>, node: &Node) -> Option<Lease> {
+    let fields = Fields::of(cx, node, "a lease", &["notAfter", "for", "onExpiry"])?;
+    let words = [("deny", OnExpiry::Deny), ("alert", OnExpiry::Alert)];
+    let on_expiry = match fields.optional("onExpiry") {
+        Some(node) => cx.word(node, "`onExpiry`", &words),
+        None => Some(OnExpiry::default()),
+    };
+    let given = fields.optional("notAfter").or(fields.optional("for")).is_some();
+    if !given {
+        cx.mistake(node, "a lease says when it ends", "write `for: 1h` or `notAfter: 2027-01-01T00:00:00Z`");
+    }
+    Some(Lease { not_after: end(cx, &fields)?, on_expiry: on_expiry? })
+}
+
+/// The end that `for` or `notAfter` names.
+fn end(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<Timestamp> {
+    match (fields.optional("notAfter"), fields.optional("for")) {
+        (Some(_), Some(node)) => {
+            cx.mistake(node, "`for` and `notAfter` both say when it ends", "keep one of them");
+            None
+        }
+        (Some(node), None) => {
+            let text = cx.text(node, "`notAfter`")?;
+            let time = text.parse().ok();
+            if time.is_none() {
+                let example = "accepted: RFC 3339 with a zone, such as 2027-01-01T00:00:00Z";
+                cx.mistake(node, format!("`{text}` is not a time"), example);
+            }
+            time
+        }
+        (None, Some(node)) => {
+            let text = cx.text(node, "`for`")?;
+            let time = parse_duration(text).and_then(|d| cx.now.checked_add(d).ok());
+            if time.is_none() {
+                let example = "accepted: whole numbers of s, m, h, d, such as 90s, 10m, 1h30m, 7d";
+                cx.mistake(node, format!("`{text}` is not a duration"), example);
+            }
+            time
+        }
+        (None, None) => None,
+    }
+}
+
+fn policy(cx: &mut Context<'_>, spec: &Node) -> Option<Policy> {
+    let fields = Fields::of(cx, spec, "the spec of a Policy", &["tier", "rules"])?;
+    let tier = match fields.optional("tier") {
+        Some(node) => {
+            let text = cx.text(node, "`tier`")?;
+            let tier = text.parse().ok();
+            if tier.is_none() {
+                let accepted = "accepted: a whole number from 0; lower tiers decide first";
+                cx.mistake(node, format!("`{text}` is no tier"), accepted);
+            }
+            tier
+        }
+        None => Some(DEFAULT_TIER),
+    };
+    let mut rules: Vec<Rule> = Vec::new();
+    // An empty list is a policy too: nothing is allowed.
+    if let Some(node) = fields.required(cx, "rules", "write `rules: []` to allow nothing")
+        && !matches!(&node.value, Value::List(items) if items.is_empty())
+    {
+        for item in cx.items(node, "`rules`", "a list of rules") {
+            let Some(rule) = rule(cx, item) else { continue };
+            if let Some(first) = rules.iter().find(|r| r.name == rule.name && !r.name.is_empty()) {
+                let what = format!("two rules of this policy are named `{}`", rule.name);
+                cx.mistake(item, what, format!("the first is at {}", first.place));
+            }
+            rules.push(rule);
+        }
+    }
+    let (name, place) = (String::new(), cx.place(spec));
+    Some(Policy { name, tier: tier.unwrap_or(DEFAULT_TIER), rules, place })
+}
+
+fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
+    let fields = Fields::of(cx, node, "a rule", &["name", "action", "from", "to", "ports", "mode"])?;
+    let name = fields.required(cx, "name", "verdicts show it").and_then(|node| cx.name(node, "`name`"));
+    let actions = [("allow", RuleAction::Allow), ("deny", RuleAction::Deny)];
+    let action = fields
+        .required(cx, "action", "accepted: `allow`, `deny`")
+        .and_then(|node| cx.word(node, "action", &actions));
+    let from = selectors(cx, &fields, "from");
+    let to = selectors(cx, &fields, "to");
+    let mut ports = Vec::new();
+    match fields.optional("ports") {
+        Some(node) => {
+            for item in cx.items(node, "`ports`", PortError::ACCEPTED) {
+                ports.extend(cx.parsed::<PortMatch>(item, "an entry of `ports`", PortError::ACCEPTED));
+            }
+        }
+        None => ports.push(PortMatch::Any),
+    }
+    let modes = [("enforce", RuleMode::Enforce), ("audit", RuleMode::Audit)];
+    let mode = match fields.optional("mode") {
+        Some(node) => cx.word(node, "mode", &modes),
+        None => Some(RuleMode::default()),
+    };
+    let place = cx.place(node);
+    Some(Rule { name: name.unwrap_or_default(), action: action?, from, to, ports, mode: mode?, place })
+}
+
+fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) -> Vec<Selector> {
+    let example = format!(
+        "for example `{end}: [{{labels: {{app: orders}}}}]`, or `{end}: [{{any: true}}]` for everyone"
+    );
+    let Some(node) = fields.required(cx, end, &example) else { return Vec::new() };
+    let mut selectors = Vec::new();
+    for item in cx.items(node, &format!("`{end}`"), &example) {
+        selectors.extend(selector(cx, item));
+    }
+    selectors
+}
+
+fn selector(cx: &mut Context<'_>, node: &Node) -> Option<Selector> {
+    let fields = Fields::of(cx, node, "a selector", &Selector::KINDS)?;
+    let (name, _, value) = match fields.all() {
+        [one] => *one,
+        // Unknown fields were noted; an empty mapping was not.
+        [] => {
+            if matches!(&node.value, Value::Map(pairs) if pairs.is_empty()) {
+                cx.mistake(node, "a selector has one field, this one has none", one_of("", &Selector::KINDS));
+            }
+            return None;
+        }
+        [_, (_, second, _), ..] => {
+            let what = "a selector has one field, this one has more";
+            cx.mistake(second, what, "write them as two items of the list: one of them has to match");
+            return None;
+        }
+    };
+    match name {
+        "spiffeId" => cx.parsed(value, "`spiffeId`", SPIFFE_EXAMPLE).map(Selector::SpiffeId),
+        "spiffePath" => cx
+            .parsed(value, "`spiffePath`", "such as spiffe://acme.example/ns/shop/*")
+            .map(Selector::SpiffePath),
+        "trustDomain" => cx.parsed(value, "`trustDomain`", "such as acme.example").map(Selector::TrustDomain),
+        "cidr" => cx.parsed(value, "`cidr`", "").map(Selector::Cidr),
+        "any" => cx.word(value, "value of `any`", &[("true", Selector::KINDS.len())]).map(|_| Selector::Any),
+        _ => {
+            let labels = labels(cx, value);
+            if labels.is_empty() && matches!(value.value, Value::Map(_)) {
+                cx.mistake(value, "a label selector names no label", "write `any: true` for everyone");
+                return None;
+            }
+            (!labels.is_empty()).then_some(Selector::Labels(labels))
+        }
+    }
+}
+
+fn blocklist(cx: &mut Context<'_>, spec: &Node) -> Option<Blocklist> {
+    let fields = Fields::of(cx, spec, "the spec of a Blocklist", &["entries"])?;
+    let mut entries = Vec::new();
+    if let Some(node) =
+        fields.required(cx, "entries", "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`")
+        && !matches!(&node.value, Value::List(items) if items.is_empty())
+    {
+        for item in cx.items(node, "`entries`", CIDR_EXAMPLE) {
+            entries.extend(block_entry(cx, item));
+        }
+    }
+    Some(Blocklist { name: String::new(), entries, place: cx.place(spec) })
+}
+
+fn block_entry(cx: &mut Context<'_>, node: &Node) -> Option<BlockEntry> {
+    let fields = Fields::of(cx, node, "an entry", &["cidr", "reason", "for", "notAfter"])?;
+    let cidr = fields.required(cx, "cidr", CIDR_EXAMPLE).and_then(|node| cx.parsed(node, "`cidr`", ""));
+    let reason = fields.optional("reason").and_then(|node| cx.text(node, "`reason`")).map(str::to_owned);
+    let not_after = end(cx, &fields);
+    Some(BlockEntry { cidr: cidr?, reason, not_after, place: cx.place(node) })
+}

@@ -1,0 +1,122 @@
+//! What a commit has to write, and what may be deleted behind it.
+//!
+//! Packets read the maps while a commit writes them. Each write therefore holds both answers, and each answer is
+//! what a lookup of exactly that prefix gives in its epoch: a longest-prefix lookup never looks past the longest
+//! entry, so an entry that is absent in one epoch repeats there what the next shorter prefix says.
+
+use super::compile::Compiled;
+use super::prefix::Prefix;
+use super::trie::{PolicyPrefix, TrieKey, lookup_sorted};
+use datapath::abi::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, MapName};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One entry to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapWrite {
+    /// Into the bindings.
+    Binding(Prefix, BindingVersions),
+    /// Into the blocklist.
+    Block(Prefix, BlockVersions),
+    /// Into the policy.
+    Decision(PolicyPrefix, DecisionVersions),
+}
+
+/// One key to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapDelete {
+    /// From the bindings.
+    Binding(Prefix),
+    /// From the blocklist.
+    Block(Prefix),
+    /// From the policy.
+    Decision(PolicyPrefix),
+}
+
+impl MapWrite {
+    /// The map it goes to.
+    pub fn map(&self) -> &'static str {
+        match self {
+            Self::Binding(..) => MapName::BINDINGS,
+            Self::Block(..) => MapName::BLOCKLIST,
+            Self::Decision(..) => MapName::POLICY,
+        }
+    }
+
+    /// What to write if the commit is given up before the epoch is flipped: the old answer in both epochs. Without
+    /// it, an answer that never counted would count in the epoch of the next commit.
+    pub fn given_up(self) -> Self {
+        match self {
+            Self::Binding(key, v) => Self::Binding(key, BindingVersions { new: v.old, ..v }),
+            Self::Block(key, v) => Self::Block(key, BlockVersions { new: v.old, ..v }),
+            Self::Decision(key, v) => Self::Decision(key, DecisionVersions { new: v.old, ..v }),
+        }
+    }
+
+    /// How to take it away again where the key was not there before.
+    pub fn delete(&self) -> MapDelete {
+        match self {
+            Self::Binding(key, _) => MapDelete::Binding(*key),
+            Self::Block(key, _) => MapDelete::Block(*key),
+            Self::Decision(key, _) => MapDelete::Decision(*key),
+        }
+    }
+}
+
+impl MapDelete {
+    /// The map it concerns.
+    pub fn map(&self) -> &'static str {
+        match self {
+            Self::Binding(_) => MapName::BINDINGS,
+            Self::Block(_) => MapName::BLOCKLIST,
+            Self::Decision(_) => MapName::POLICY,
+        }
+    }
+}
+
+/// What to write before the epoch becomes `next_epoch`, in any order. The maps hold `old` and nothing else: what
+/// [`sweep`] named after the commit before is deleted.
+pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
+    let mut writes = Vec::new();
+    let since = next_epoch;
+    changes(&old.bindings, &new.bindings, Binding::NONE, |key, old, new| {
+        writes.push(MapWrite::Binding(key, BindingVersions { since, _pad: 0, old, new }));
+    });
+    changes(&old.blocklist, &new.blocklist, Block::NONE, |key, old, new| {
+        writes.push(MapWrite::Block(key, BlockVersions { since, _pad: 0, old, new }));
+    });
+    changes(&old.policy, &new.policy, Decision::NONE, |key, old, new| {
+        writes.push(MapWrite::Decision(key, DecisionVersions { since, _pad: 0, old, new }));
+    });
+    writes
+}
+
+/// What may be deleted once no packet is judged in the old epoch any more, in any order.
+pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
+    let bindings = gone(&old.bindings, &new.bindings).map(MapDelete::Binding);
+    let blocks = gone(&old.blocklist, &new.blocklist).map(MapDelete::Block);
+    let decisions = gone(&old.policy, &new.policy).map(MapDelete::Decision);
+    bindings.chain(blocks).chain(decisions).collect()
+}
+
+fn changes<K: TrieKey, V: Copy + PartialEq>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    none: V,
+    mut write: impl FnMut(K, V, V),
+) {
+    let keys: BTreeSet<K> = old.keys().chain(new.keys()).copied().collect();
+    let keys: Vec<K> = keys.into_iter().collect();
+    let before = lookup_sorted(old, &keys);
+    let after = lookup_sorted(new, &keys);
+    for ((key, before), after) in keys.into_iter().zip(before).zip(after) {
+        let (before, after) = (before.unwrap_or(none), after.unwrap_or(none));
+        // A new key is written even where it changes no answer: the entry above it may change in a later commit.
+        if before != after || !old.contains_key(&key) {
+            write(key, before, after);
+        }
+    }
+}
+
+fn gone<K: TrieKey, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl Iterator<Item = K> {
+    old.keys().filter(|key| !new.contains_key(key)).copied()
+}

@@ -1,0 +1,166 @@
+//! What policy files say, once they are read and found right.
+
+use super::place::{Mistakes, Place};
+use super::ports::PortMatch;
+use super::prefix::Prefix;
+use super::selector::Selector;
+use super::spiffe::SpiffeId;
+use super::{decode, load};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The one version of the files.
+pub const API_VERSION: &str = "tidegate.dev/v1";
+/// The tier of a policy that names none.
+pub const DEFAULT_TIER: u32 = 100;
+
+/// Every document of a set of files, in the order of the files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Documents {
+    /// Who has which addresses.
+    pub workloads: Vec<Workload>,
+    /// Who may talk to whom.
+    pub policies: Vec<Policy>,
+    /// Who may talk to nobody.
+    pub blocklists: Vec<Blocklist>,
+}
+
+/// A workload: an identity at addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// metadata.name
+    pub name: String,
+    /// Its SPIFFE ID.
+    pub spiffe_id: SpiffeId,
+    /// Its addresses; more than one for a workload of two families, prefixes for nodes and pools.
+    pub addresses: Vec<Prefix>,
+    /// Labels that selectors can ask for.
+    pub labels: BTreeMap<String, String>,
+    /// Until when the addresses are its own.
+    pub lease: Option<Lease>,
+    /// Where the document begins.
+    pub place: Place,
+}
+
+/// Until when an identity holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The end. `for: 1h` counts from the moment at which the file was read.
+    pub not_after: Timestamp,
+    /// What the end means.
+    pub on_expiry: OnExpiry,
+}
+
+/// What the end of a lease means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExpiry {
+    /// Traffic of the workload is dropped.
+    #[default]
+    Deny,
+    /// Traffic goes on and is audited.
+    Alert,
+}
+
+/// A policy: rules of one tier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// metadata.name
+    pub name: String,
+    /// Lower tiers decide first.
+    pub tier: u32,
+    /// In the order of the file.
+    pub rules: Vec<Rule>,
+    /// Where the document begins.
+    pub place: Place,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Unique in its policy.
+    pub name: String,
+    /// What it decides.
+    pub action: RuleAction,
+    /// Who opens the connection: any of these.
+    pub from: Vec<Selector>,
+    /// Who answers: any of these.
+    pub to: Vec<Selector>,
+    /// To which protocols and ports: any of these.
+    pub ports: Vec<PortMatch>,
+    /// Whether it only audits.
+    pub mode: RuleMode,
+    /// Where it begins.
+    pub place: Place,
+}
+
+/// What a rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleAction {
+    /// Dropped with `POLICY_DENY`. Before allow inside a tier.
+    Deny,
+    /// Passed.
+    Allow,
+}
+
+/// Whether a rule is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleMode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// A deny lets pass and audits.
+    Audit,
+}
+
+/// A blocklist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocklist {
+    /// metadata.name
+    pub name: String,
+    /// Its entries.
+    pub entries: Vec<BlockEntry>,
+    /// Where the document begins.
+    pub place: Place,
+}
+
+/// A blocked prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockEntry {
+    /// What is blocked.
+    pub cidr: Prefix,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// Until when; for ever where it is absent. `for: 10m` counts from the moment at which the file was read.
+    pub not_after: Option<Timestamp>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl Documents {
+    /// Reads files and directories (their `*.yaml` and `*.yml`, in order of name). `now` is when `for:` begins.
+    pub fn load(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Self, Mistakes> {
+        load::load(paths, now)
+    }
+
+    /// Reads one text; `name` stands for the file in messages.
+    pub fn parse(name: &str, text: &str, now: Timestamp) -> Result<Self, Mistakes> {
+        Self::parse_all(&[(name, text)], now)
+    }
+
+    /// Reads texts under the names of their files.
+    pub fn parse_all(files: &[(&str, &str)], now: Timestamp) -> Result<Self, Mistakes> {
+        let mut mistakes = Vec::new();
+        let documents = decode::decode_all(files, now, &mut mistakes);
+        if mistakes.is_empty() { Ok(documents) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// A name for a rule of a policy, as verdicts show it.
+    pub fn rule_key(policy: &str, rule: &str) -> String {
+        format!("{policy}/{rule}")
+    }
+}

@@ -1,0 +1,34 @@
+//! Policy: from YAML files to the entries of the kernel's maps, and back to an explanation.
+//!
+//! [`Documents`] -> [`compile()`] -> [`Compiled`] -> [`diff()`] -> [`MapWrite`]s. Nothing here does I/O except reading
+//! files.
+
+mod across;
+mod classes;
+pub mod compile;
+mod decode;
+pub mod diff;
+pub mod document;
+mod fields;
+mod flatten;
+mod load;
+pub mod numbering;
+#[cfg(test)]
+mod oracle;
+pub mod place;
+pub mod ports;
+pub mod prefix;
+pub mod selector;
+pub mod spiffe;
+pub mod time;
+pub mod trie;
+mod yaml;
+
+pub use compile::{Compiled, RuleInfo, compile};
+pub use diff::{MapDelete, MapWrite, diff, sweep};
+pub use document::Documents;
+pub use numbering::Numbering;
+pub use place::{Mistake, Mistakes, Place};
+pub use prefix::Prefix;
+pub use time::Clock;
+pub use trie::PolicyPrefix;

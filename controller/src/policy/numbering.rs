@@ -1,0 +1,111 @@
+//! Numbers that mean the same in every compile: of identities, selectors, classes and rules.
+
+use super::spiffe::SpiffeId;
+use super::time::Clock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Clocks are compared to this: below it, the wall clock was slewed, and deadlines stay what they were.
+const CLOCK_STEP_NS: u64 = 1_000_000_000;
+
+/// Every number that was ever given. Kept between runs of the daemon: a number never comes to mean something else,
+/// so counters and flow records of an older policy still name the right rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbering {
+    identities: BTreeMap<SpiffeId, u32>,
+    selectors: BTreeMap<String, u32>,
+    classes: BTreeMap<String, u32>,
+    rules: BTreeMap<String, u32>,
+    /// Wall-clock time of boot by which deadlines were computed last.
+    wall_of_boot_ns: Option<i64>,
+}
+
+impl Numbering {
+    /// The number of an identity, given now if it has none.
+    pub fn identity(&mut self, id: &SpiffeId) -> u32 {
+        match self.identities.get(id) {
+            Some(number) => *number,
+            None => give(&mut self.identities, id.clone()),
+        }
+    }
+
+    /// The identity that has a number.
+    pub fn identity_of(&self, number: u32) -> Option<&SpiffeId> {
+        self.identities.iter().find(|(_, n)| **n == number).map(|(id, _)| id)
+    }
+
+    /// Every identity that ever had a number.
+    pub fn identities(&self) -> impl Iterator<Item = (u32, &SpiffeId)> {
+        self.identities.iter().map(|(id, n)| (*n, id))
+    }
+
+    /// Every rule that ever had a number, by its key: `policy/NAME/RULE` or `block/NAME/CIDR`.
+    pub fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.rules.iter().map(|(key, n)| (*n, key.as_str()))
+    }
+
+    pub(super) fn selector(&mut self, text: String) -> u32 {
+        give(&mut self.selectors, text)
+    }
+
+    /// The number of the class of a sorted set of selector numbers; of the empty set it is 0.
+    pub(super) fn class(&mut self, selectors: &[u32]) -> u32 {
+        if selectors.is_empty() {
+            return 0;
+        }
+        give(&mut self.classes, selectors.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
+    }
+
+    pub(super) fn rule(&mut self, policy: &str, rule: &str) -> u32 {
+        give(&mut self.rules, format!("policy/{policy}/{rule}"))
+    }
+
+    pub(super) fn block(&mut self, blocklist: &str, cidr: &str) -> u32 {
+        give(&mut self.rules, format!("block/{blocklist}/{cidr}"))
+    }
+
+    /// The wall-clock time of boot; the one of last time where it differs by less than a step of the clock, so that
+    /// a compile without changes changes no deadline.
+    pub(super) fn wall_of_boot_ns(&mut self, clock: &Clock) -> i128 {
+        let now = i64::try_from(clock.wall_of_boot_ns()).unwrap_or(i64::MAX);
+        let kept = self.wall_of_boot_ns.filter(|kept| kept.abs_diff(now) < CLOCK_STEP_NS).unwrap_or(now);
+        self.wall_of_boot_ns = Some(kept);
+        i128::from(kept)
+    }
+}
+
+/// Entries are never removed, so the next number is one more than there are.
+fn give<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) -> u32 {
+    let next = numbers.len() as u32 + 1;
+    *numbers.entry(key).or_insert(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stay_and_survive_a_restart() {
+        let mut numbering = Numbering::default();
+        assert_eq!(numbering.rule("b", "x"), 1);
+        assert_eq!(numbering.rule("a", "x"), 2);
+        assert_eq!(numbering.block("a", "x"), 3);
+        assert_eq!(numbering.class(&[]), 0);
+        assert_eq!(numbering.class(&[1, 2]), 1);
+        let json = serde_json::to_string(&numbering).expect("json");
+        let mut again: Numbering = serde_json::from_str(&json).expect("numbering");
+        assert_eq!(again, numbering);
+        assert_eq!(again.rule("b", "x"), 1);
+        assert_eq!(again.class(&[1]), 2);
+        assert_eq!(again.class(&[1, 2]), 1);
+    }
+
+    #[test]
+    fn a_slewed_clock_moves_no_deadline_and_a_stepped_one_does() {
+        let mut numbering = Numbering::default();
+        let clock = |wall: &str, boot| Clock { wall_now: wall.parse().expect("time"), boot_now_ns: boot };
+        let first = numbering.wall_of_boot_ns(&clock("2026-01-01T00:00:10Z", 10_000_000_000));
+        assert_eq!(numbering.wall_of_boot_ns(&clock("2026-01-01T00:00:20Z", 20_400_000_000)), first);
+        assert_ne!(numbering.wall_of_boot_ns(&clock("2026-01-01T00:00:32Z", 30_000_000_000)), first);
+    }
+}

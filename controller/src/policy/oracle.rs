@@ -1,0 +1,437 @@
+//! Property tests: what is compiled against a naive reading of the documents, and commits against what packets see.
+//!
+//! The naive reading knows nothing of classes, tries or versions: it goes through workloads and rules one by one.
+
+use super::compile::{Compiled, compile};
+use super::diff::{MapDelete, MapWrite, diff, sweep};
+use super::document::*;
+use super::numbering::Numbering;
+use super::place::Place;
+use super::ports::PortMatch;
+use super::prefix::Prefix;
+use super::selector::Selector;
+use super::time::Clock;
+use super::trie::{PolicyPrefix, TrieKey, lookup};
+use datapath::abi::{
+    Addr, Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, NEVER, PolicyKey,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::collections::{BTreeMap, HashSet};
+
+const NOW: &str = "2026-11-22T12:00:00Z";
+const PREFIXES: [&str; 22] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.2.0/24",
+    "10.1.2.0/25",
+    "10.1.2.3/32",
+    "10.1.2.4/32",
+    "10.2.0.0/16",
+    "10.2.0.1/32",
+    "192.0.2.0/24",
+    "192.0.2.1/32",
+    "::/0",
+    "::/1",
+    "::/95",
+    "fd00::/8",
+    "fd00:1::/32",
+    "fd00:1::/64",
+    "fd00:1::1/128",
+    "fd00:2::1/128",
+    "2001:db8::/32",
+    "2001:db8::1/128",
+    "10.1.2.128/25",
+];
+const ADDRESSES: [&str; 16] = [
+    "10.1.2.3",
+    "10.1.2.4",
+    "10.1.2.5",
+    "10.1.2.200",
+    "10.1.3.1",
+    "10.2.0.1",
+    "10.2.0.2",
+    "10.9.9.9",
+    "192.0.2.1",
+    "192.0.2.2",
+    "8.8.8.8",
+    "fd00:1::1",
+    "fd00:2::1",
+    "fd00:1:0:1::9",
+    "2001:db8::1",
+    "2620::1",
+];
+const IDS: [&str; 5] = [
+    "spiffe://a.example/ns/shop/sa/orders",
+    "spiffe://a.example/ns/shop/sa/payments",
+    "spiffe://a.example/ns/hr/sa/x",
+    "spiffe://b.example/ns/shop/sa/orders",
+    "spiffe://b.example/y",
+];
+const PATTERNS: [&str; 5] = [
+    "spiffe://a.example/ns/shop/*",
+    "spiffe://a.example/ns/*/sa/orders",
+    "spiffe://b.example/*",
+    "spiffe://a.example/ns/shop/sa/o*s",
+    "spiffe://c.example/*",
+];
+const PORTS: [&str; 16] = [
+    "any",
+    "tcp",
+    "tcp/443",
+    "tcp/442-444",
+    "tcp/0-1023",
+    "tcp/1024-65535",
+    "tcp/8000-8010",
+    "tcp/443-8005",
+    "udp",
+    "udp/53",
+    "udp/0",
+    "udp/65535",
+    "icmp",
+    "icmpv6",
+    "proto/47",
+    "tcp/1-65535",
+];
+const PROTOS: [u8; 6] = [6, 17, 1, 58, 47, 132];
+const FLOW_PORTS: [u16; 17] =
+    [0, 1, 53, 441, 442, 443, 444, 445, 1023, 1024, 7999, 8000, 8005, 8006, 8010, 8011, 65535];
+
+fn place() -> Place {
+    Place { file: "test".into(), line: 1, column: 1 }
+}
+
+fn clock() -> Clock {
+    Clock { wall_now: NOW.parse().expect("time"), boot_now_ns: 1_000_000_000_000 }
+}
+
+/// A moment some seconds from now.
+fn moment(seconds: i64) -> jiff::Timestamp {
+    clock().wall_now + jiff::SignedDuration::from_secs(seconds)
+}
+
+fn prefix() -> impl Strategy<Value = Prefix> {
+    select(&PREFIXES[..]).prop_map(|text| text.parse().expect(text))
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(
+        select(&["app", "env"][..]).prop_map(str::to_owned),
+        select(&["x", "y"][..]).prop_map(str::to_owned),
+        0..3,
+    )
+}
+
+fn selector() -> impl Strategy<Value = Selector> {
+    prop_oneof![
+        select(&IDS[..]).prop_map(|t| Selector::SpiffeId(t.parse().expect(t))),
+        select(&PATTERNS[..]).prop_map(|t| Selector::SpiffePath(t.parse().expect(t))),
+        select(&["a.example", "b.example"][..]).prop_map(|t| Selector::TrustDomain(t.parse().expect(t))),
+        labels().prop_filter("a label", |l| !l.is_empty()).prop_map(Selector::Labels),
+        prefix().prop_map(Selector::Cidr),
+        Just(Selector::Any),
+    ]
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let action = select(&[RuleAction::Allow, RuleAction::Deny][..]);
+    let mode = select(&[RuleMode::Enforce, RuleMode::Audit][..]);
+    let ports = vec(select(&PORTS[..]).prop_map(|t| t.parse::<PortMatch>().expect(t)), 1..4);
+    (action, vec(selector(), 1..3), vec(selector(), 1..3), ports, mode).prop_map(
+        |(action, from, to, ports, mode)| Rule {
+            name: String::new(),
+            action,
+            from,
+            to,
+            ports,
+            mode,
+            place: place(),
+        },
+    )
+}
+
+/// Source, destination, protocol, port.
+type Flow = (&'static str, &'static str, u8, u16);
+
+fn flows() -> impl Strategy<Value = Vec<Flow>> {
+    vec((select(&ADDRESSES[..]), select(&ADDRESSES[..]), select(&PROTOS[..]), select(&FLOW_PORTS[..])), 150)
+}
+
+fn end() -> impl Strategy<Value = Option<i64>> {
+    proptest::option::of(-20_i64..100)
+}
+
+fn workload() -> impl Strategy<Value = Workload> {
+    (select(&IDS[..]), vec(prefix(), 1..3), labels(), end()).prop_map(|(id, addresses, labels, end)| {
+        Workload {
+            name: String::new(),
+            spiffe_id: id.parse().expect(id),
+            addresses,
+            labels,
+            lease: end.map(|s| Lease { not_after: moment(s), on_expiry: OnExpiry::Alert }),
+            place: place(),
+        }
+    })
+}
+
+fn block() -> impl Strategy<Value = BlockEntry> {
+    (prefix(), end()).prop_map(|(cidr, end)| BlockEntry {
+        cidr,
+        reason: None,
+        not_after: end.map(moment),
+        place: place(),
+    })
+}
+
+fn documents() -> impl Strategy<Value = Documents> {
+    let policy = (select(&[1_u32, 100, 200][..]), vec(rule(), 0..5));
+    (vec(workload(), 0..6), vec(policy, 0..4), vec(block(), 0..5)).prop_map(
+        |(mut workloads, policies, entries)| {
+            // The files may not claim a prefix twice.
+            let mut seen = HashSet::new();
+            for workload in &mut workloads {
+                workload.addresses.retain(|prefix| seen.insert(*prefix));
+            }
+            let named = |(n, (tier, mut rules)): (usize, (u32, Vec<Rule>))| {
+                rules.iter_mut().enumerate().for_each(|(m, rule)| rule.name = format!("r{m}"));
+                Policy { name: format!("p{n}"), tier, rules, place: place() }
+            };
+            let policies = policies.into_iter().enumerate().map(named).collect();
+            let blocklists = vec![Blocklist { name: "b".into(), entries, place: place() }];
+            Documents { workloads, policies, blocklists }
+        },
+    )
+}
+
+fn addr(text: &str) -> Addr {
+    text.parse::<std::net::IpAddr>().expect(text).into()
+}
+
+/// The workload of the longest prefix that covers an address.
+fn naive_workload(documents: &Documents, at: Addr) -> Option<&Workload> {
+    let claims = documents.workloads.iter().flat_map(|w| w.addresses.iter().map(move |p| (p, w)));
+    claims.filter(|(p, _)| p.covers(&Prefix::host(at))).max_by_key(|(p, _)| p.bits()).map(|(_, w)| w)
+}
+
+fn naive_matches(documents: &Documents, selectors: &[Selector], at: Addr) -> bool {
+    let workload = naive_workload(documents, at);
+    selectors.iter().any(|selector| match selector {
+        Selector::Any => true,
+        Selector::Cidr(prefix) => prefix.covers(&Prefix::host(at)),
+        other => workload.is_some_and(|w| other.matches_workload(&w.spiffe_id, &w.labels)),
+    })
+}
+
+/// The first rule that matches: policy, rule and what it decides.
+fn naive_rule(d: &Documents, src: Addr, dst: Addr, proto: u8, port: u16) -> Option<(&Policy, &Rule)> {
+    let mut best: Option<(&Policy, &Rule)> = None;
+    for policy in &d.policies {
+        for rule in &policy.rules {
+            let matches = rule.ports.iter().any(|p| p.matches(proto, port))
+                && naive_matches(d, &rule.from, src)
+                && naive_matches(d, &rule.to, dst);
+            let rank = |p: &Policy, r: &Rule| (p.tier, r.action == RuleAction::Allow);
+            if matches && best.is_none_or(|(p, r)| rank(policy, rule) < rank(p, r)) {
+                best = Some((policy, rule));
+            }
+        }
+    }
+    best
+}
+
+/// Whether some entry that covers the address still holds.
+fn naive_blocked(documents: &Documents, at: Addr, seconds: i64) -> bool {
+    documents.blocklists.iter().flat_map(|b| &b.entries).any(|entry| {
+        entry.cidr.covers(&Prefix::host(at)) && entry.not_after.is_none_or(|end| moment(seconds) < end)
+    })
+}
+
+fn decision(compiled: &Compiled, src: Addr, dst: Addr, proto: u8, port: u16) -> Decision {
+    let class = |at| lookup(&compiled.bindings, &Prefix::host(at)).map_or(0, |(_, b)| b.class);
+    let key = PolicyPrefix::full(class(src), class(dst), proto, port);
+    lookup(&compiled.policy, &key).map_or(Decision::NONE, |(_, d)| *d)
+}
+
+fn agrees(d: &Documents, compiled: &Compiled, flows: &[Flow]) -> Result<(), TestCaseError> {
+    for src in ADDRESSES.map(addr) {
+        let binding = lookup(&compiled.bindings, &Prefix::host(src)).map_or(Binding::NONE, |(_, b)| *b);
+        let workload = naive_workload(d, src);
+        prop_assert_eq!(compiled.numbering.identity_of(binding.identity), workload.map(|w| &w.spiffe_id));
+        let end = workload.and_then(|w| w.lease).map_or(NEVER, |lease| {
+            (1_000_000_000_000 + (lease.not_after.as_nanosecond() - clock().wall_now.as_nanosecond())) as u64
+        });
+        prop_assert_eq!(binding.not_after_ns, end);
+        for second in [-30, -1, 0, 1, 50, 99, 1000] {
+            let now_ns = (1_000_000_000_000_i64 + second * 1_000_000_000) as u64;
+            let block = lookup(&compiled.blocklist, &Prefix::host(src)).map_or(Block::NONE, |(_, b)| *b);
+            prop_assert_eq!(block.rule != 0 && now_ns < block.not_after_ns, naive_blocked(d, src, second));
+        }
+    }
+    for (src, dst, proto, port) in flows {
+        let (src, dst) = (addr(src), addr(dst));
+        let naive = naive_rule(d, src, dst, *proto, *port);
+        let found = decision(compiled, src, dst, *proto, *port);
+        let info = compiled.rules.get(&found.rule);
+        prop_assert_eq!(
+            info.map(|i| (i.policy.as_str(), i.name.as_str())),
+            naive.map(|(p, r)| (p.name.as_str(), r.name.as_str())),
+            "{} -> {} {}/{}",
+            src.to_ip(),
+            dst.to_ip(),
+            proto,
+            port
+        );
+        let action = naive.map_or(Decision::DEFAULT, |(_, r)| match r.action {
+            RuleAction::Allow => Decision::ALLOW,
+            RuleAction::Deny => Decision::DENY,
+        });
+        prop_assert_eq!(found.action, action);
+        prop_assert_eq!(found.audit == 1, naive.is_some_and(|(_, r)| r.mode == RuleMode::Audit));
+    }
+    Ok(())
+}
+
+/// The kernel's maps: entries in two versions.
+#[derive(Default)]
+struct Maps {
+    bindings: BTreeMap<Prefix, BindingVersions>,
+    blocklist: BTreeMap<Prefix, BlockVersions>,
+    policy: BTreeMap<PolicyPrefix, DecisionVersions>,
+}
+
+impl Maps {
+    fn write(&mut self, write: &MapWrite) {
+        match *write {
+            MapWrite::Binding(key, value) => drop(self.bindings.insert(key, value)),
+            MapWrite::Block(key, value) => drop(self.blocklist.insert(key, value)),
+            MapWrite::Decision(key, value) => drop(self.policy.insert(key, value)),
+        }
+    }
+
+    fn delete(&mut self, delete: &MapDelete) {
+        let there = match delete {
+            MapDelete::Binding(key) => self.bindings.remove(key).is_some(),
+            MapDelete::Block(key) => self.blocklist.remove(key).is_some(),
+            MapDelete::Decision(key) => self.policy.remove(key).is_some(),
+        };
+        assert!(there, "{delete:?} was not there");
+    }
+
+    /// Every lookup answers in `epoch` what it answers in `wanted`.
+    fn answer(&self, epoch: u32, wanted: &Compiled) -> Result<(), TestCaseError> {
+        let same =
+            |a: Option<Binding>, b: Option<Binding>| a.unwrap_or(Binding::NONE) == b.unwrap_or(Binding::NONE);
+        for at in ADDRESSES.map(addr).map(Prefix::host) {
+            let found = lookup(&self.bindings, &at).map(|(_, v)| *v.at(epoch));
+            prop_assert!(same(found, value(&wanted.bindings, &at)), "binding of {}", at);
+            let found = lookup(&self.blocklist, &at).map_or(Block::NONE, |(_, v)| *v.at(epoch));
+            prop_assert_eq!(found, value(&wanted.blocklist, &at).unwrap_or(Block::NONE), "block of {}", at);
+        }
+        for entry in self.policy.keys().chain(wanted.policy.keys()) {
+            for key in at_the_edges(entry) {
+                let found = lookup(&self.policy, &key).map_or(Decision::NONE, |(_, v)| *v.at(epoch));
+                prop_assert_eq!(found, value(&wanted.policy, &key).unwrap_or(Decision::NONE), "{:?}", key);
+            }
+        }
+        Ok(())
+    }
+
+    fn keys_are(&self, wanted: &Compiled) -> bool {
+        self.bindings.keys().eq(wanted.bindings.keys())
+            && self.blocklist.keys().eq(wanted.blocklist.keys())
+            && self.policy.keys().eq(wanted.policy.keys())
+    }
+}
+
+/// The first and the last full key below a prefix and their neighbours: between edges, answers do not change.
+fn at_the_edges(prefix: &PolicyPrefix) -> [PolicyPrefix; 4] {
+    let mut last = prefix.key;
+    for (n, byte) in last.bytes.iter_mut().enumerate() {
+        let keep = prefix.bits.saturating_sub(n as u32 * 8).min(8);
+        *byte |= (0xff_u16 >> keep) as u8;
+    }
+    let full = |key| PolicyPrefix::new(key, PolicyKey::FULL_BITS);
+    let moved = |mut key: PolicyKey, by: u16| {
+        let port = u16::from_be_bytes([key.bytes[9], key.bytes[10]]).wrapping_add(by);
+        key.bytes[9..11].copy_from_slice(&port.to_be_bytes());
+        full(key)
+    };
+    [full(prefix.key), full(last), moved(prefix.key, u16::MAX), moved(last, 1)]
+}
+
+fn value<K: TrieKey, V: Copy>(map: &BTreeMap<K, V>, key: &K) -> Option<V> {
+    lookup(map, key).map(|(_, v)| *v)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_compiled_decides_as_the_first_rule_that_matches(documents in documents(), flows in flows()) {
+        let compiled = compile(&documents, &Numbering::default(), &clock());
+        prop_assert_eq!(compiled.default_allow, documents.policies.is_empty());
+        agrees(&documents, &compiled, &flows)?;
+    }
+
+    #[test]
+    fn numbers_of_earlier_documents_change_no_decision(before in documents(), documents in documents(), flows in flows()) {
+        let before = compile(&before, &Numbering::default(), &clock());
+        let compiled = compile(&documents, &before.numbering, &clock());
+        agrees(&documents, &compiled, &flows)?;
+        prop_assert_eq!(&compile(&documents, &compiled.numbering, &clock()), &compiled);
+        for (number, rule) in before.numbering.rules() {
+            prop_assert!(compiled.numbering.rules().any(|known| known == (number, rule)));
+        }
+    }
+
+    #[test]
+    fn no_packet_sees_half_a_commit(sets in vec(documents(), 2..5), start in any::<u32>(), order in any::<u64>()) {
+        let mut maps = Maps::default();
+        let mut old = Compiled::default();
+        let mut epoch = start;
+        for documents in sets {
+            let new = compile(&documents, &old.numbering, &clock());
+            let mut writes = diff(&old, &new, epoch.wrapping_add(1));
+            if !writes.is_empty() {
+                let by = order as usize % writes.len();
+                writes.rotate_left(by);
+            }
+            let half = writes.len() / 2;
+            writes[..half].iter().for_each(|write| maps.write(write));
+            maps.answer(epoch, &old)?;
+            writes[half..].iter().for_each(|write| maps.write(write));
+            maps.answer(epoch, &old)?;
+            epoch = epoch.wrapping_add(1);
+            maps.answer(epoch, &new)?;
+            let deletes = sweep(&old, &new);
+            let half = deletes.len() / 2;
+            deletes[..half].iter().for_each(|delete| maps.delete(delete));
+            maps.answer(epoch, &new)?;
+            deletes[half..].iter().for_each(|delete| maps.delete(delete));
+            maps.answer(epoch, &new)?;
+            prop_assert!(maps.keys_are(&new));
+            old = new;
+        }
+    }
+
+    #[test]
+    fn a_commit_given_up_leaves_no_trace(first in documents(), second in documents(), third in documents()) {
+        let mut maps = Maps::default();
+        let old = compile(&first, &Numbering::default(), &clock());
+        diff(&Compiled::default(), &old, 1).iter().for_each(|write| maps.write(write));
+        let abandoned = compile(&second, &old.numbering, &clock());
+        let writes = diff(&old, &abandoned, 2);
+        writes.iter().for_each(|write| maps.write(write));
+        writes.iter().for_each(|write| maps.write(&write.given_up()));
+        maps.answer(1, &old)?;
+        maps.answer(2, &old)?;
+        sweep(&abandoned, &old).iter().for_each(|delete| maps.delete(delete));
+        prop_assert!(maps.keys_are(&old));
+        let new = compile(&third, &old.numbering, &clock());
+        diff(&old, &new, 2).iter().for_each(|write| maps.write(write));
+        maps.answer(1, &old)?;
+        maps.answer(2, &new)?;
+    }
+}

@@ -1,0 +1,188 @@
+//! What a rule says of protocols and ports.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Protocols with names; the first three have ports.
+const NAMES: [(&str, u8); 5] = [("tcp", 6), ("udp", 17), ("sctp", 132), ("icmp", 1), ("icmpv6", 58)];
+
+/// A protocol and a range of destination ports, or everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum PortMatch {
+    /// Every protocol and port.
+    Any,
+    /// One protocol.
+    Protocol {
+        /// IP protocol number.
+        proto: u8,
+        /// First port.
+        first: u16,
+        /// Last port.
+        last: u16,
+    },
+}
+
+/// What keeps a text from being a protocol and ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a protocol and ports: {why}")]
+pub struct PortError {
+    text: String,
+    why: &'static str,
+}
+
+impl PortError {
+    /// What is accepted.
+    pub const ACCEPTED: &'static str = "accepted: `tcp/443`, `tcp/8000-8010`, `tcp`, the same with `udp` and `sctp`, `icmp`, `icmpv6`, `proto/47`, `any`";
+}
+
+impl PortMatch {
+    /// Whether a packet to this protocol and port matches.
+    pub fn matches(&self, proto: u8, port: u16) -> bool {
+        match *self {
+            Self::Any => true,
+            Self::Protocol { proto: own, first, last } => own == proto && (first..=last).contains(&port),
+        }
+    }
+
+    /// The protocol, `None` for every protocol.
+    pub fn proto(&self) -> Option<u8> {
+        match self {
+            Self::Any => None,
+            Self::Protocol { proto, .. } => Some(*proto),
+        }
+    }
+}
+
+/// `tcp`, `udp` and so on, or `proto/N`.
+pub fn protocol_name(proto: u8) -> String {
+    match NAMES.iter().find(|(_, n)| *n == proto) {
+        Some((name, _)) => (*name).to_owned(),
+        None => format!("proto/{proto}"),
+    }
+}
+
+/// Whether the protocol has ports that rules can name.
+pub fn has_ports(proto: u8) -> bool {
+    NAMES[..3].iter().any(|(_, n)| *n == proto)
+}
+
+/// `tcp/443`, or the bare protocol where it has no ports.
+pub fn protocol_and_port(proto: u8, port: u16) -> String {
+    if has_ports(proto) { format!("{}/{port}", protocol_name(proto)) } else { protocol_name(proto) }
+}
+
+impl FromStr for PortMatch {
+    type Err = PortError;
+
+    fn from_str(text: &str) -> Result<Self, PortError> {
+        let refuse = |why| Err(PortError { text: text.to_owned(), why });
+        let (name, ports) = match text.split_once('/') {
+            Some((name, ports)) => (name, Some(ports)),
+            None => (text, None),
+        };
+        let whole = |proto| Ok(Self::Protocol { proto, first: 0, last: u16::MAX });
+        match (name, ports) {
+            ("any", None) => Ok(Self::Any),
+            ("proto", Some(n)) => match number::<u8>(n) {
+                Some(proto) => whole(proto),
+                None => refuse("protocol numbers are 0 to 255"),
+            },
+            ("proto", None) => refuse("its number is missing"),
+            (name, ports) => match (NAMES.iter().find(|(n, _)| *n == name), ports) {
+                (Some((_, proto)), None) => whole(*proto),
+                (Some((_, proto)), Some(_)) if !has_ports(*proto) => refuse("this protocol has no ports"),
+                (Some((_, proto)), Some(ports)) => {
+                    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+                    match (number::<u16>(first), number::<u16>(last)) {
+                        (Some(first), Some(last)) if first > last => {
+                            refuse("the range ends before it begins")
+                        }
+                        (Some(first), Some(last)) => Ok(Self::Protocol { proto: *proto, first, last }),
+                        _ => refuse("ports are 0 to 65535"),
+                    }
+                }
+                (None, _) => refuse("no such protocol name"),
+            },
+        }
+    }
+}
+
+/// Digits only: `parse` alone would take `+80`.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+impl fmt::Display for PortMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Any => f.write_str("any"),
+            Self::Protocol { proto, first: 0, last: u16::MAX } => f.write_str(&protocol_name(proto)),
+            Self::Protocol { proto, first, last } if first == last => {
+                write!(f, "{}/{first}", protocol_name(proto))
+            }
+            Self::Protocol { proto, first, last } => write!(f, "{}/{first}-{last}", protocol_name(proto)),
+        }
+    }
+}
+
+impl TryFrom<String> for PortMatch {
+    type Error = PortError;
+
+    fn try_from(text: String) -> Result<Self, PortError> {
+        text.parse()
+    }
+}
+
+impl From<PortMatch> for String {
+    fn from(ports: PortMatch) -> Self {
+        ports.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_accepted_form_is_read_and_written() {
+        for text in [
+            "tcp/443",
+            "tcp/8000-8010",
+            "udp/53",
+            "sctp/38412",
+            "icmp",
+            "icmpv6",
+            "proto/47",
+            "any",
+            "tcp",
+            "tcp/0",
+        ] {
+            assert_eq!(text.parse::<PortMatch>().expect(text).to_string(), text);
+        }
+        assert_eq!("proto/6".parse::<PortMatch>().expect("tcp").to_string(), "tcp");
+        assert_eq!("tcp/0-65535".parse::<PortMatch>().expect("tcp").to_string(), "tcp");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let why = |text: &str| text.parse::<PortMatch>().expect_err(text).why;
+        assert_eq!(why("tcp/65536"), "ports are 0 to 65535");
+        assert_eq!(why("tcp/"), "ports are 0 to 65535");
+        assert_eq!(why("tcp/+1"), "ports are 0 to 65535");
+        assert_eq!(why("tcp/10-1"), "the range ends before it begins");
+        assert_eq!(why("icmp/8"), "this protocol has no ports");
+        assert_eq!(why("proto/256"), "protocol numbers are 0 to 255");
+        assert_eq!(why("443"), "no such protocol name");
+        assert_eq!(why("TCP/443"), "no such protocol name");
+    }
+
+    #[test]
+    fn matching_is_by_protocol_and_range() {
+        let range: PortMatch = "tcp/8000-8010".parse().expect("range");
+        assert!(range.matches(6, 8000) && range.matches(6, 8010));
+        assert!(!range.matches(6, 7999) && !range.matches(6, 8011) && !range.matches(17, 8000));
+        assert!(PortMatch::Any.matches(50, 0));
+    }
+}

@@ -1,0 +1,121 @@
+//! Longest-prefix tables as sorted maps: a prefix comes right before all that lie in it.
+
+use super::prefix::Prefix;
+use datapath::abi::PolicyKey;
+use std::collections::BTreeMap;
+
+/// A prefix of a trie's key. Its order has to be that of a walk: a prefix before all that it holds.
+pub trait TrieKey: Copy + Ord {
+    /// Whether a lookup of `other` comes past `self`.
+    fn holds(&self, other: &Self) -> bool;
+    /// Its length.
+    fn length(&self) -> u32;
+    /// Its first `bits` bits.
+    fn truncated(&self, bits: u32) -> Self;
+}
+
+impl TrieKey for Prefix {
+    fn holds(&self, other: &Self) -> bool {
+        Prefix::holds(self, other)
+    }
+
+    fn length(&self) -> u32 {
+        self.bits()
+    }
+
+    fn truncated(&self, bits: u32) -> Self {
+        Self::new(self.addr(), bits as u8)
+    }
+}
+
+/// A prefix of a policy key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyPrefix {
+    /// The key; bits beyond the length are zero.
+    pub key: PolicyKey,
+    /// Its length.
+    pub bits: u32,
+}
+
+impl PolicyPrefix {
+    /// The first `bits` bits of a key.
+    pub fn new(key: PolicyKey, bits: u32) -> Self {
+        let mut bytes = key.bytes;
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            let keep = bits.saturating_sub(n as u32 * 8).min(8);
+            *byte &= !(0xff_u16 >> keep) as u8;
+        }
+        Self { key: PolicyKey { bytes }, bits }
+    }
+
+    /// What a packet looks up.
+    pub fn full(src_class: u32, dst_class: u32, proto: u8, port: u16) -> Self {
+        Self::new(PolicyKey::new(src_class, dst_class, proto, port), PolicyKey::FULL_BITS)
+    }
+}
+
+impl TrieKey for PolicyPrefix {
+    fn holds(&self, other: &Self) -> bool {
+        self.bits <= other.bits && Self::new(other.key, self.bits).key == self.key
+    }
+
+    fn length(&self) -> u32 {
+        self.bits
+    }
+
+    fn truncated(&self, bits: u32) -> Self {
+        Self::new(self.key, bits)
+    }
+}
+
+/// What a lookup of one key answers: the longest prefix that holds it.
+pub fn lookup<'m, K: TrieKey, V>(map: &'m BTreeMap<K, V>, key: &K) -> Option<(K, &'m V)> {
+    (0..=key.length()).rev().find_map(|bits| map.get_key_value(&key.truncated(bits)).map(|(k, v)| (*k, v)))
+}
+
+/// What lookups of many keys answer, in one walk. `keys` are sorted.
+pub fn lookup_sorted<K: TrieKey, V: Copy>(map: &BTreeMap<K, V>, keys: &[K]) -> Vec<Option<V>> {
+    let mut entries = map.iter().peekable();
+    let mut path: Vec<(K, V)> = Vec::new();
+    keys.iter()
+        .map(|key| {
+            while let Some((entry, value)) = entries.next_if(|(entry, _)| *entry <= key) {
+                path.truncate(path.iter().rposition(|(k, _)| k.holds(entry)).map_or(0, |n| n + 1));
+                path.push((*entry, *value));
+            }
+            path.truncate(path.iter().rposition(|(k, _)| k.holds(key)).map_or(0, |n| n + 1));
+            path.last().map(|(_, value)| *value)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_prefixes_drop_the_bits_beyond_their_length() {
+        let prefix = PolicyPrefix::new(PolicyKey::new(1, 2, 6, 0xffff), PolicyKey::PROTOCOL_BITS + 3);
+        assert_eq!(prefix.key, PolicyKey::new(1, 2, 6, 0xe000));
+        assert!(prefix.holds(&PolicyPrefix::full(1, 2, 6, 0xe123)));
+        assert!(!prefix.holds(&PolicyPrefix::full(1, 2, 6, 0xc123)));
+    }
+
+    #[test]
+    fn one_walk_answers_what_single_lookups_answer() {
+        let prefix = |text: &str| text.parse::<Prefix>().expect(text);
+        let map: BTreeMap<Prefix, u32> =
+            [("::/0", 1), ("10.0.0.0/8", 2), ("10.1.0.0/16", 3), ("10.1.2.3/32", 4), ("fd00::/8", 5)]
+                .map(|(text, n)| (prefix(text), n))
+                .into();
+        let mut keys: Vec<Prefix> =
+            ["9.9.9.9", "10.1.2.3", "10.1.2.4", "10.2.0.0/16", "fd00::1", "2001::", "::/0"]
+                .map(prefix)
+                .to_vec();
+        keys.sort();
+        let walked = lookup_sorted(&map, &keys);
+        let single: Vec<_> = keys.iter().map(|k| lookup(&map, k).map(|(_, v)| *v)).collect();
+        assert_eq!(walked, single);
+        assert_eq!(walked, [Some(1), Some(1), Some(4), Some(3), Some(2), Some(1), Some(5)]);
+    }
+}
