@@ -11,6 +11,9 @@ pub trait Frame {
     /// Length of the whole frame in bytes, also of what [`Self::header`] cannot reach (multi-buffer frames).
     fn len(&self) -> usize;
 
+    /// Whether the frame has at least `end` bytes. Cheaper than [`Self::len`] where the first buffer has them.
+    fn holds(&self, end: usize) -> bool;
+
     /// Whether there is nothing in it.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -18,4 +21,33 @@ pub trait Frame {
 
     /// The interface that the frame crosses.
     fn ifindex(&self) -> u32;
+}
+
+/// A frame in a slice, for everything that runs natively.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceFrame<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// The interface it is taken to cross.
+    pub ifindex: u32,
+}
+
+impl Frame for SliceFrame<'_> {
+    #[inline(always)]
+    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.bytes.get(offset..)?.first_chunk()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    #[inline(always)]
+    fn holds(&self, end: usize) -> bool {
+        self.bytes.len() >= end
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
 }

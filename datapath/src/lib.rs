@@ -6,4 +6,15 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
+mod admit;
+mod event;
+mod follow;
 pub mod frame;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod judge;
+pub mod policy;
+mod record;
+pub mod tables;
+pub mod track;
+pub mod wire;

@@ -41,8 +41,6 @@ impl Config {
     pub const DEFAULT_ALLOW: u32 = 1 << 1;
     /// Time is `fixed_now_ns`.
     pub const FIXED_CLOCK: u32 = 1 << 2;
-    /// Leave the parsed packet and its verdict in the trace map.
-    pub const TRACE: u32 = 1 << 3;
 
     /// Defaults: monitor, everything allowed, Zeek's timeouts.
     pub fn new(flow_slots: u32, hash_seed: u64) -> Self {
@@ -75,12 +73,13 @@ impl Config {
 pub struct Count {
     /// Packets.
     pub packets: u64,
-    /// Bytes of the frames, Ethernet header included.
+    /// Bytes of the frames from the Ethernet header to the end of the IP packet, without padding.
     pub bytes: u64,
 }
 
-/// Counters of one interface on one CPU: by direction and reason. Forwarded packets count under
-/// [`Reason::Forwarded`] and its kin; monitor mode counts what it would have dropped under the reason for it.
+/// Counters of one interface on one CPU, by direction and reason. Forwarded packets count under
+/// [`Reason::Forwarded`] and its kin. What passed with verdict AUDIT counts under the reason for it plus
+/// [`PortCounters::AUDITED`], so that drops and audits stay apart.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct PortCounters {
@@ -95,10 +94,18 @@ pub struct PortCounters {
 impl PortCounters {
     /// Reasons that a slot has room for; a power of two, so that an index is masked.
     pub const REASONS: usize = 64;
+    /// Added to the reason's number where the verdict was AUDIT.
+    pub const AUDITED: usize = 32;
     /// Slots: interface n has slot `n % 255 + 1`; slot 0 counts for interfaces whose slot another one has.
     pub const SLOTS: u32 = 256;
     /// The slot that counts for interfaces without one of their own.
     pub const SHARED: u32 = 0;
+
+    /// Where a reason counts.
+    #[inline(always)]
+    pub fn index(reason: u8, audited: bool) -> usize {
+        (usize::from(reason) & (Self::AUDITED - 1)) + if audited { Self::AUDITED } else { 0 }
+    }
 
     /// The slot that an interface has if the controller gave it to it.
     #[inline(always)]
@@ -106,7 +113,8 @@ impl PortCounters {
         ifindex % (Self::SLOTS - 1) + 1
     }
 }
-const _: () = assert!(Reason::COUNT <= PortCounters::REASONS);
+const _: () =
+    assert!(Reason::COUNT <= PortCounters::AUDITED && PortCounters::REASONS == 2 * PortCounters::AUDITED);
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned. At most 15 bytes: the kernel cuts the rest.
 #[derive(Clone, Copy, Debug)]

@@ -77,7 +77,7 @@ pub struct Connection {
     pub rule: u32,
     /// Which letters the history has: bit n for letter n, plus 8 for the responder's.
     pub seen: u16,
-    /// [`Endpoint`] of the originator, of the responder.
+    /// [`Endpoint`] of the originator, of the responder: the low half of the byte; the high half is the state before.
     pub state: [u8; 2],
     /// A [`TlsState`].
     pub tls: u8,
@@ -91,8 +91,10 @@ pub struct Connection {
     pub originator: u8,
     /// Facts about the connection, the `IS_` bits.
     pub flags: u8,
+    /// What the last tracked packet brought about: [`crate::track::happened`].
+    pub happened: u8,
     /// Padding.
-    pub _pad: [u8; 2],
+    pub _pad: [u8; 1],
 }
 const _: () = assert!(size_of::<Connection>() == 112);
 
@@ -120,6 +122,8 @@ impl Connection {
     pub const IS_TLS_COUNTED: u8 = 1 << 1;
     /// The first packet seen was none that opens a connection.
     pub const IS_MIDSTREAM: u8 = 1 << 2;
+    /// The first packet seen was taken for the responder's.
+    pub const IS_FLIPPED: u8 = 1 << 3;
 
     /// The side that opened the connection.
     #[inline(always)]
@@ -142,12 +146,12 @@ impl Connection {
     /// State of the originator's end.
     #[inline(always)]
     pub fn orig(&self) -> Endpoint {
-        Endpoint::from_u8(self.state[0])
+        Endpoint::from_u8(self.state[0] & 0x0f)
     }
 
     /// State of the responder's end.
     #[inline(always)]
     pub fn resp(&self) -> Endpoint {
-        Endpoint::from_u8(self.state[1])
+        Endpoint::from_u8(self.state[1] & 0x0f)
     }
 }

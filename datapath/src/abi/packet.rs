@@ -66,6 +66,8 @@ impl Packet {
     pub const MORE_FRAGMENTS: u16 = 1 << 5;
     /// An Ethernet header was read.
     pub const HAS_ETHERNET: u16 = 1 << 6;
+    /// An IPv6 fragment header was read, also one of a packet that is whole (RFC 6946).
+    pub const HAS_FRAGMENT_HEADER: u16 = 1 << 7;
 
     /// TCP flag bits.
     pub const FIN: u16 = 0x01;
@@ -107,7 +109,8 @@ impl Packet {
     }
 }
 
-/// A packet and what became of it: the one entry of the trace map.
+/// A packet and what became of it: the one entry of the trace map, in which the kernel programs keep the packet
+/// they work on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Trace {
@@ -127,7 +130,17 @@ pub struct Trace {
 const _: () = assert!(size_of::<Trace>() == 96);
 
 impl Trace {
+    /// Notes a verdict.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, verdict: crate::judge::Verdict) {
+        self.rule = verdict.rule;
+        self.action = verdict.action as u8;
+        self.reason = verdict.reason as u8;
+        self.settled = u8::from(verdict.settled);
+    }
+
     /// The verdict.
+    #[inline(always)]
     pub fn action(&self) -> Action {
         Action::from_u8(self.action)
     }

@@ -1,0 +1,227 @@
+//! Packets that are not settled, first half: whose connection is it, and may it go on?
+
+use crate::abi::packet::Trace;
+use crate::abi::{Action, Config, Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Settled, Side};
+use crate::event;
+use crate::frame::Frame;
+use crate::judge::Verdict;
+use crate::policy::{self, Ends, Judgement, Moment};
+use crate::record;
+use crate::tables::{Draft, Plane, Rules, Slots, Table, Tables};
+use crate::track;
+use crate::wire::{icmp, tcp};
+
+/// Judges a packet whose record does not settle it, and leaves verdict and reason in `trace`. A connection that may
+/// open is in its table afterwards.
+///
+/// A function of its own in BPF, which answers by memory: see [`crate::track::tls::payload`].
+#[inline(never)]
+pub(crate) fn admit<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    trace: &mut Trace,
+    index: u32,
+) {
+    trace.set(admitted(frame, direction, plane, &trace.packet, index));
+}
+
+#[inline(always)]
+fn admitted<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    packet: &Packet,
+    index: u32,
+) -> Verdict {
+    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+        return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
+    };
+    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.now_ns(config) };
+    if slot.key != packet.key {
+        record::claim(slot, &mut plane.spill, packet, moment.now_ns);
+    }
+    let record = &mut slot.record;
+    let related = is_related(frame, &mut plane.connections, &mut plane.half_open, packet);
+
+    let mut incarnation = record.incarnation;
+    if let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) {
+        incarnation = conn.incarnation;
+        let last_ns = if record.incarnation == incarnation { record.last_ns } else { 0 };
+        if !track::is_over(conn, packet, last_ns, moment.now_ns, config) {
+            if record.incarnation != incarnation {
+                record::reset(record, incarnation, moment.now_ns);
+            }
+            let (changed, j) = known(&plane.rules, packet, conn, record, &moment, config, related);
+            if changed {
+                event::verdict(
+                    &mut plane.sink,
+                    frame,
+                    direction,
+                    packet,
+                    &moment,
+                    &j,
+                    conn.originator_side(),
+                );
+            }
+            record::count(record, packet, moment.now_ns);
+            return verdict_of(record);
+        }
+        event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
+        incarnation = incarnation.wrapping_add(1);
+        plane.connections.remove(&packet.key);
+        plane.half_open.remove(&packet.key);
+    }
+    if record.incarnation != incarnation {
+        record::reset(record, incarnation, moment.now_ns);
+    }
+
+    let mut originator = track::originator(packet);
+    let mut j =
+        if related { related_now(&moment) } else { either(&plane.rules, packet, &moment, &mut originator) };
+    monitored(&mut j, &moment);
+    let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
+    record::judged(record, &j, &moment, config, originator);
+    record::count(record, packet, moment.now_ns);
+    if changed {
+        event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
+    }
+    if !j.passes() {
+        // This side only: the other may be allowed to open what this one may not.
+        record.settled = Settled::bit(Settled::ALL, packet.side());
+    } else if packet.fragment_offset == 0 && !is_dropped_for_flags(packet, &moment) {
+        let Some(conn) = plane.draft.connection() else {
+            return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
+        };
+        track::open(conn, packet, originator, incarnation, moment.now_ns);
+        conn.rule = j.rule;
+        conn.identity = j.identity;
+        if !plane.half_open.insert(&packet.key, conn) {
+            return Verdict::plain(Action::Dropped, Reason::CtMapFull);
+        }
+    }
+    let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason, settled: false };
+    if j.reason == Reason::Forwarded {
+        record.reason = Reason::Established as u8; // for the packets that follow
+    }
+    verdict
+}
+
+/// Judges a connection that is tracked again, if its record does not hold any more. Returns whether the verdict changed.
+#[inline(always)]
+fn known<R: Rules>(
+    rules: &R,
+    packet: &Packet,
+    conn: &mut Connection,
+    record: &mut FlowRecord,
+    moment: &Moment,
+    config: &Config,
+    related: bool,
+) -> (bool, Judgement) {
+    let mut j = related_now(moment);
+    if record.epoch == moment.epoch && moment.now_ns < record.fresh_until_ns {
+        return (false, j);
+    }
+    let originator = conn.originator_side();
+    if !related {
+        j = policy::decide(rules, moment, &Ends::new(&packet.key, originator));
+    }
+    monitored(&mut j, moment);
+    let changed = if record.epoch == 0 { !j.passes() } else { record.action != j.action as u8 };
+    record::judged(record, &j, moment, config, originator);
+    if j.reason == Reason::Forwarded {
+        record.reason = Reason::Established as u8;
+    }
+    if !j.passes() {
+        record.settled = Settled::bit(Settled::ALL, Side::A) | Settled::bit(Settled::ALL, Side::B);
+    }
+    conn.rule = j.rule;
+    conn.identity = j.identity;
+    (changed, j)
+}
+
+#[inline(always)]
+fn verdict_of(record: &FlowRecord) -> Verdict {
+    Verdict {
+        rule: record.rule,
+        action: Action::from_u8(record.action),
+        reason: Reason::from_u8(record.reason),
+        settled: false,
+    }
+}
+
+/// The connection of a key, established or not.
+#[inline(always)]
+pub(crate) fn find<'a, C, H>(
+    connections: &'a mut C,
+    half_open: &'a mut H,
+    key: &FlowKey,
+) -> Option<&'a mut Connection>
+where
+    C: Table<FlowKey, Connection>,
+    H: Table<FlowKey, Connection>,
+{
+    match connections.get(key) {
+        Some(conn) => Some(conn),
+        None => half_open.get(key),
+    }
+}
+
+/// Decides on a new connection. In mid-stream nobody was seen to open it: the direction that policy allows counts.
+#[inline(always)]
+fn either<R: Rules>(rules: &R, packet: &Packet, moment: &Moment, originator: &mut Side) -> Judgement {
+    let midstream = packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN);
+    let first = policy::decide(rules, moment, &Ends::new(&packet.key, *originator));
+    if first.passes() || !midstream {
+        return first;
+    }
+    let second = policy::decide(rules, moment, &Ends::new(&packet.key, originator.other()));
+    if !second.passes() {
+        return first;
+    }
+    *originator = originator.other();
+    second
+}
+
+/// Whether the packet is an ICMP error about a connection that is tracked (RFC 5927 says why no other should pass).
+///
+/// A function of its own in BPF, so that its key has room on the stack.
+#[inline(never)]
+fn is_related<F: Frame, C, H>(frame: &F, connections: &mut C, half_open: &mut H, packet: &Packet) -> bool
+where
+    C: Table<FlowKey, Connection>,
+    H: Table<FlowKey, Connection>,
+{
+    if !icmp::is_error(packet) {
+        return false;
+    }
+    let Some(quoted) = icmp::quoted_flow(frame, packet) else {
+        return false;
+    };
+    find(connections, half_open, &quoted).is_some()
+}
+
+/// Good for this packet alone: the next error of the same kind may quote another flow.
+#[inline(always)]
+fn related_now(moment: &Moment) -> Judgement {
+    Judgement {
+        fresh_until_ns: moment.now_ns,
+        identity: [0, 0],
+        rule: 0,
+        action: Action::Forwarded,
+        reason: Reason::Related,
+    }
+}
+
+/// In monitor mode nothing is dropped.
+#[inline(always)]
+fn monitored(j: &mut Judgement, moment: &Moment) {
+    if moment.flags & Config::ENFORCE == 0 && j.action == Action::Dropped {
+        j.action = Action::Audit;
+    }
+}
+
+#[inline(always)]
+fn is_dropped_for_flags(packet: &Packet, moment: &Moment) -> bool {
+    moment.flags & Config::ENFORCE != 0 && packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(packet)
+}

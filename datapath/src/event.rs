@@ -1,0 +1,132 @@
+//! What goes up to user space about a packet.
+
+use crate::abi::{
+    Action, Connection, Direction, Event, EventKind, FlowRecord, HandshakeKey, HandshakeKind,
+    HandshakeOutcome, Packet, Reason, Side,
+};
+use crate::frame::Frame;
+use crate::policy::{Judgement, Moment};
+use crate::record::by_side;
+use crate::tables::Sink;
+
+/// A flow was judged for the first time, or otherwise than before.
+#[inline(always)]
+pub(crate) fn verdict<F: Frame, S: Sink>(
+    sink: &mut S,
+    frame: &F,
+    direction: Direction,
+    packet: &Packet,
+    moment: &Moment,
+    j: &Judgement,
+    originator: Side,
+) {
+    sink.event(|e| {
+        describe(e, frame, direction, packet);
+        e.time_ns = moment.now_ns;
+        e.kind = EventKind::Verdict as u8;
+        e.action = j.action as u8;
+        e.reason = j.reason as u8;
+        e.epoch = moment.epoch;
+        e.rule = j.rule;
+        e.originator = originator.index() as u8;
+        e.identity = by_side(j.identity, originator);
+    });
+}
+
+/// A packet has no flow that it could be judged by.
+#[inline(always)]
+pub(crate) fn refused<F: Frame, S: Sink>(
+    sink: &mut S,
+    frame: &F,
+    direction: Direction,
+    packet: &Packet,
+    moment: &Moment,
+    action: Action,
+    reason: Reason,
+) {
+    sink.event(|e| {
+        describe(e, frame, direction, packet);
+        e.time_ns = moment.now_ns;
+        e.kind = EventKind::Drop as u8;
+        e.action = action as u8;
+        e.reason = reason as u8;
+        e.epoch = moment.epoch;
+    });
+}
+
+/// A connection gives way to a new one of the same key.
+#[inline(always)]
+pub(crate) fn closed<F: Frame, S: Sink>(
+    sink: &mut S,
+    frame: &F,
+    direction: Direction,
+    packet: &Packet,
+    now_ns: u64,
+    conn: &Connection,
+    record: &FlowRecord,
+) {
+    sink.closed(|e| {
+        describe(&mut e.event, frame, direction, packet);
+        e.event.time_ns = now_ns;
+        e.event.kind = EventKind::Closed as u8;
+        e.event.originator = conn.originator;
+        e.event.rule = conn.rule;
+        e.event.identity = by_side(conn.identity, conn.originator_side());
+        if record.incarnation == conn.incarnation {
+            e.flow = *record;
+        }
+        e.connection = *conn;
+    });
+}
+
+/// A handshake ended: counted per pair of identities, and reported.
+#[inline(always)]
+pub(crate) fn handshake<F: Frame, S: Sink>(
+    sink: &mut S,
+    frame: &F,
+    direction: Direction,
+    packet: &Packet,
+    moment: &Moment,
+    conn: &Connection,
+    (kind, outcome, duration_ns): (HandshakeKind, HandshakeOutcome, u64),
+) {
+    let key = HandshakeKey {
+        orig_identity: conn.identity[0],
+        resp_identity: conn.identity[1],
+        kind: kind as u8,
+        outcome: outcome as u8,
+        _pad: [0; 2],
+    };
+    sink.handshake(&key, duration_ns);
+    sink.event(|e| {
+        describe(e, frame, direction, packet);
+        e.time_ns = moment.now_ns;
+        e.duration_ns = duration_ns;
+        e.kind = EventKind::Handshake as u8;
+        e.action = Action::Forwarded as u8;
+        e.reason = Reason::Established as u8;
+        e.epoch = moment.epoch;
+        e.rule = conn.rule;
+        e.originator = conn.originator;
+        e.identity = by_side(conn.identity, conn.originator_side());
+        e.handshake = kind as u8;
+        e.outcome = outcome as u8;
+        if kind as u8 == HandshakeKind::Tls as u8 {
+            e.alert_level = conn.alert_level;
+            e.alert_description = conn.alert_description;
+            e.inferred = u8::from(conn.tls_flags & Connection::TLS_INFERRED != 0);
+        }
+    });
+}
+
+/// What every event says of its packet.
+#[inline(always)]
+fn describe<F: Frame>(e: &mut Event, frame: &F, direction: Direction, packet: &Packet) {
+    e.key = packet.key;
+    e.ifindex = frame.ifindex();
+    e.direction = direction as u8;
+    e.from_b = packet.from_b;
+    e.tcp_flags = packet.tcp_flags;
+    e.eth_type = packet.eth_type;
+    e.frame_bytes = packet.ip_bytes + u32::from(packet.l3_offset);
+}

@@ -1,0 +1,121 @@
+//! Packets that are not settled, second half: what they change in their connection.
+
+use crate::abi::packet::Trace;
+use crate::abi::{Connection, Direction, HandshakeKind, HandshakeOutcome, Packet, TlsState};
+use crate::admit::find;
+use crate::event;
+use crate::frame::Frame;
+use crate::policy::Moment;
+use crate::record;
+use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
+use crate::track::{self, happened};
+
+/// Tracks a packet that goes on: changes its connection, settles its record, counts handshakes that ended.
+///
+/// A function of its own in BPF: see [`crate::track::tls::payload`].
+#[inline(never)]
+pub(crate) fn follow<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    trace: &Trace,
+    index: u32,
+) {
+    let packet = &trace.packet;
+    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+        return;
+    };
+    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.now_ns(config) };
+    let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
+        return; // another CPU took it away since; the next packet opens it anew
+    };
+    track_packet(frame, packet, conn, moment.now_ns);
+    if slot.key == packet.key {
+        record::settle(&mut slot.record, conn, packet);
+    }
+    account(&mut plane.sink, frame, direction, packet, &moment, conn);
+    if conn.happened & happened::ANSWERED != 0 {
+        establish(plane, packet);
+    }
+}
+
+/// Changes the connection by the packet.
+#[inline(always)]
+fn track_packet<F: Frame>(frame: &F, packet: &Packet, conn: &mut Connection, now_ns: u64) {
+    let is_orig = conn.is_originator(packet.side());
+    conn.last_ns = now_ns;
+    conn.happened = 0;
+    if !packet.has(Packet::HAS_TCP) {
+        track::datagram(conn, is_orig);
+        return;
+    }
+    track::tcp::segment(conn, packet, is_orig, now_ns);
+    if packet.payload_bytes != 0 && !packet.flag(Packet::SYN | Packet::RST) {
+        track::tls::payload(conn, frame, packet, is_orig, now_ns);
+    }
+    if packet.flag(Packet::FIN | Packet::RST) {
+        track::tls::close(conn, packet.flag(Packet::RST), now_ns);
+    }
+}
+
+/// Moves an answered connection among the established. If these are full it stays where it is.
+#[inline(always)]
+fn establish<T: Tables>(plane: &mut Plane<T>, packet: &Packet) {
+    let Some(conn) = plane.half_open.get(&packet.key) else {
+        return;
+    };
+    if plane.connections.insert(&packet.key, conn) {
+        plane.half_open.remove(&packet.key);
+    }
+}
+
+/// Counts and reports handshakes that ended with this packet.
+#[inline(always)]
+fn account<F: Frame, S: Sink>(
+    sink: &mut S,
+    frame: &F,
+    direction: Direction,
+    packet: &Packet,
+    moment: &Moment,
+    conn: &mut Connection,
+) {
+    let ended = conn.happened & (happened::ESTABLISHED | happened::REFUSED);
+    if ended != 0 && conn.flags & Connection::IS_HANDSHAKE_COUNTED == 0 {
+        conn.flags |= Connection::IS_HANDSHAKE_COUNTED;
+        let outcome = if ended & happened::REFUSED != 0 {
+            HandshakeOutcome::Refused
+        } else {
+            HandshakeOutcome::Completed
+        };
+        let duration_ns = moment.now_ns.saturating_sub(conn.opened_ns);
+        event::handshake(
+            sink,
+            frame,
+            direction,
+            packet,
+            moment,
+            conn,
+            (HandshakeKind::Tcp, outcome, duration_ns),
+        );
+    }
+    let outcome = match conn.tls_state() {
+        TlsState::Established => HandshakeOutcome::Completed,
+        TlsState::Alert => HandshakeOutcome::Alert,
+        TlsState::Aborted => HandshakeOutcome::Aborted,
+        _ => return,
+    };
+    if conn.flags & Connection::IS_TLS_COUNTED != 0 {
+        return;
+    }
+    conn.flags |= Connection::IS_TLS_COUNTED;
+    let duration_ns = conn.tls_done_ns.saturating_sub(conn.client_hello_ns);
+    event::handshake(
+        sink,
+        frame,
+        direction,
+        packet,
+        moment,
+        conn,
+        (HandshakeKind::Tls, outcome, duration_ns),
+    );
+}

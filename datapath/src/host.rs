@@ -1,0 +1,235 @@
+//! The tables as plain hash maps: replay, benches, tests and fuzzing run the same path on them.
+
+use crate::abi::config::PortCounters;
+use crate::abi::{
+    Addr, BindingVersions, BlockVersions, ClosedEvent, Config, Connection, DecisionVersions, Direction,
+    Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
+    HandshakeStats, PolicyKey,
+};
+use crate::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+
+/// The engine that runs natively.
+#[derive(Debug, Default)]
+pub struct Host;
+
+impl Tables for Host {
+    type Slots = HostSlots;
+    type Spill = HostTable<FlowKey, FlowRecord>;
+    type Connections = HostTable<FlowKey, Connection>;
+    type HalfOpen = HostTable<FlowKey, Connection>;
+    type Fragments = HostTable<FragmentKey, FragmentPorts>;
+    type Rules = HostRules;
+    type Sink = HostSink;
+    type Draft = HostDraft;
+}
+
+/// Empty tables with a configuration. Its flow mask says how many first-level slots there are.
+pub fn plane(config: Config) -> Plane<Host> {
+    let slots = vec![bytemuck::Zeroable::zeroed(); config.flow_mask as usize + 1];
+    Plane {
+        slots: HostSlots { slots },
+        spill: HostTable::default(),
+        connections: HostTable::default(),
+        half_open: HostTable::default(),
+        fragments: HostTable::default(),
+        rules: HostRules { config, ..HostRules::empty() },
+        sink: HostSink::default(),
+        draft: HostDraft { connection: bytemuck::Zeroable::zeroed() },
+    }
+}
+
+/// First-level slots.
+#[derive(Debug, Default)]
+pub struct HostSlots {
+    /// The slots.
+    pub slots: Vec<FlowSlot>,
+}
+
+impl Slots for HostSlots {
+    fn slot(&mut self, index: u32) -> Option<&mut FlowSlot> {
+        self.slots.get_mut(index as usize)
+    }
+}
+
+/// A hash map without a bound: what a full table does is for the kernel's tests.
+#[derive(Debug)]
+pub struct HostTable<K, V> {
+    /// The entries.
+    pub entries: HashMap<K, V>,
+}
+
+impl<K, V> Default for HostTable<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> for HostTable<K, V> {
+    fn get(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key)
+    }
+
+    fn insert(&mut self, key: &K, value: &V) -> bool {
+        self.entries.insert(*key, *value);
+        true
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.entries.remove(key);
+    }
+}
+
+/// Longest-prefix match over byte strings, by trying every length that occurs, the longest first.
+#[derive(Clone, Debug)]
+pub struct PrefixMap<const N: usize, V> {
+    by_length: BTreeMap<u32, HashMap<[u8; N], V>>,
+}
+
+impl<const N: usize, V> Default for PrefixMap<N, V> {
+    fn default() -> Self {
+        Self { by_length: BTreeMap::new() }
+    }
+}
+
+impl<const N: usize, V> PrefixMap<N, V> {
+    /// Sets the value of the first `bits` of `key`.
+    pub fn insert(&mut self, key: [u8; N], bits: u32, value: V) {
+        self.by_length.entry(bits).or_default().insert(masked(key, bits), value);
+    }
+
+    /// Forgets the first `bits` of `key`.
+    pub fn remove(&mut self, key: [u8; N], bits: u32) {
+        if let Some(entries) = self.by_length.get_mut(&bits) {
+            entries.remove(&masked(key, bits));
+        }
+    }
+
+    /// The value with the longest prefix of `key` that is no longer than `bits`.
+    pub fn get(&self, key: [u8; N], bits: u32) -> Option<&V> {
+        self.by_length.range(..=bits).rev().find_map(|(&n, entries)| entries.get(&masked(key, n)))
+    }
+}
+
+fn masked<const N: usize>(mut key: [u8; N], bits: u32) -> [u8; N] {
+    for (i, byte) in key.iter_mut().enumerate() {
+        let kept = bits.saturating_sub(i as u32 * 8).min(8);
+        *byte &= !(0xffu32 >> kept) as u8;
+    }
+    key
+}
+
+/// Policy, identities, blocklists and the clock.
+#[derive(Clone, Debug)]
+pub struct HostRules {
+    /// The configuration; time is its `fixed_now_ns`.
+    pub config: Config,
+    /// Identity bindings.
+    pub bindings: PrefixMap<16, BindingVersions>,
+    /// Blocklist.
+    pub blocklist: PrefixMap<16, BlockVersions>,
+    /// Policy.
+    pub policy: PrefixMap<12, DecisionVersions>,
+    /// Failsafe services.
+    pub failsafe: HashSet<FailsafeKey>,
+}
+
+impl HostRules {
+    fn empty() -> Self {
+        Self {
+            config: Config::new(1, 0),
+            bindings: PrefixMap::default(),
+            blocklist: PrefixMap::default(),
+            policy: PrefixMap::default(),
+            failsafe: HashSet::new(),
+        }
+    }
+}
+
+impl Default for HostRules {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Rules for HostRules {
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn coarse_ns(&self, config: &Config) -> u64 {
+        config.fixed_now_ns
+    }
+
+    fn now_ns(&self, config: &Config) -> u64 {
+        config.fixed_now_ns
+    }
+
+    fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
+        self.bindings.get(addr.octets(), 128)
+    }
+
+    fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
+        self.blocklist.get(addr.octets(), 128)
+    }
+
+    fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions> {
+        self.policy.get(key.bytes, PolicyKey::FULL_BITS)
+    }
+
+    fn is_failsafe(&self, key: &FailsafeKey) -> bool {
+        self.failsafe.contains(key)
+    }
+}
+
+/// Counters and events.
+#[derive(Debug, Default)]
+pub struct HostSink {
+    /// Counters by interface.
+    pub ports: HashMap<u32, PortCounters>,
+    /// Handshakes by pair of identities and outcome.
+    pub handshakes: BTreeMap<HandshakeKey, HandshakeStats>,
+    /// Events in their order.
+    pub events: VecDeque<Event>,
+    /// Connections that gave way to others.
+    pub closed: VecDeque<ClosedEvent>,
+}
+
+impl Sink for HostSink {
+    fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64) {
+        let port = self.ports.entry(ifindex).or_insert_with(bytemuck::Zeroable::zeroed);
+        port.ifindex = ifindex;
+        let count = &mut port.counts[direction as usize][PortCounters::index(reason, audited)];
+        count.packets += 1;
+        count.bytes += bytes;
+    }
+
+    fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64) {
+        self.handshakes.entry(*key).or_insert_with(bytemuck::Zeroable::zeroed).record(duration_ns);
+    }
+
+    fn event(&mut self, fill: impl FnOnce(&mut Event)) {
+        let mut event = bytemuck::Zeroable::zeroed();
+        fill(&mut event);
+        self.events.push_back(event);
+    }
+
+    fn closed(&mut self, fill: impl FnOnce(&mut ClosedEvent)) {
+        let mut closed = bytemuck::Zeroable::zeroed();
+        fill(&mut closed);
+        self.closed.push_back(closed);
+    }
+}
+
+/// Room for a new connection.
+#[derive(Debug)]
+pub struct HostDraft {
+    connection: Connection,
+}
+
+impl Draft for HostDraft {
+    fn connection(&mut self) -> Option<&mut Connection> {
+        Some(&mut self.connection)
+    }
+}

@@ -1,0 +1,189 @@
+//! The decision on a connection: failsafe, infrastructure, blocklist, lease, policy, default; the first that speaks
+//! decides.
+
+use crate::abi::policy::LeaseEnd;
+use crate::abi::{
+    Action, Addr, Binding, Block, Config, Decision, FailsafeKey, FlowKey, NEVER, PolicyKey, Reason, Side,
+};
+use crate::tables::Rules;
+
+/// What a packet is judged by: read once, so that one packet never sees two epochs.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The epoch.
+    pub epoch: u32,
+    /// [`Config`] flags.
+    pub flags: u32,
+    /// Boot-clock time.
+    pub now_ns: u64,
+}
+
+/// The two ends of a connection, as it was opened. The addresses stay in the key: the kernel's stack has no room for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    /// Address of the originator.
+    pub orig: &'a Addr,
+    /// Address of the responder.
+    pub resp: &'a Addr,
+    /// Port of the originator.
+    pub orig_port: u16,
+    /// Port of the responder.
+    pub resp_port: u16,
+    /// IP protocol number.
+    pub proto: u8,
+}
+
+impl<'a> Ends<'a> {
+    /// The ends of a flow whose `originator` is known.
+    #[inline(always)]
+    pub fn new(key: &'a FlowKey, originator: Side) -> Self {
+        let proto = key.proto;
+        match originator {
+            Side::A => {
+                Self { orig: &key.a, resp: &key.b, orig_port: key.a_port, resp_port: key.b_port, proto }
+            }
+            Side::B => {
+                Self { orig: &key.b, resp: &key.a, orig_port: key.b_port, resp_port: key.a_port, proto }
+            }
+        }
+    }
+}
+
+/// A decision and what it rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict holds until then: the earliest lease, grant or block that it rests on.
+    pub fresh_until_ns: u64,
+    /// Identity of the originator, of the responder; 0 for none.
+    pub identity: [u32; 2],
+    /// The rule that decided, 0 for none.
+    pub rule: u32,
+    /// The verdict.
+    pub action: Action,
+    /// The reason.
+    pub reason: Reason,
+}
+
+impl Judgement {
+    /// Whether packets go on.
+    #[inline(always)]
+    pub fn passes(&self) -> bool {
+        self.action != Action::Dropped
+    }
+
+    #[inline(always)]
+    fn decided(mut self, action: Action, reason: Reason, rule: u32) -> Self {
+        self.action = action;
+        self.reason = reason;
+        self.rule = rule;
+        self
+    }
+
+    #[inline(always)]
+    fn until(&mut self, not_after_ns: u64) {
+        if not_after_ns < self.fresh_until_ns {
+            self.fresh_until_ns = not_after_ns;
+        }
+    }
+}
+
+/// Decides on a connection by one epoch.
+#[inline(always)]
+pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgement {
+    let mut j = Judgement {
+        fresh_until_ns: NEVER,
+        identity: [0, 0],
+        rule: 0,
+        action: Action::Forwarded,
+        reason: Reason::Forwarded,
+    };
+    if is_failsafe(rules, ends.resp, ends.resp_port, ends.proto)
+        || is_failsafe(rules, ends.orig, ends.orig_port, ends.proto)
+    {
+        return j.decided(Action::Forwarded, Reason::Failsafe, 0);
+    }
+    let orig = binding(rules, moment, ends.orig);
+    let resp = binding(rules, moment, ends.resp);
+    j.identity = [orig.identity, resp.identity];
+
+    let blocked = block(rules, moment, ends.orig, Block::ORIGINATOR, &mut j)
+        | block(rules, moment, ends.resp, Block::RESPONDER, &mut j);
+    if blocked != 0 {
+        return j.decided(Action::Dropped, Reason::Blocklisted, blocked);
+    }
+
+    let mut alert = false;
+    for end in [&orig, &resp] {
+        if moment.now_ns < end.not_after_ns {
+            j.until(end.not_after_ns);
+        } else if end.on_expiry == LeaseEnd::Deny as u8 {
+            return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
+        } else {
+            alert = true;
+        }
+    }
+
+    let j = by_policy(rules, moment, ends, orig.class, resp.class, j);
+    if alert && j.action == Action::Forwarded {
+        return j.decided(Action::Audit, Reason::LeaseExpired, j.rule);
+    }
+    j
+}
+
+#[inline(always)]
+fn by_policy<R: Rules>(
+    rules: &R,
+    moment: &Moment,
+    ends: &Ends<'_>,
+    from: u32,
+    to: u32,
+    j: Judgement,
+) -> Judgement {
+    let key = PolicyKey::new(from, to, ends.proto, policy_port(ends));
+    let decision = match rules.decision(&key) {
+        Some(versions) => *versions.at(moment.epoch),
+        None => Decision::NONE,
+    };
+    match decision.action {
+        Decision::ALLOW => j.decided(Action::Forwarded, Reason::Forwarded, decision.rule),
+        Decision::DENY if decision.audit != 0 => j.decided(Action::Audit, Reason::PolicyDeny, decision.rule),
+        Decision::DENY => j.decided(Action::Dropped, Reason::PolicyDeny, decision.rule),
+        _ if moment.flags & Config::DEFAULT_ALLOW != 0 => j,
+        _ if from == 0 || to == 0 => j.decided(Action::Dropped, Reason::InvalidIdentity, 0),
+        _ => j.decided(Action::Dropped, Reason::PolicyDenied, 0),
+    }
+}
+
+/// Policy names the port that a service listens on; ICMP has none, its type stands there.
+#[inline(always)]
+fn policy_port(ends: &Ends<'_>) -> u16 {
+    use crate::wire::proto;
+    if ends.proto == proto::ICMP || ends.proto == proto::ICMPV6 { ends.orig_port } else { ends.resp_port }
+}
+
+#[inline(always)]
+fn is_failsafe<R: Rules>(rules: &R, addr: &Addr, port: u16, proto: u8) -> bool {
+    rules.is_failsafe(&FailsafeKey { addr: *addr, port, proto, _pad: [0; 5] })
+}
+
+#[inline(always)]
+fn binding<R: Rules>(rules: &R, moment: &Moment, addr: &Addr) -> Binding {
+    match rules.binding(addr) {
+        Some(versions) => *versions.at(moment.epoch),
+        None => Binding::NONE,
+    }
+}
+
+/// The number of the entry that blocks this end, 0 for none.
+#[inline(always)]
+fn block<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: u8, j: &mut Judgement) -> u32 {
+    let Some(versions) = rules.block(addr) else {
+        return 0;
+    };
+    let block = versions.at(moment.epoch);
+    if block.rule == 0 || block.ends & end == 0 || moment.now_ns >= block.not_after_ns {
+        return 0;
+    }
+    j.until(block.not_after_ns);
+    block.rule
+}

@@ -1,0 +1,143 @@
+//! A flow's record on this CPU: whose slot it is, what it counts, what it settles.
+
+use crate::abi::{Config, Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
+use crate::policy::{Judgement, Moment};
+use crate::tables::Table;
+use crate::track::{self, history};
+
+/// The bit that has to be settled for a packet to need nothing but counting.
+#[inline(always)]
+pub(crate) fn kind(packet: &Packet) -> u16 {
+    let kinds = if !packet.has(Packet::HAS_TCP) {
+        Settled::DATA
+    } else if packet.flag(Packet::SYN | Packet::FIN | Packet::RST) || !packet.flag(Packet::ACK) {
+        Settled::CONTROL
+    } else if packet.payload_bytes != 0 {
+        Settled::DATA
+    } else {
+        Settled::ACK
+    };
+    Settled::bit(kinds, packet.side())
+}
+
+/// Counts a packet.
+#[inline(always)]
+pub(crate) fn count(record: &mut FlowRecord, packet: &Packet, now_ns: u64) {
+    let bytes = u64::from(packet.ip_bytes);
+    match packet.side() {
+        Side::A => {
+            record.packets[0] += 1;
+            record.bytes[0] += bytes;
+        }
+        Side::B => {
+            record.packets[1] += 1;
+            record.bytes[1] += bytes;
+        }
+    }
+    record.last_ns = now_ns;
+}
+
+/// Takes a slot for the packet's flow: what was there is spilled, what was spilled of this flow comes back.
+#[inline(always)]
+pub(crate) fn claim<S: Table<FlowKey, FlowRecord>>(
+    slot: &mut FlowSlot,
+    spill: &mut S,
+    packet: &Packet,
+    now_ns: u64,
+) {
+    if slot.key.family != 0 {
+        match spill.get(&slot.key) {
+            Some(spilled) => merge(spilled, &slot.record),
+            None => {
+                spill.insert(&slot.key, &slot.record);
+            }
+        }
+    }
+    slot.key = packet.key;
+    reset(&mut slot.record, 0, now_ns);
+    if let Some(spilled) = spill.get(&packet.key) {
+        slot.record = *spilled;
+        spilled.packets = [0, 0];
+        spilled.bytes = [0, 0];
+    }
+}
+
+/// Adds a slot's counts to what was spilled of the same flow before.
+#[inline(always)]
+fn merge(spilled: &mut FlowRecord, record: &FlowRecord) {
+    let (packets, bytes, first_ns) = (spilled.packets, spilled.bytes, spilled.first_ns);
+    let same = spilled.incarnation == record.incarnation;
+    *spilled = *record;
+    if same {
+        for i in 0..2 {
+            spilled.packets[i] += packets[i];
+            spilled.bytes[i] += bytes[i];
+        }
+        if first_ns < spilled.first_ns {
+            spilled.first_ns = first_ns;
+        }
+    }
+}
+
+/// Begins a record anew.
+#[inline(always)]
+pub(crate) fn reset(record: &mut FlowRecord, incarnation: u32, now_ns: u64) {
+    *record = bytemuck::Zeroable::zeroed();
+    record.incarnation = incarnation;
+    record.first_ns = now_ns;
+    record.last_ns = now_ns;
+}
+
+/// Writes a judgement.
+///
+/// It holds no longer than a quarter of the shortest idle time: so a busy flow looks at its connection now and then,
+/// which keeps that from being evicted and from being taken for idle.
+#[inline(always)]
+pub(crate) fn judged(
+    record: &mut FlowRecord,
+    j: &Judgement,
+    moment: &Moment,
+    config: &Config,
+    originator: Side,
+) {
+    let refresh_ns = moment.now_ns + config.datagram_timeout_ns / 4;
+    record.fresh_until_ns = if j.fresh_until_ns < refresh_ns { j.fresh_until_ns } else { refresh_ns };
+    record.epoch = moment.epoch;
+    record.rule = j.rule;
+    record.action = j.action as u8;
+    record.reason = j.reason as u8;
+    record.settled = 0;
+    record.identity = by_side(j.identity, originator);
+}
+
+/// Originator and responder as `a` and `b`.
+#[inline(always)]
+pub(crate) fn by_side(identity: [u32; 2], originator: Side) -> [u32; 2] {
+    match originator {
+        Side::A => identity,
+        Side::B => [identity[1], identity[0]],
+    }
+}
+
+/// Notes what of this side needs nothing but counting from now on.
+#[inline(always)]
+pub(crate) fn settle(record: &mut FlowRecord, conn: &Connection, packet: &Packet) {
+    if conn.closed_ns != 0 {
+        record.settled = 0;
+        return;
+    }
+    let side = packet.side();
+    let is_orig = conn.is_originator(side);
+    let mut kinds = 0;
+    if !packet.has(Packet::HAS_TCP) {
+        kinds = Settled::ACK | Settled::DATA;
+    } else {
+        if history::has(conn, history::ACK, is_orig) {
+            kinds |= Settled::ACK;
+        }
+        if history::has(conn, history::DATA, is_orig) && track::tls::is_settled(conn) {
+            kinds |= Settled::DATA;
+        }
+    }
+    record.settled |= Settled::bit(kinds, side);
+}

@@ -1,0 +1,101 @@
+//! What the path needs of its tables. BPF maps implement it in xdp/ and tc/, hash maps in [`crate::host`].
+//!
+//! Each table is a field of its own, so that a record of one can be held while another is asked.
+
+use crate::abi::{
+    Addr, BindingVersions, BlockVersions, ClosedEvent, Config, Connection, DecisionVersions, Direction,
+    Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, PolicyKey,
+};
+
+/// A keyed table.
+pub trait Table<K, V> {
+    /// The value of `key`, in place.
+    fn get(&mut self, key: &K) -> Option<&mut V>;
+    /// Sets the value of `key`. Returns whether the table took it.
+    fn insert(&mut self, key: &K, value: &V) -> bool;
+    /// Forgets `key`.
+    fn remove(&mut self, key: &K);
+}
+
+/// The direct-mapped first level of the flow table, this CPU's.
+pub trait Slots {
+    /// The slot `index`; `None` beyond the end.
+    fn slot(&mut self, index: u32) -> Option<&mut FlowSlot>;
+}
+
+/// What the controller says, and the clock.
+pub trait Rules {
+    /// The configuration.
+    fn config(&self) -> Option<&Config>;
+    /// Boot-clock time in steps of a tick: cheap, for every packet.
+    fn coarse_ns(&self, config: &Config) -> u64;
+    /// Boot-clock time: for packets that are judged or tracked.
+    fn now_ns(&self, config: &Config) -> u64;
+    /// Both versions of what the longest prefix that holds `addr` is bound to.
+    fn binding(&self, addr: &Addr) -> Option<&BindingVersions>;
+    /// Both versions of the blocklist entry with the longest prefix that holds `addr`.
+    fn block(&self, addr: &Addr) -> Option<&BlockVersions>;
+    /// Both versions of what the policy says of `key`.
+    fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions>;
+    /// Whether `key` is a failsafe service of the gateway itself.
+    fn is_failsafe(&self, key: &FailsafeKey) -> bool;
+}
+
+/// Where counts and events go.
+pub trait Sink {
+    /// Counts one frame under its reason (a [`crate::abi::Reason`]), apart where the verdict was AUDIT.
+    fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64);
+    /// Counts one handshake of a pair of identities.
+    fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64);
+    /// Hands up an event that `fill` writes. Without room for it the loss is counted.
+    fn event(&mut self, fill: impl FnOnce(&mut Event));
+    /// Hands up the record of a connection that gives way to another.
+    fn closed(&mut self, fill: impl FnOnce(&mut ClosedEvent));
+}
+
+/// Room to write a connection's record before a table takes it: the kernel's stack has none.
+pub trait Draft {
+    /// The room, with whatever it held last.
+    fn connection(&mut self) -> Option<&mut Connection>;
+}
+
+/// The types of the tables of one engine.
+pub trait Tables {
+    /// First level of the flow table.
+    type Slots: Slots;
+    /// Second level of the flow table.
+    type Spill: Table<FlowKey, FlowRecord>;
+    /// Connections that were answered.
+    type Connections: Table<FlowKey, Connection>;
+    /// Connections that were not answered yet.
+    type HalfOpen: Table<FlowKey, Connection>;
+    /// Ports of fragmented datagrams.
+    type Fragments: Table<FragmentKey, FragmentPorts>;
+    /// Policy, identities, blocklists, configuration, clock.
+    type Rules: Rules;
+    /// Counters and events.
+    type Sink: Sink;
+    /// Room for a new connection.
+    type Draft: Draft;
+}
+
+/// All the tables of one engine.
+#[derive(Debug, Default)]
+pub struct Plane<T: Tables> {
+    /// First level of the flow table.
+    pub slots: T::Slots,
+    /// Second level of the flow table.
+    pub spill: T::Spill,
+    /// Connections that were answered.
+    pub connections: T::Connections,
+    /// Connections that were not answered yet. Apart, so that a flood of SYNs cannot evict the living.
+    pub half_open: T::HalfOpen,
+    /// Ports of fragmented datagrams.
+    pub fragments: T::Fragments,
+    /// Policy, identities, blocklists, configuration, clock.
+    pub rules: T::Rules,
+    /// Counters and events.
+    pub sink: T::Sink,
+    /// Room for a new connection.
+    pub draft: T::Draft,
+}

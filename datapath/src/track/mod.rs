@@ -1,0 +1,97 @@
+//! Connection and handshake state: what a packet changes in the shared record of its connection.
+
+pub mod history;
+pub mod tcp;
+pub mod tls;
+
+use crate::abi::{Config, Connection, Endpoint, Packet, Side};
+use crate::wire::proto;
+
+pub use history::conn_state;
+#[cfg(feature = "host")]
+pub use history::history;
+
+/// What the last packet brought about, to be counted and reported once: bits of `Connection::happened`.
+pub mod happened {
+    /// The connection was answered: it moves among the established.
+    pub const ANSWERED: u8 = 1 << 0;
+    /// The TCP handshake completed.
+    pub const ESTABLISHED: u8 = 1 << 1;
+    /// The SYN was answered by a reset.
+    pub const REFUSED: u8 = 1 << 2;
+}
+
+/// Which side opened the connection that a packet without a record belongs to.
+///
+/// A SYN-ACK is an answer. In mid-stream the end on a well-known port is taken for the server, where only one is
+/// on one. In every other case the sender opened it.
+#[inline(always)]
+pub fn originator(packet: &Packet) -> Side {
+    let sender = packet.side();
+    if !packet.has(Packet::HAS_TCP) {
+        return sender;
+    }
+    let syn = packet.flag(Packet::SYN);
+    let midstream = !syn && packet.src().1 < 1024 && packet.dst().1 >= 1024;
+    if syn && packet.flag(Packet::ACK) || midstream { sender.other() } else { sender }
+}
+
+/// Begins the record of a connection of which nothing was seen before this packet.
+#[inline(always)]
+pub fn open(conn: &mut Connection, packet: &Packet, originator: Side, incarnation: u32, now_ns: u64) {
+    *conn = bytemuck::Zeroable::zeroed();
+    conn.opened_ns = now_ns;
+    conn.last_ns = now_ns;
+    conn.incarnation = incarnation;
+    conn.originator = originator.index() as u8;
+    conn.isn = packet.seq;
+    if packet.has(Packet::HAS_TCP) && (!packet.flag(Packet::SYN) || packet.flag(Packet::ACK)) {
+        conn.flags |= Connection::IS_MIDSTREAM;
+        if originator != packet.side() {
+            conn.flags |= Connection::IS_FLIPPED;
+        }
+    }
+}
+
+/// Whether the record is of a connection that is over, so that this packet begins another.
+///
+/// Idle times count from the last packet on this CPU or in the record, whichever is later.
+#[inline(always)]
+pub fn is_over(conn: &Connection, packet: &Packet, last_ns: u64, now_ns: u64, config: &Config) -> bool {
+    let idle_ns = now_ns.saturating_sub(if last_ns > conn.last_ns { last_ns } else { conn.last_ns });
+    if !packet.has(Packet::HAS_TCP) {
+        return idle_ns > config.datagram_timeout_ns;
+    }
+    if conn.closed_ns != 0 {
+        let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK) && packet.seq != conn.isn;
+        return opens || now_ns.saturating_sub(conn.closed_ns) >= config.close_linger_ns;
+    }
+    if conn.orig() == Endpoint::SynSent && conn.resp() == Endpoint::Inactive {
+        return now_ns.saturating_sub(conn.opened_ns) >= config.attempt_timeout_ns;
+    }
+    idle_ns > config.tcp_idle_timeout_ns
+}
+
+/// Changes the record by a packet of any protocol but TCP: who has sent something.
+#[inline(always)]
+pub fn datagram(conn: &mut Connection, is_orig: bool) {
+    let i = usize::from(!is_orig);
+    if conn.state[i] != Endpoint::Established as u8 {
+        conn.state[i] = Endpoint::Established as u8;
+        history::note(conn, history::DATA, is_orig);
+        if !is_orig {
+            conn.happened |= happened::ANSWERED;
+        }
+    }
+}
+
+/// The name of a protocol in records: Zeek's where it has one.
+pub fn proto_name(number: u8) -> &'static str {
+    match number {
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        proto::ICMP | proto::ICMPV6 => "icmp",
+        proto::SCTP => "sctp",
+        _ => "unknown_transport",
+    }
+}

@@ -1,0 +1,344 @@
+//! The BPF maps, and the packet path's tables on top of them. The TC program includes this same file.
+//!
+//! Here and in the frame of each program is the only `unsafe` of the kernel side: a map hands out a pointer, the path
+//! wants a reference.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{
+    Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie,
+};
+use datapath::abi::config::PortCounters;
+use datapath::abi::packet::Trace;
+use datapath::abi::{
+    Addr, BindingVersions, BlockVersions, ClosedEvent, Config, Connection, DecisionVersions, Direction,
+    Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
+    HandshakeStats, PolicyKey,
+};
+use datapath::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
+
+/// Configuration: one entry.
+#[map]
+static TG_CONFIG: Array<Config> = Array::pinned(1, 0);
+/// First level of the flow table, direct-mapped by hash.
+#[map]
+static TG_FLOW_SLOTS: PerCpuArray<FlowSlot> = PerCpuArray::pinned(65_536, 0);
+/// Second level: records that gave way in the first.
+#[map]
+static TG_FLOW_SPILL: LruPerCpuHashMap<FlowKey, FlowRecord> = LruPerCpuHashMap::pinned(131_072, 0);
+/// Connections that were answered.
+#[map]
+static TG_CONNECTIONS: LruHashMap<FlowKey, Connection> = LruHashMap::pinned(262_144, 0);
+/// Connections that were not answered yet.
+#[map]
+static TG_HALF_OPEN: LruHashMap<FlowKey, Connection> = LruHashMap::pinned(65_536, 0);
+/// Prefix to identity.
+#[map]
+static TG_BINDINGS: LpmTrie<[u8; 16], BindingVersions> = LpmTrie::pinned(262_144, 0);
+/// Prefix to blocklist entry.
+#[map]
+static TG_BLOCKLIST: LpmTrie<[u8; 16], BlockVersions> = LpmTrie::pinned(1_048_576, 0);
+/// Pair of classes, protocol and port to decision.
+#[map]
+static TG_POLICY: LpmTrie<[u8; 12], DecisionVersions> = LpmTrie::pinned(262_144, 0);
+/// Services of the gateway itself that no policy cuts.
+#[map]
+static TG_FAILSAFE: HashMap<FailsafeKey, u32> = HashMap::pinned(1024, 0);
+/// Ports of fragmented datagrams.
+#[map]
+static TG_FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned(16_384, 0);
+/// Counters by interface, direction and reason.
+#[map]
+static TG_PORTS: PerCpuArray<PortCounters> = PerCpuArray::pinned(PortCounters::SLOTS, 0);
+/// Handshakes by pair of identities and outcome.
+#[map]
+static TG_HANDSHAKES: PerCpuHashMap<HandshakeKey, HandshakeStats> = PerCpuHashMap::pinned(16_384, 0);
+/// An entry that stays zero: what a new one of `TG_HANDSHAKES` begins with (the stack has no room for it).
+#[map]
+static TG_ZERO: PerCpuArray<HandshakeStats> = PerCpuArray::pinned(1, 0);
+/// Events for user space.
+#[map]
+static TG_EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
+/// Events that found no room.
+#[map]
+static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+/// The packet that is being judged, then the last one, with its verdict. The stack has no room for it.
+#[map]
+static TG_TRACE: PerCpuArray<Trace> = PerCpuArray::pinned(1, 0);
+
+/// A connection's record before a table takes it.
+#[map]
+static TG_DRAFT: PerCpuArray<Connection> = PerCpuArray::pinned(1, 0);
+
+/// The engine in the kernel.
+pub struct Kernel;
+
+impl Tables for Kernel {
+    type Slots = KernelSlots;
+    type Spill = KernelSpill;
+    type Connections = KernelConnections;
+    type HalfOpen = KernelHalfOpen;
+    type Fragments = KernelFragments;
+    type Rules = KernelRules;
+    type Sink = KernelSink;
+    type Draft = KernelDraft;
+}
+
+/// The tables: handles without content, the maps are statics.
+#[inline(always)]
+pub fn plane() -> Plane<Kernel> {
+    Plane {
+        slots: KernelSlots,
+        spill: KernelSpill,
+        connections: KernelConnections,
+        half_open: KernelHalfOpen,
+        fragments: KernelFragments,
+        rules: KernelRules,
+        sink: KernelSink,
+        draft: KernelDraft,
+    }
+}
+
+/// `TG_FLOW_SLOTS`.
+pub struct KernelSlots;
+
+impl Slots for KernelSlots {
+    #[inline(always)]
+    fn slot(&mut self, index: u32) -> Option<&mut FlowSlot> {
+        let slot = TG_FLOW_SLOTS.get_ptr_mut(index)?;
+        // SAFETY: the element is this CPU's, and nothing else runs on this CPU until the program returns.
+        Some(unsafe { &mut *slot })
+    }
+}
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $key:ty, $value:ty) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl Table<$key, $value> for $name {
+            #[inline(always)]
+            fn get(&mut self, key: &$key) -> Option<&mut $value> {
+                let value = $map.get_ptr_mut(key)?;
+                // SAFETY: the kernel keeps the element's memory until the program returns. Another CPU may write a
+                // shared element too: its fields are words, and a lost race costs a fact, not memory (see abi).
+                Some(unsafe { &mut *value })
+            }
+
+            #[inline(always)]
+            fn insert(&mut self, key: &$key, value: &$value) -> bool {
+                $map.insert(key, value, 0).is_ok()
+            }
+
+            #[inline(always)]
+            fn remove(&mut self, key: &$key) {
+                let _gone_already = $map.remove(key);
+            }
+        }
+    };
+}
+
+table!(
+    /// `TG_FLOW_SPILL`.
+    KernelSpill, TG_FLOW_SPILL, FlowKey, FlowRecord
+);
+table!(
+    /// `TG_CONNECTIONS`.
+    KernelConnections, TG_CONNECTIONS, FlowKey, Connection
+);
+table!(
+    /// `TG_HALF_OPEN`.
+    KernelHalfOpen, TG_HALF_OPEN, FlowKey, Connection
+);
+table!(
+    /// `TG_FRAGMENTS`.
+    KernelFragments, TG_FRAGMENTS, FragmentKey, FragmentPorts
+);
+
+/// A trie's key, laid out so that no store to it crosses an eight-byte boundary of the stack: the verifier refuses
+/// that ("misaligned stack access", 6.18), and a packed key begs for it.
+#[repr(C, align(8))]
+struct PrefixKey<const N: usize> {
+    _pad: u32,
+    prefix_len: u32,
+    data: [u8; N],
+}
+
+impl PrefixKey<16> {
+    #[inline(always)]
+    fn address(addr: &Addr) -> Self {
+        Self { _pad: 0, prefix_len: 128, data: addr.octets() }
+    }
+}
+
+impl PrefixKey<12> {
+    #[inline(always)]
+    fn policy(key: &PolicyKey) -> Self {
+        Self { _pad: 0, prefix_len: PolicyKey::FULL_BITS, data: key.bytes }
+    }
+}
+
+impl<const N: usize> PrefixKey<N> {
+    #[inline(always)]
+    fn key(&self) -> &lpm_trie::Key<[u8; N]> {
+        let key = (&raw const self.prefix_len).cast::<lpm_trie::Key<[u8; N]>>();
+        // SAFETY: a Key is the length and the data, packed, and that is what lies there.
+        unsafe { &*key }
+    }
+}
+
+/// What the controller writes, and the clock.
+pub struct KernelRules;
+
+impl Rules for KernelRules {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        TG_CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn coarse_ns(&self, config: &Config) -> u64 {
+        if config.has(Config::FIXED_CLOCK) {
+            return config.fixed_now_ns;
+        }
+        // SAFETY: the helper takes no argument and only reads a clock.
+        let ticks = unsafe { bpf_jiffies64() };
+        ticks.wrapping_mul(config.tick_ns).wrapping_add(config.boot_offset_ns)
+    }
+
+    #[inline(always)]
+    fn now_ns(&self, config: &Config) -> u64 {
+        if config.has(Config::FIXED_CLOCK) {
+            return config.fixed_now_ns;
+        }
+        // SAFETY: the helper takes no argument and only reads a clock.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+
+    #[inline(always)]
+    fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
+        TG_BINDINGS.get(PrefixKey::address(addr).key())
+    }
+
+    #[inline(always)]
+    fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
+        TG_BLOCKLIST.get(PrefixKey::address(addr).key())
+    }
+
+    #[inline(always)]
+    fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions> {
+        TG_POLICY.get(PrefixKey::policy(key).key())
+    }
+
+    #[inline(always)]
+    fn is_failsafe(&self, key: &FailsafeKey) -> bool {
+        TG_FAILSAFE.get_ptr(key).is_some()
+    }
+}
+
+/// Counters and events.
+pub struct KernelSink;
+
+impl KernelSink {
+    #[inline(always)]
+    fn port(ifindex: u32) -> Option<*mut PortCounters> {
+        let port = TG_PORTS.get_ptr_mut(PortCounters::slot(ifindex))?;
+        // SAFETY: a per-CPU element, alive until the program returns; one aligned word is read.
+        if unsafe { (*port).ifindex } == ifindex {
+            return Some(port);
+        }
+        TG_PORTS.get_ptr_mut(PortCounters::SHARED)
+    }
+
+    #[inline(always)]
+    fn lost() {
+        if let Some(lost) = TG_LOST.get_ptr_mut(0) {
+            // SAFETY: a per-CPU element, alive until the program returns.
+            unsafe { *lost += 1 };
+        }
+    }
+}
+
+impl Sink for KernelSink {
+    #[inline(always)]
+    fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64) {
+        let Some(port) = Self::port(ifindex) else {
+            return;
+        };
+        // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+        let port = unsafe { &mut *port };
+        let count = &mut port.counts[direction as usize][PortCounters::index(reason, audited)];
+        count.packets += 1;
+        count.bytes += bytes;
+    }
+
+    #[inline(always)]
+    fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64) {
+        if TG_HANDSHAKES.get_ptr_mut(key).is_none() {
+            let Some(zero) = TG_ZERO.get(0) else {
+                return;
+            };
+            let _full_counts_as_lost = TG_HANDSHAKES.insert(key, zero, 0);
+        }
+        match TG_HANDSHAKES.get_ptr_mut(key) {
+            // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+            Some(stats) => unsafe { (*stats).record(duration_ns) },
+            None => Self::lost(),
+        }
+    }
+
+    #[inline(always)]
+    fn event(&mut self, fill: impl FnOnce(&mut Event)) {
+        match TG_EVENTS.reserve::<Event>(0) {
+            Some(mut entry) => {
+                // SAFETY: reserved memory of the right size and alignment, and all zeroes are an Event (it is Pod).
+                fill(unsafe { zeroed(entry.as_mut_ptr()) });
+                entry.submit(0);
+            }
+            None => Self::lost(),
+        }
+    }
+
+    #[inline(always)]
+    fn closed(&mut self, fill: impl FnOnce(&mut ClosedEvent)) {
+        match TG_EVENTS.reserve::<ClosedEvent>(0) {
+            Some(mut entry) => {
+                // SAFETY: as above, for a ClosedEvent.
+                fill(unsafe { zeroed(entry.as_mut_ptr()) });
+                entry.submit(0);
+            }
+            None => Self::lost(),
+        }
+    }
+}
+
+/// `TG_DRAFT`.
+pub struct KernelDraft;
+
+impl Draft for KernelDraft {
+    #[inline(always)]
+    fn connection(&mut self) -> Option<&mut Connection> {
+        let draft = TG_DRAFT.get_ptr_mut(0)?;
+        // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+        Some(unsafe { &mut *draft })
+    }
+}
+
+/// Where the packet that is being judged is kept.
+#[inline(always)]
+pub fn trace() -> Option<&'static mut Trace> {
+    let trace = TG_TRACE.get_ptr_mut(0)?;
+    // SAFETY: this CPU's element; each program asks for it once, and nothing else runs on this CPU until it returns.
+    Some(unsafe { &mut *trace })
+}
+
+/// # Safety
+/// `at` points to memory for a `T` that nobody else uses, and a `T` may be all zeroes.
+#[inline(always)]
+unsafe fn zeroed<'a, T>(at: *mut T) -> &'a mut T {
+    // SAFETY: by the caller's word.
+    unsafe {
+        core::ptr::write_bytes(at, 0, 1);
+        &mut *at
+    }
+}
