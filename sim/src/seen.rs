@@ -38,7 +38,11 @@ pub struct Flow {
     pub conn_state: Option<String>,
     /// How far TLS came.
     pub tls: Option<String>,
-    /// Whether that is inferred.
+    /// The version, as far as the wire shows.
+    pub tls_version: Option<String>,
+    /// The alert that ended it, where it was readable.
+    pub tls_alert: Option<String>,
+    /// Whether what is said of TLS is inferred.
     pub tls_inferred: bool,
     /// Packets both ways.
     pub packets: u64,
@@ -121,6 +125,8 @@ fn flow(value: &Value) -> Option<Flow> {
         rule: text(value, "/rule"),
         conn_state: text(value, "/conn_state"),
         tls: text(value, "/tls"),
+        tls_version: text(value, "/tls_version"),
+        tls_alert: text(value, "/tls_alert"),
         tls_inferred: value.get("tls_inferred").and_then(Value::as_bool).unwrap_or(false),
         packets: number(value, "/packets").unwrap_or(0),
         bytes: number(value, "/bytes").unwrap_or(0),

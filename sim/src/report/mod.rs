@@ -1,5 +1,8 @@
 //! What a run says at its end.
 
+mod columns;
+mod gateway;
+mod names;
 mod style;
 
 use std::fmt::Write;
@@ -13,7 +16,7 @@ use crate::expect::Checked;
 use crate::registry::Receipt;
 use crate::seen::Seen;
 use crate::topology::Plan;
-use crate::topology::plan::{Outcome, Tls};
+use crate::topology::plan::{Kind, Outcome, Stage, Tls};
 use crate::traffic::StepResult;
 
 /// Everything that a run has to say.
@@ -48,6 +51,10 @@ pub struct Report {
     #[serde(skip)]
     nodes: String,
     #[serde(skip)]
+    names: names::Names,
+    #[serde(skip)]
+    has_gateway: bool,
+    #[serde(skip)]
     clock: Instant,
 }
 
@@ -55,11 +62,8 @@ impl Report {
     /// Of a run that begins now.
     pub fn new(plan: &Plan) -> Self {
         let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-        let planned = plan
-            .traffic
-            .iter()
-            .map(|s| if let crate::topology::plan::Stage::Steps(steps) = s { steps.len() } else { 0 })
-            .sum();
+        let planned =
+            plan.traffic.iter().map(|s| if let Stage::Steps(steps) = s { steps.len() } else { 0 }).sum();
         Self {
             name: plan.name.clone(),
             description: plan.description.clone(),
@@ -77,6 +81,8 @@ impl Report {
             daemon_log: Vec::new(),
             receipt: Receipt::default(),
             nodes: format!("{}, {}", count(plan.nodes.len(), "node"), count(plan.links.len(), "link")),
+            names: names::Names::new(plan),
+            has_gateway: plan.nodes.iter().any(|n| n.kind == Kind::Gateway),
             clock: Instant::now(),
         }
     }
@@ -89,6 +95,7 @@ impl Report {
             && self.steps.iter().all(|s| s.passed)
             && self.expectations.iter().all(|e| e.passed)
             && self.receipt.left.is_empty();
+        self.names.learn(&self.seen);
     }
 
     /// The first lines, before the traffic.
@@ -97,22 +104,56 @@ impl Report {
         if let Some(description) = &self.description {
             let _ = writeln!(out, "{}", style.dim(description.trim()));
         }
-        out + "\n" + &style.title("Traffic")
+        let _ = writeln!(out, "\n{}  {}", style.bold("TRAFFIC"), style.dim("as the clients saw it"));
+        out
     }
 
     /// What follows the steps.
     pub fn table(&self, style: &Style) -> String {
-        let mut out = String::from("\n");
-        if let Some(error) = &self.error {
-            let _ = writeln!(out, "{} {error}\n", style.bad("broken off:"));
+        let mut out = String::new();
+        if self.has_gateway && self.error.is_none() {
+            out += &gateway::tables(&self.seen, &self.names, style);
         }
-        let good = self.steps.iter().filter(|s| s.passed).count();
-        let verdict = if self.passed { style.good("PASSED") } else { style.bad("FAILED") };
-        let seconds = self.duration_ms as f64 / 1000.0;
-        let _ = writeln!(out, "{verdict}  {good} of {} steps as expected, {seconds:.1} s", self.planned);
-        let _ = writeln!(out, "{}", style.dim(&receipt(&self.receipt)));
-        out
+        if !self.expectations.is_empty() {
+            let _ = writeln!(out, "\n{}", style.bold("WHAT THE GATEWAY HAD TO SEE"));
+            for checked in &self.expectations {
+                let _ = writeln!(out, "{}", expectation_line(checked, style));
+            }
+        }
+        if let Some(error) = &self.error {
+            let _ = writeln!(out, "\n{} {error}", style.bad("broken off:"));
+        }
+        if !self.passed && !self.daemon_log.is_empty() {
+            let last = self.daemon_log.iter().rev().take(20).rev().map(|line| format!("  {line}\n"));
+            let _ = write!(out, "\n{}\n{}", style.bold("THE DAEMON'S LAST LINES"), last.collect::<String>());
+        }
+        out + "\n" + &self.verdict(style)
     }
+
+    fn verdict(&self, style: &Style) -> String {
+        let good = |passed: &mut dyn Iterator<Item = bool>| passed.filter(|p| *p).count();
+        let mut line = if self.passed { style.good("PASSED") } else { style.bad("FAILED") };
+        let _ =
+            write!(line, "  {} of {} steps", good(&mut self.steps.iter().map(|s| s.passed)), self.planned);
+        if !self.expectations.is_empty() {
+            let held = good(&mut self.expectations.iter().map(|e| e.passed));
+            let _ = write!(line, " and {held} of {} expectations", self.expectations.len());
+        }
+        let seconds = self.duration_ms as f64 / 1000.0;
+        format!("{line} held, {seconds:.1} s\n{}\n", style.dim(&receipt(&self.receipt)))
+    }
+}
+
+fn expectation_line(checked: &Checked, style: &Style) -> String {
+    let mark = if checked.passed { style.good("ok  ") } else { style.bad("FAIL") };
+    let wanted = match (checked.min, checked.max) {
+        (min, None) => format!("at least {min}"),
+        (0, Some(max)) => format!("at most {max}"),
+        (min, Some(max)) if min == max => format!("exactly {min}"),
+        (min, Some(max)) => format!("{min} to {max}"),
+    };
+    let found = format!("{}: {}, {wanted} wanted", checked.what, checked.found);
+    format!("  {mark} {}", if checked.passed { found } else { style.bad(&found) })
 }
 
 /// What was made, and whether it is gone.
@@ -144,7 +185,7 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         (None, Outcome::Ok) => "answered".into(),
         (None, outcome) => words(outcome).into(),
     };
-    let time = milliseconds(step.done.duration_us);
+    let time = gateway::milliseconds(step.done.duration_us * 1000);
     let mut line = format!(
         "  {mark} {:<34} {:<8} {version}  {:<38} {time:>9}\n",
         style::cut(&way, 34),
@@ -171,8 +212,4 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::Unreachable => "unreachable",
         Outcome::Error => "could not be done",
     }
-}
-
-fn milliseconds(us: u64) -> String {
-    format!("{:.1} ms", us as f64 / 1000.0)
 }

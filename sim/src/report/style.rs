@@ -25,6 +25,11 @@ impl Style {
         self.paint("32", text)
     }
 
+    /// Stopped, as it was meant to be.
+    pub fn warn(&self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
     /// Not as expected.
     pub fn bad(&self, text: &str) -> String {
         self.paint("1;31", text)
@@ -38,11 +43,6 @@ impl Style {
     /// For what matters.
     pub fn bold(&self, text: &str) -> String {
         self.paint("1", text)
-    }
-
-    /// The line above a part of the report.
-    pub fn title(&self, text: &str) -> String {
-        format!("{}\n", self.bold(text))
     }
 }
 
