@@ -1,1 +1,4 @@
-//! Filled in by the next commits.
+//! What the benches share: the frames, and the policy by which they are judged.
+
+pub mod frames;
+pub mod scene;
