@@ -13,7 +13,7 @@ Every packet leaves the path with one reason. It is the label `reason` of the me
 below 130 are Tidegate's own.
 
 To find out why a packet was dropped, take the reason's name from the metric, look it up here, and search for the
-variant in `datapath/src`: a drop is made at one site a reason.
+variant in `datapath/src`: that shows the checks that lead to it.
 "
     );
     table("Drops", |reason| !reason.passes());

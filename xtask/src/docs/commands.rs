@@ -3,6 +3,8 @@
 use super::page::Page;
 use crate::options::Options;
 use crate::sh;
+use anyhow::{Context, Result};
+use std::fs;
 use std::path::Path;
 
 /// What is not understood, with its place.
@@ -19,6 +21,26 @@ pub fn wrong(pages: &[Page], binaries: &Path) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Policy files that `tidegate policy check` does not take, with their places.
+pub fn wrong_policies(pages: &[Page], binaries: &Path) -> Result<Vec<String>> {
+    let file = sh::target_dir().join("docs-policy.yaml");
+    let mut wrong = Vec::new();
+    for page in pages {
+        for (line, text) in &page.policies {
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            let tidegate = binaries.join("tidegate");
+            let mut check = sh::command(&tidegate.to_string_lossy());
+            let output =
+                check.args(["policy", "check"]).arg(&file).output().context("cannot start tidegate")?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                wrong.push(format!("{}: the policy file is refused: {}", page.at(*line), said.trim()));
+            }
+        }
+    }
+    Ok(wrong)
 }
 
 /// A command of ours.

@@ -18,9 +18,10 @@ pub fn run(options: &Options) -> Result<()> {
     sh::step(DROPS, || drops(options.check))?;
     let binaries = build::binaries(false)?;
     let pages = Page::all(&sh::root())?;
-    sh::step(&format!("links, paths and commands in {} pages", pages.len()), || {
+    sh::step(&format!("links, paths, commands and policy files in {} pages", pages.len()), || {
         let mut wrong = paths::wrong(&pages, &sh::root());
         wrong.extend(commands::wrong(&pages, &binaries));
+        wrong.extend(commands::wrong_policies(&pages, &binaries)?);
         if wrong.is_empty() {
             return Ok(());
         }

@@ -15,7 +15,11 @@ pub struct Page {
     pub spans: Vec<(usize, String)>,
     /// Command lines of fenced blocks that are marked as shell, with their lines; continued lines are joined.
     pub commands: Vec<(usize, String)>,
+    /// Fenced blocks of YAML that are policy files, with the lines they begin at.
+    pub policies: Vec<(usize, String)>,
 }
+
+const POLICY_FILE: &str = "apiVersion: tidegate.dev/";
 
 impl Page {
     /// The pages at the top and under docs/.
@@ -55,6 +59,15 @@ impl Page {
                     joined.push_str(line);
                     page.commands.push((number, std::mem::take(&mut joined)));
                 }
+                Some("yaml") => {
+                    if line.starts_with(POLICY_FILE) {
+                        page.policies.push((number, String::new()));
+                    }
+                    if let Some((_, text)) = page.policies.last_mut() {
+                        text.push_str(line);
+                        text.push('\n');
+                    }
+                }
                 Some(_) => {}
                 None => page.read_prose(number, line),
             }
@@ -89,10 +102,12 @@ mod tests {
     #[test]
     fn a_page_is_taken_apart() {
         let text = "See [the path](docs/packet-path.md) and `xdp/src/main.rs`.\n```sh\ntidegate block add \\\n  \
-                    10.0.0.0/8\n```\n```text\ntidegate no command\n```\n";
+                    10.0.0.0/8\n```\n```text\ntidegate no command\n```\n\
+                    ```yaml\napiVersion: tidegate.dev/v1\nkind: Policy\n```\n";
         let page = Page::parse("README.md".into(), text);
         assert_eq!(page.links, [(1, "docs/packet-path.md".to_owned())]);
         assert_eq!(page.spans, [(1, "xdp/src/main.rs".to_owned())]);
+        assert_eq!(page.policies, [(10, "apiVersion: tidegate.dev/v1\nkind: Policy\n".to_owned())]);
         assert_eq!(page.commands, [(4, "tidegate block add   10.0.0.0/8".to_owned())]);
     }
 }
