@@ -1,6 +1,6 @@
 //! The packet path on host tables: what replay and simulation pay for a frame.
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion};
 use datapath::abi::packet::Trace;
 use datapath::abi::{Action, Config, Direction};
 use datapath::frame::SliceFrame;
@@ -67,7 +67,9 @@ fn native(criterion: &mut Criterion) {
     let mut blocked = plane();
     let data = frame(&scene::blocked(), Segment::Data);
     assert_eq!(run(&mut blocked, &data, &mut trace), Action::Dropped);
-    group.bench_function("blocklisted source", |bencher| bencher.iter(|| run(&mut blocked, black_box(&data), &mut trace)));
+    group.bench_function("blocklisted source", |bencher| {
+        bencher.iter(|| run(&mut blocked, black_box(&data), &mut trace))
+    });
 
     let syns: Vec<_> = (0..1_000).map(|n| frame(&scene::nth(n), Segment::Syn)).collect();
     group.bench_function("1000 new flows", |bencher| {
@@ -82,5 +84,8 @@ fn native(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, native);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    native(&mut criterion);
+    criterion.final_summary();
+}

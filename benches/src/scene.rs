@@ -2,7 +2,8 @@
 
 use crate::frames::Stream;
 use datapath::abi::{
-    Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, NEVER, PolicyKey,
+    Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, NEVER,
+    PolicyKey,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -74,7 +75,8 @@ pub fn bindings() -> Vec<(Addr, u32, BindingVersions)> {
 
 /// The blocklist.
 pub fn blocks() -> Vec<(Addr, u32, BlockVersions)> {
-    let block = Block { rule: 9, ends: Block::ORIGINATOR | Block::RESPONDER, _pad: [0; 3], not_after_ns: NEVER };
+    let block =
+        Block { rule: 9, ends: Block::ORIGINATOR | Block::RESPONDER, _pad: [0; 3], not_after_ns: NEVER };
     let versions = BlockVersions { since: 0, _pad: 0, old: Block::NONE, new: block };
     vec![(Addr::from(IpAddr::from(BLOCKED)), 128, versions)]
 }
