@@ -6,6 +6,7 @@ use crate::abi::{
     Action, Addr, Binding, Block, Config, Decision, FailsafeKey, FlowKey, NEVER, PolicyKey, Reason, Side,
 };
 use crate::tables::Rules;
+use crate::wire::icmp;
 
 /// What a packet is judged by: read once, so that one packet never sees two epochs.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,9 @@ pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgemen
         || is_failsafe(rules, ends.orig, ends.orig_port, ends.proto)
     {
         return j.decided(Action::Forwarded, Reason::Failsafe, 0);
+    }
+    if icmp::is_discovery(ends.proto, ends.orig_port) {
+        return j.decided(Action::Forwarded, Reason::Infrastructure, 0);
     }
     let orig = binding(rules, moment, ends.orig);
     let resp = binding(rules, moment, ends.resp);

@@ -70,10 +70,8 @@ fn counterpart_v6(kind: u8) -> u8 {
 
 /// Neighbour and router discovery (RFC 4861) and multicast listener reports (RFC 3810): no IPv6 without them.
 #[inline(always)]
-pub fn is_discovery(packet: &Packet) -> bool {
-    packet.has(Packet::HAS_ICMP)
-        && packet.key.proto == proto::ICMPV6
-        && matches!(packet.icmp_type, 130..=137 | 143)
+pub fn is_discovery(protocol: u8, kind: u16) -> bool {
+    protocol == proto::ICMPV6 && matches!(kind, 130..=137 | 143)
 }
 
 /// Whether the message is an error that quotes the packet it is about (RFC 792; RFC 4443, section 2.1).
