@@ -143,7 +143,7 @@ impl<'d> Builder<'_, 'd> {
             set.extend(profile.iter());
         }
         set.sort_unstable();
-        let class = self.class(set);
+        let class = if set.is_empty() && workload.is_none() { 0 } else { self.class(set) };
         let Some(workload) = workload else { return Binding { class, ..Binding::NONE } };
         let (not_after_ns, on_expiry) = match &workload.lease {
             None => (NEVER, LeaseEnd::Deny),
@@ -157,9 +157,6 @@ impl<'d> Builder<'_, 'd> {
     }
 
     fn class(&mut self, set: Vec<usize>) -> u32 {
-        if set.is_empty() {
-            return 0;
-        }
         if let Some(class) = self.classes.get(&set) {
             return *class;
         }

@@ -4,11 +4,13 @@
 //! files.
 
 mod across;
+pub mod check;
 mod classes;
 pub mod compile;
 mod decode;
 pub mod diff;
 pub mod document;
+pub mod explain;
 mod fields;
 mod flatten;
 mod load;
@@ -20,13 +22,17 @@ pub mod ports;
 pub mod prefix;
 pub mod selector;
 pub mod spiffe;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod trie;
 mod yaml;
 
+pub use check::{Report, check};
 pub use compile::{Compiled, RuleInfo, compile};
 pub use diff::{MapDelete, MapWrite, diff, sweep};
 pub use document::Documents;
+pub use explain::{Explanation, Flow, explain};
 pub use numbering::Numbering;
 pub use place::{Mistake, Mistakes, Place};
 pub use prefix::Prefix;

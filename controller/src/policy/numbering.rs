@@ -48,11 +48,9 @@ impl Numbering {
         give(&mut self.selectors, text)
     }
 
-    /// The number of the class of a sorted set of selector numbers; of the empty set it is 0.
+    /// The number of the class of a sorted set of selector numbers. The empty set is the class of known workloads
+    /// that no rule speaks of: not 0, which is that of strangers.
     pub(super) fn class(&mut self, selectors: &[u32]) -> u32 {
-        if selectors.is_empty() {
-            return 0;
-        }
         give(&mut self.classes, selectors.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
     }
 
@@ -90,13 +88,13 @@ mod tests {
         assert_eq!(numbering.rule("b", "x"), 1);
         assert_eq!(numbering.rule("a", "x"), 2);
         assert_eq!(numbering.block("a", "x"), 3);
-        assert_eq!(numbering.class(&[]), 0);
         assert_eq!(numbering.class(&[1, 2]), 1);
         let json = serde_json::to_string(&numbering).expect("json");
         let mut again: Numbering = serde_json::from_str(&json).expect("numbering");
         assert_eq!(again, numbering);
         assert_eq!(again.rule("b", "x"), 1);
-        assert_eq!(again.class(&[1]), 2);
+        assert_eq!(again.class(&[]), 2);
+        assert_eq!(again.class(&[1]), 3);
         assert_eq!(again.class(&[1, 2]), 1);
     }
 

@@ -46,6 +46,27 @@ impl PortMatch {
         }
     }
 
+    /// Whether all that `other` matches is matched.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Self::Any, _) => true,
+            (_, Self::Any) => false,
+            (Self::Protocol { proto, first, last }, Self::Protocol { proto: p, first: f, last: l }) => {
+                proto == p && first <= f && l <= last
+            }
+        }
+    }
+
+    /// Whether something is matched by both.
+    pub fn meets(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::Protocol { proto, first, last }, Self::Protocol { proto: p, first: f, last: l }) => {
+                proto == p && first <= l && f <= last
+            }
+        }
+    }
+
     /// The protocol, `None` for every protocol.
     pub fn proto(&self) -> Option<u8> {
         match self {

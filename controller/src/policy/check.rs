@@ -1,0 +1,222 @@
+//! `policy check`: what is wrong, and what is right but probably not meant.
+
+use super::classes::Classes;
+use super::compile::{compile, precedence};
+use super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
+use super::numbering::Numbering;
+use super::place::{Mistake, Mistakes, Place};
+use super::ports::PortMatch;
+use super::selector::Selector;
+use super::time::Clock;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::Path;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// With one of these, nothing is applied.
+    pub mistakes: Vec<Mistake>,
+    /// Right, but probably not meant.
+    pub warnings: Vec<Warning>,
+    /// What was read.
+    pub counts: Counts,
+}
+
+/// How many documents, rules and map entries there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Workloads.
+    pub workloads: usize,
+    /// Rules of all policies.
+    pub rules: usize,
+    /// Blocklist entries.
+    pub blocks: usize,
+    /// Identity classes.
+    pub classes: usize,
+    /// Entries of the policy map.
+    pub policy_entries: usize,
+}
+
+/// Something that is right, but probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// Which kind.
+    pub kind: WarningKind,
+    /// Where.
+    pub place: Option<Place>,
+    /// What.
+    pub text: String,
+}
+
+/// Kinds of warnings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningKind {
+    /// Rules before it decide all that it could.
+    Unreachable,
+    /// A selector that no workload matches.
+    MatchesNobody,
+    /// Something that changes nothing.
+    NoEffect,
+    /// A lease or block that is over already.
+    Over,
+    /// No policy: everything is let through.
+    DefaultAllow,
+}
+
+impl Report {
+    /// Whether anything is wrong.
+    pub fn has_mistakes(&self) -> bool {
+        !self.mistakes.is_empty()
+    }
+}
+
+/// Reads and checks files and directories.
+pub fn check(paths: &[impl AsRef<Path>], now: Timestamp) -> Report {
+    match Documents::load(paths, now) {
+        Ok(documents) => check_documents(&documents, now),
+        Err(Mistakes(mistakes)) => Report { mistakes, ..Report::default() },
+    }
+}
+
+/// Looks for what is probably not meant.
+pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
+    let compiled = compile(documents, &Numbering::default(), &Clock { wall_now: now, boot_now_ns: 0 });
+    let counts = Counts {
+        workloads: documents.workloads.len(),
+        rules: documents.policies.iter().map(|p| p.rules.len()).sum(),
+        blocks: documents.blocklists.iter().map(|b| b.entries.len()).sum(),
+        classes: compiled.classes.len(),
+        policy_entries: compiled.policy.len(),
+    };
+    let decisive: HashSet<u32> = compiled.policy.values().map(|d| d.rule).collect();
+    let decisive: HashSet<&Place> =
+        decisive.iter().filter_map(|n| compiled.rules.get(n)).map(|r| &r.place).collect();
+    let mut warnings = Vec::new();
+    if documents.policies.is_empty() {
+        let text = "no Policy: everything that no blocklist or lease stops is let through".to_owned();
+        warnings.push(Warning { kind: WarningKind::DefaultAllow, place: None, text });
+    }
+    rules(documents, &decisive, &mut warnings);
+    over(documents, now, &mut warnings);
+    warnings.sort_by(|a, b| a.place.cmp(&b.place));
+    Report { mistakes: Vec::new(), warnings, counts }
+}
+
+fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
+    let classes = Classes::of(documents, &mut Numbering::default(), 0);
+    let ordered = precedence(documents);
+    let mut warn =
+        |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });
+    for (n, (policy, rule)) in ordered.iter().enumerate() {
+        let name = label(policy, rule);
+        if rule.action == RuleAction::Allow && rule.mode == RuleMode::Audit {
+            let text =
+                format!("rule {name}: `mode: audit` changes nothing for an allow, which drops nothing");
+            warn(WarningKind::NoEffect, rule, text);
+        }
+        for (end, selectors) in [("from", &rule.from), ("to", &rule.to)] {
+            let nobody =
+                |s: &&Selector| **s != Selector::Any && classes.matching(std::slice::from_ref(*s)).is_empty();
+            for selector in selectors.iter().filter(nobody) {
+                let text = format!("rule {name}: no workload matches `{selector}` in `{end}`");
+                warn(WarningKind::MatchesNobody, rule, text);
+            }
+        }
+        let reach = Reach::of(rule, &classes);
+        if !reach.from.is_empty() && !reach.to.is_empty() && !decisive.contains(&rule.place) {
+            let text = unreachable(&name, &reach, &ordered[..n], &classes);
+            warn(WarningKind::Unreachable, rule, text);
+        }
+    }
+}
+
+/// What a rule speaks of.
+struct Reach<'r> {
+    from: BTreeSet<u32>,
+    to: BTreeSet<u32>,
+    ports: &'r [PortMatch],
+}
+
+impl<'r> Reach<'r> {
+    fn of(rule: &'r Rule, classes: &Classes<'_>) -> Self {
+        let set = |selectors: &[Selector]| classes.matching(selectors).into_iter().collect();
+        Self { from: set(&rule.from), to: set(&rule.to), ports: &rule.ports }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        let ports = other.ports.iter().all(|b| self.ports.iter().any(|a| a.covers(b)));
+        ports && self.from.is_superset(&other.from) && self.to.is_superset(&other.to)
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        let ports = other.ports.iter().any(|b| self.ports.iter().any(|a| a.meets(b)));
+        ports && !self.from.is_disjoint(&other.from) && !self.to.is_disjoint(&other.to)
+    }
+}
+
+/// Names the rule that decides in its place, or those that do together.
+fn unreachable(name: &str, reach: &Reach<'_>, before: &[(&Policy, &Rule)], classes: &Classes<'_>) -> String {
+    let met: Vec<_> = before
+        .iter()
+        .map(|(p, r)| (*p, *r, Reach::of(r, classes)))
+        .filter(|(.., r)| r.meets(reach))
+        .collect();
+    if let Some((policy, rule, _)) = met.iter().find(|(.., earlier)| earlier.covers(reach)) {
+        return format!(
+            "rule {name} is never reached: {} ({}) decides first",
+            label(policy, rule),
+            rule.place
+        );
+    }
+    let names: Vec<String> = met.iter().map(|(policy, rule, _)| label(policy, rule)).collect();
+    format!("rule {name} is never reached: together, {} decide first", names.join(", "))
+}
+
+fn label(policy: &Policy, rule: &Rule) -> String {
+    Documents::rule_key(&policy.name, &rule.name)
+}
+
+fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
+    for workload in &documents.workloads {
+        if let Some(lease) = workload.lease.filter(|lease| lease.not_after <= now) {
+            let text = format!("the lease of workload {} ended at {:.0}", workload.name, lease.not_after);
+            warnings.push(Warning { kind: WarningKind::Over, place: Some(workload.place.clone()), text });
+        }
+    }
+    for entry in documents.blocklists.iter().flat_map(|b| &b.entries) {
+        if let Some(end) = entry.not_after.filter(|end| *end <= now) {
+            let text = format!("the block of {} ended at {end:.0}", entry.cidr);
+            warnings.push(Warning { kind: WarningKind::Over, place: Some(entry.place.clone()), text });
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: warning: {}", self.text),
+            None => write!(f, "warning: {}", self.text),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.has_mistakes() {
+            return Mistakes(self.mistakes.clone()).fmt(f);
+        }
+        for warning in &self.warnings {
+            writeln!(f, "{warning}")?;
+        }
+        let Counts { workloads, rules, blocks, classes, policy_entries } = self.counts;
+        write!(
+            f,
+            "ok: workloads {workloads}, rules {rules}, blocked prefixes {blocks}; classes {classes}, policy entries {policy_entries}, warnings {}",
+            self.warnings.len()
+        )
+    }
+}

@@ -1,0 +1,341 @@
+//! Why a connection is judged as it is: the rule that decides, or those that come closest.
+
+use super::compile::{Compiled, RuleInfo, precedence};
+use super::document::{Documents, Policy, Rule, RuleAction, Workload};
+use super::place::Place;
+use super::ports::{PortMatch, protocol_and_port, protocol_name};
+use super::prefix::Prefix;
+use super::selector::{Selector, selectors_text};
+use super::spiffe::SpiffeId;
+use super::time::duration_text;
+use super::trie::{PolicyPrefix, lookup};
+use datapath::abi::policy::LeaseEnd;
+use datapath::abi::{Action, Addr, Binding, Block, Decision, NEVER, Reason};
+use serde::Serialize;
+use std::fmt;
+use std::net::IpAddr;
+
+/// As many near misses as help.
+const MAX_MISSES: usize = 3;
+
+/// The connection that is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Who opens it.
+    pub src: Addr,
+    /// Who answers.
+    pub dst: Addr,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Destination port; for ICMP it does not matter.
+    pub port: u16,
+}
+
+/// What would become of a new connection, and why. Failsafe ports and monitor mode are not looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// FORWARDED, DROPPED or AUDIT.
+    pub verdict: &'static str,
+    /// As in metrics and docs/drops.md.
+    pub reason: &'static str,
+    /// Who opens it.
+    pub source: End,
+    /// Who answers.
+    pub destination: End,
+    /// `tcp/443`.
+    pub service: String,
+    /// The rule or blocklist entry that decides.
+    pub rule: Option<RuleInfo>,
+    /// What would have let it pass, nearest first.
+    pub near_misses: Vec<NearMiss>,
+}
+
+/// One end of the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct End {
+    /// Its address.
+    pub address: IpAddr,
+    /// Who has the address.
+    pub spiffe_id: Option<SpiffeId>,
+    /// metadata.name of the workload.
+    pub workload: Option<String>,
+    /// Its class.
+    pub class: u32,
+    /// Seconds until the lease ends, negative since it ended; absent without a lease.
+    pub lease_seconds: Option<i64>,
+}
+
+/// Something that keeps the connection from passing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NearMiss {
+    /// What does not fit.
+    pub kind: MissKind,
+    /// `policy/rule` of a rule that nearly fits.
+    pub rule: Option<String>,
+    /// Where that rule, or the workload, stands.
+    pub place: Option<Place>,
+    /// A sentence.
+    pub text: String,
+}
+
+/// What does not fit, nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissKind {
+    /// An end has no identity.
+    NoIdentity,
+    /// The lease of an end is over.
+    LeaseExpired,
+    /// A rule that allows it comes after the one that decides.
+    Overridden,
+    /// A rule allows other ports.
+    Port,
+    /// A rule allows other protocols.
+    Protocol,
+    /// A rule allows the other direction.
+    Direction,
+    /// A rule allows it from others.
+    Source,
+    /// A rule allows it to others.
+    Destination,
+}
+
+/// Judges a new connection at a time of the boot clock. `compiled` is of these documents.
+pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u64) -> Explanation {
+    let src = Side::of(documents, compiled, flow.src);
+    let dst = Side::of(documents, compiled, flow.dst);
+    let (action, reason, rule) = judge(compiled, &flow, &src, &dst, now_ns);
+    let near_misses = match reason {
+        Reason::LeaseExpired => [&src, &dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
+        Reason::PolicyDeny => overridden(documents, &flow, &src, &dst),
+        Reason::InvalidIdentity | Reason::PolicyDenied => {
+            let mut misses: Vec<NearMiss> = [&src, &dst].into_iter().filter_map(Side::stranger).collect();
+            misses.extend(rules_nearby(documents, &flow, &src, &dst));
+            misses
+        }
+        _ => Vec::new(),
+    };
+    Explanation {
+        verdict: action.name(),
+        reason: reason.name(),
+        source: src.view(now_ns),
+        destination: dst.view(now_ns),
+        service: protocol_and_port(flow.proto, flow.port),
+        rule: compiled.rules.get(&rule).cloned(),
+        near_misses,
+    }
+}
+
+/// The order of datapath's `policy.rs`: blocklist, leases, policy, default.
+fn judge(
+    compiled: &Compiled,
+    flow: &Flow,
+    src: &Side<'_>,
+    dst: &Side<'_>,
+    now_ns: u64,
+) -> (Action, Reason, u32) {
+    for (side, end) in [(src, Block::ORIGINATOR), (dst, Block::RESPONDER)] {
+        let block = lookup(&compiled.blocklist, &side.prefix).map_or(Block::NONE, |(_, block)| *block);
+        if block.rule != 0 && block.ends & end != 0 && now_ns < block.not_after_ns {
+            return (Action::Dropped, Reason::Blocklisted, block.rule);
+        }
+    }
+    let over = |side: &Side<'_>, end: LeaseEnd| side.is_over(now_ns) && side.binding.on_expiry == end as u8;
+    if over(src, LeaseEnd::Deny) || over(dst, LeaseEnd::Deny) {
+        return (Action::Dropped, Reason::LeaseExpired, 0);
+    }
+    let key = PolicyPrefix::full(src.binding.class, dst.binding.class, flow.proto, flow.port);
+    let decision = lookup(&compiled.policy, &key).map_or(Decision::NONE, |(_, decision)| *decision);
+    let alert = over(src, LeaseEnd::Alert) || over(dst, LeaseEnd::Alert);
+    match decision.action {
+        Decision::DENY if decision.audit != 0 => (Action::Audit, Reason::PolicyDeny, decision.rule),
+        Decision::DENY => (Action::Dropped, Reason::PolicyDeny, decision.rule),
+        Decision::ALLOW if alert => (Action::Audit, Reason::LeaseExpired, decision.rule),
+        Decision::ALLOW => (Action::Forwarded, Reason::Forwarded, decision.rule),
+        _ if compiled.default_allow && alert => (Action::Audit, Reason::LeaseExpired, 0),
+        _ if compiled.default_allow => (Action::Forwarded, Reason::Forwarded, 0),
+        _ if src.binding.class == 0 || dst.binding.class == 0 => {
+            (Action::Dropped, Reason::InvalidIdentity, 0)
+        }
+        _ => (Action::Dropped, Reason::PolicyDenied, 0),
+    }
+}
+
+/// One end: what the maps and what the documents say of it.
+struct Side<'d> {
+    prefix: Prefix,
+    binding: Binding,
+    workload: Option<&'d Workload>,
+}
+
+impl<'d> Side<'d> {
+    fn of(documents: &'d Documents, compiled: &Compiled, addr: Addr) -> Self {
+        let prefix = Prefix::host(addr);
+        let binding = lookup(&compiled.bindings, &prefix).map_or(Binding::NONE, |(_, binding)| *binding);
+        let claims = documents.workloads.iter().flat_map(|w| w.addresses.iter().map(move |p| (p, w)));
+        let longest = claims.filter(|(p, _)| p.covers(&prefix)).max_by_key(|(p, _)| p.bits());
+        Self { prefix, binding, workload: longest.map(|(_, workload)| workload) }
+    }
+
+    fn address(&self) -> IpAddr {
+        self.prefix.addr().to_ip()
+    }
+
+    fn is_over(&self, now_ns: u64) -> bool {
+        now_ns >= self.binding.not_after_ns
+    }
+
+    fn matches(&self, selectors: &[Selector]) -> bool {
+        selectors.iter().any(|selector| match (selector, self.workload) {
+            (Selector::Any, _) => true,
+            (Selector::Cidr(cidr), _) => cidr.covers(&self.prefix),
+            (selector, Some(w)) => selector.matches_workload(&w.spiffe_id, &w.labels),
+            (_, None) => false,
+        })
+    }
+
+    fn lease_seconds(&self, now_ns: u64) -> Option<i64> {
+        (self.binding.not_after_ns != NEVER).then(|| {
+            let left = i128::from(self.binding.not_after_ns) - i128::from(now_ns);
+            i64::try_from(left.div_euclid(1_000_000_000)).unwrap_or(i64::MAX)
+        })
+    }
+
+    fn view(&self, now_ns: u64) -> End {
+        End {
+            address: self.address(),
+            spiffe_id: self.workload.map(|w| w.spiffe_id.clone()),
+            workload: self.workload.map(|w| w.name.clone()),
+            class: self.binding.class,
+            lease_seconds: self.lease_seconds(now_ns),
+        }
+    }
+
+    fn stranger(&self) -> Option<NearMiss> {
+        if self.workload.is_some() {
+            return None;
+        }
+        let text = format!("{} has no identity: no Workload has this address", self.address());
+        Some(NearMiss { kind: MissKind::NoIdentity, rule: None, place: None, text })
+    }
+
+    fn expired(&self, now_ns: u64) -> Option<NearMiss> {
+        let workload = self.workload.filter(|_| self.is_over(now_ns))?;
+        let ago = self.lease_seconds(now_ns).unwrap_or(0).unsigned_abs();
+        let text = format!(
+            "the lease of {} ({}) ended {} ago",
+            workload.spiffe_id,
+            self.address(),
+            duration_text(ago)
+        );
+        Some(NearMiss { kind: MissKind::LeaseExpired, rule: None, place: Some(workload.place.clone()), text })
+    }
+}
+
+/// Rules that would allow it, had not a deny come first.
+fn overridden(documents: &Documents, flow: &Flow, src: &Side<'_>, dst: &Side<'_>) -> Vec<NearMiss> {
+    let fits = |rule: &Rule| {
+        let ports = rule.ports.iter().any(|p| p.matches(flow.proto, flow.port));
+        rule.action == RuleAction::Allow && ports && src.matches(&rule.from) && dst.matches(&rule.to)
+    };
+    let allowing = precedence(documents).into_iter().filter(|(_, rule)| fits(rule)).take(1);
+    allowing
+        .map(|(policy, rule)| {
+            miss(MissKind::Overridden, policy, rule, "would allow it, but is asked later".into())
+        })
+        .collect()
+}
+
+/// The allow rules of which only one thing does not fit.
+fn rules_nearby(documents: &Documents, flow: &Flow, src: &Side<'_>, dst: &Side<'_>) -> Vec<NearMiss> {
+    let mut found: Vec<(MissKind, u32, NearMiss)> = Vec::new();
+    for (policy, rule) in precedence(documents) {
+        if rule.action != RuleAction::Allow {
+            continue;
+        }
+        let Some((kind, distance, text)) = nearly(rule, flow, src, dst) else { continue };
+        found.push((kind, distance, miss(kind, policy, rule, text)));
+    }
+    found.sort_by_key(|(kind, distance, _)| (*kind, *distance));
+    found.into_iter().take(MAX_MISSES).map(|(.., miss)| miss).collect()
+}
+
+fn nearly(rule: &Rule, flow: &Flow, src: &Side<'_>, dst: &Side<'_>) -> Option<(MissKind, u32, String)> {
+    let ports = rule.ports.iter().any(|p| p.matches(flow.proto, flow.port));
+    let (from, to) = (src.matches(&rule.from), dst.matches(&rule.to));
+    let listed = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
+    match (from, to, ports) {
+        (true, true, false) => Some(match rule.ports.iter().filter_map(|p| port_distance(p, flow)).min() {
+            Some(distance) => (MissKind::Port, distance, format!("would allow it on {listed}")),
+            None => {
+                let text = format!("allows {listed} between them, not {}", protocol_name(flow.proto));
+                (MissKind::Protocol, 0, text)
+            }
+        }),
+        (_, _, true) if dst.matches(&rule.from) && src.matches(&rule.to) => {
+            let text =
+                format!("allows the other direction: {} may open it to {}", dst.address(), src.address());
+            Some((MissKind::Direction, 0, text))
+        }
+        (false, true, true) => {
+            Some((MissKind::Source, 0, format!("allows it from {}", selectors_text(&rule.from))))
+        }
+        (true, false, true) => {
+            Some((MissKind::Destination, 0, format!("allows it to {}", selectors_text(&rule.to))))
+        }
+        _ => None,
+    }
+}
+
+/// How far a port is from a range of the same protocol.
+fn port_distance(ports: &PortMatch, flow: &Flow) -> Option<u32> {
+    match *ports {
+        PortMatch::Protocol { proto, first, last } if proto == flow.proto => {
+            Some(u32::from(first.saturating_sub(flow.port).max(flow.port.saturating_sub(last))))
+        }
+        _ => None,
+    }
+}
+
+fn miss(kind: MissKind, policy: &Policy, rule: &Rule, text: String) -> NearMiss {
+    let name = Documents::rule_key(&policy.name, &rule.name);
+    let text = format!("{name} {text} ({})", rule.place);
+    NearMiss { kind, rule: Some(name), place: Some(rule.place.clone()), text }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        match (&self.spiffe_id, &self.workload) {
+            (Some(id), Some(name)) => write!(f, "  {id} ({name})")?,
+            _ if self.class == 0 => f.write_str("  no identity")?,
+            _ => f.write_str("  no identity, known by address")?,
+        }
+        match self.lease_seconds {
+            Some(left) if left > 0 => write!(f, ", lease ends in {}", duration_text(left.unsigned_abs())),
+            Some(left) => write!(f, ", lease ended {} ago", duration_text(left.unsigned_abs())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}: {}", self.verdict, self.reason, self.service)?;
+        writeln!(f, "  from  {}", self.source)?;
+        write!(f, "  to    {}", self.destination)?;
+        match &self.rule {
+            Some(rule) => {
+                write!(f, "\n  rule  {} (tier {}, {}): {}", rule.label(), rule.tier, rule.place, rule.text)?
+            }
+            None if self.verdict == Action::Dropped.name() && self.reason != Reason::LeaseExpired.name() => {
+                f.write_str("\n  rule  none allows it")?;
+            }
+            None => {}
+        }
+        for miss in &self.near_misses {
+            write!(f, "\n  near  {}", miss.text)?;
+        }
+        Ok(())
+    }
+}
