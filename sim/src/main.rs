@@ -2,6 +2,7 @@
 //! traffic, checks what came of it, and removes everything again.
 
 mod ca;
+mod capture;
 mod exit_code;
 mod expect;
 mod gateway;
@@ -49,6 +50,15 @@ enum Command {
     #[command(hide = true)]
     Node(Place),
     #[command(hide = true)]
+    Capture {
+        #[command(flatten)]
+        place: Place,
+        #[arg(long)]
+        interface: String,
+        #[arg(long)]
+        file: PathBuf,
+    },
+    #[command(hide = true)]
     Exec {
         #[command(flatten)]
         place: Place,
@@ -71,6 +81,9 @@ pub struct RunOptions {
     /// The tidegate binary; by default the one beside this program.
     #[arg(long, env = "TIDEGATE_BIN", value_name = "PATH")]
     pub tidegate: Option<PathBuf>,
+    /// Records each link of the gateway into DIR/NODE-INTERFACE.pcap.
+    #[arg(long, value_name = "DIR")]
+    pub pcap: Option<PathBuf>,
     /// Colours in the table.
     #[arg(long, value_enum, default_value_t = Colour::Auto)]
     pub color: Colour,
@@ -110,6 +123,9 @@ fn main() -> ExitCode {
         Command::Clean => ExitCode::from(clean()),
         Command::Check { file } => ExitCode::from(check(&file)),
         Command::Node(place) => ended(node::run(&place.netns, place.parent)),
+        Command::Capture { place, interface, file } => {
+            ended(node::enter(&place.netns, place.parent).and_then(|()| capture::record(&interface, &file)))
+        }
         Command::Exec { place, command } => ended(exec(&place, &command)),
     }
 }

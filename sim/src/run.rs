@@ -1,6 +1,7 @@
 //! `tidegate-sim run`.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +12,7 @@ use crate::lab::Lab;
 use crate::report::{self, Report, Style};
 use crate::topology::{self, Plan};
 use crate::traffic;
-use crate::{Colour, Output, RunOptions, exit_code, expect, registry};
+use crate::{Colour, Output, RunOptions, capture, exit_code, expect, registry};
 
 /// Says so if this is not root.
 pub fn is_root(command: &str) -> bool {
@@ -100,6 +101,10 @@ async fn play(
 ) -> Result<()> {
     lab.build_network(plan)?;
     lab.start_workloads(plan).await?;
+    let recorders = match &options.pcap {
+        Some(folder) => capture::start(plan, lab, folder).await?,
+        None => Vec::new(),
+    };
     *gateway = Gateway::start(plan, lab, options.tidegate.as_deref()).await?;
     let live = options.output == Output::Table;
     if live {
@@ -113,6 +118,10 @@ async fn play(
     traffic::run(plan, lab, options.keep_going, &mut report.steps, tell).await;
     if let Some(gateway) = gateway {
         (report.seen, report.expectations) = expect::check(&plan.expect, gateway).await?;
+    }
+    if !recorders.is_empty() {
+        // The last packets are still on their way to the files.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
 }
