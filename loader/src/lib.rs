@@ -1,1 +1,29 @@
-//! Filled in by the next commits.
+//! Loads the BPF programs of Tidegate, pins and attaches them, and reads and writes their maps.
+//!
+//! The only crate that knows aya. The objects of `xdp/` and `tc/` are built by this crate's build script and embedded,
+//! so that one file is deployed. Begin with [`Kernel::load`]; to read what a daemon left pinned, [`Maps::open`].
+
+mod attach;
+pub mod bpffs;
+mod clock;
+mod error;
+mod kernel;
+mod links;
+pub mod maps;
+pub mod netdev;
+mod object;
+mod pod;
+mod ports;
+mod run;
+mod shape;
+mod sizes;
+
+pub use attach::{Attached, TcMode, XdpMode, XdpModeChoice};
+pub use clock::{Clock, boot_ns};
+pub use error::{Error, Result};
+pub use kernel::{Kernel, LoadOptions, ProgramFacts, VerifierLog};
+pub use links::{PinnedPort, detach, detach_all, pinned_ports};
+pub use maps::Maps;
+pub use pod::P;
+pub use run::{CpuPin, RunResult};
+pub use sizes::Sizes;

@@ -1,0 +1,203 @@
+//! What can go wrong, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the loader.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process may not use BPF.
+    #[error(
+        "not permitted to {what}: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN to mount bpffs)"
+    )]
+    NotPermitted {
+        /// What was tried.
+        what: String,
+    },
+    /// The kernel did not take an object.
+    #[error("load {object}: {source}")]
+    Load {
+        /// Which object.
+        object: &'static str,
+        /// aya's reason.
+        source: Box<aya::EbpfError>,
+    },
+    /// The verifier, or the kernel's version, refused a program.
+    #[error("the kernel refuses the program {program}: {reason}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// The kernel's reason, with the verifier's log.
+        reason: String,
+    },
+    /// An object lacks a program or a map.
+    #[error("the embedded BPF objects have no {what}: this build is incomplete, build again")]
+    Missing {
+        /// What is missing.
+        what: String,
+    },
+    /// Pinned maps come from another version.
+    #[error(
+        "the maps under {pin_dir} are of ABI version {found}, this build knows {expected}: stop the daemon of the other \
+         version and `tidegate detach --all`, or use another --name"
+    )]
+    AbiVersion {
+        /// Where the maps are pinned.
+        pin_dir: PathBuf,
+        /// The version in TG_CONFIG.
+        found: u32,
+        /// The version of this build.
+        expected: u32,
+    },
+    /// A pinned map has another shape.
+    #[error(
+        "the pinned map {path} is {found}, this build needs {expected}: `tidegate detach --all` removes the maps of another \
+         build, or use another --name"
+    )]
+    MapShape {
+        /// The pin.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it has to be.
+        expected: String,
+    },
+    /// Nothing is pinned there.
+    #[error("no maps of Tidegate under {pin_dir}: no daemon has run with this --name and --bpffs")]
+    NotPinned {
+        /// Where they were looked for.
+        pin_dir: PathBuf,
+    },
+    /// A map operation failed.
+    #[error("map {map}: {source}")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// aya's reason.
+        source: aya::maps::MapError,
+    },
+    /// A map has no room.
+    #[error("map {map} is full ({max_entries} entries): start with a larger --map-size {map}=N")]
+    MapFull {
+        /// The map.
+        map: &'static str,
+        /// Its capacity.
+        max_entries: u32,
+    },
+    /// There is no such interface.
+    #[error("no interface {name} in this network namespace; it has: {}", list(.present))]
+    NoInterface {
+        /// The name that was asked for.
+        name: String,
+        /// The interfaces that exist.
+        present: Vec<String>,
+    },
+    /// Somebody else's XDP program is on the interface.
+    #[error(
+        "interface {interface} already has XDP program {id} of somebody else: look at it with `bpftool prog show id {id}` and \
+         `ip link show {interface}`, take it off with `ip link set dev {interface} xdp off` if it may go"
+    )]
+    OtherXdp {
+        /// The interface.
+        interface: String,
+        /// Id of the program there.
+        id: u32,
+    },
+    /// Attaching failed.
+    #[error("attach {program} to {interface}: {reason}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// What the kernel said to each way that was tried.
+        reason: String,
+    },
+    /// The kernel's test-run failed.
+    #[error("test-run of {program} with a frame of {frame_bytes} bytes: {source}")]
+    Run {
+        /// The program.
+        program: &'static str,
+        /// Length of the frame.
+        frame_bytes: usize,
+        /// aya's reason.
+        source: aya::programs::ProgramError,
+    },
+    /// The tick length could not be told.
+    #[error("cannot calibrate the clock: {reason}")]
+    Clock {
+        /// Why.
+        reason: String,
+    },
+    /// A name that bpffs cannot hold.
+    #[error("{path} cannot be a pin directory: bpffs allows no dots in names")]
+    PinName {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A question to the kernel about interfaces failed.
+    #[error("ask the kernel about interfaces: {0}")]
+    Netlink(io::Error),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+impl Error {
+    /// An I/O error with what was tried.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::NotPermitted { what: format!("{what} {}", path.display()) }
+            }
+            _ => Self::Io { what, path, source },
+        }
+    }
+
+    /// Whether more privileges would help.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::NotPermitted { .. })
+    }
+}
+
+/// The system error at the bottom of a chain, if there is one.
+pub(crate) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(code);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The whole chain in one line: aya's errors keep the reason in their source.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! Pinned links: what keeps programs attached when nobody runs.
+
+use crate::attach::{TcMode, XdpMode, clsact_detach};
+use crate::error::{Error, Result, os_error};
+use crate::maps::Maps;
+use crate::object::TC_PROGRAM;
+use crate::{netdev, ports};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use std::path::{Path, PathBuf};
+
+const XDP: &str = "-xdp";
+const TCX: &str = "-tc";
+/// An empty folder: a filter of clsact is no object that could be pinned.
+const CLSACT: &str = "-clsact";
+
+/// The pins of one interface. bpffs allows no dots in names, interfaces do (`eth0.100`).
+#[derive(Debug)]
+pub(crate) struct Pins {
+    pub xdp: PathBuf,
+    pub tcx: PathBuf,
+    pub clsact: PathBuf,
+}
+
+pub(crate) fn links_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("links")
+}
+
+impl Pins {
+    pub(crate) fn of(pin_dir: &Path, interface: &str) -> Self {
+        let name = interface.replace('%', "%25").replace('.', "%2E");
+        let path = |suffix: &str| links_dir(pin_dir).join(format!("{name}{suffix}"));
+        Self { xdp: path(XDP), tcx: path(TCX), clsact: path(CLSACT) }
+    }
+}
+
+/// Opens a pinned link; `None` if there is none.
+pub(crate) fn open(path: &Path) -> Result<Option<FdLink>> {
+    const ENOENT: i32 = 2;
+    match PinnedLink::from_pin(path) {
+        Ok(link) => Ok(Some(link.into())),
+        Err(e) if os_error(&e) == Some(ENOENT) => Ok(None),
+        Err(e) => Err(link_error(path, &e)),
+    }
+}
+
+pub(crate) fn link_error(path: &Path, error: &LinkError) -> Error {
+    let source = std::io::Error::other(crate::error::chain(error));
+    Error::Io { what: "open the link", path: path.to_owned(), source }
+}
+
+/// An interface that programs are pinned to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedPort {
+    /// Its name.
+    pub interface: String,
+    /// Its index now, `None` if it is gone.
+    pub ifindex: Option<u32>,
+    /// Id of the XDP program and how it runs, `None` if it is not attached any more.
+    pub xdp: Option<(u32, XdpMode)>,
+    /// How the TC program is attached, `None` if it is not.
+    pub tc: Option<TcMode>,
+}
+
+/// What is attached, read back from the pins and the kernel.
+pub fn pinned_ports(pin_dir: &Path) -> Result<Vec<PinnedPort>> {
+    interfaces(pin_dir)?.into_iter().map(|interface| pinned_port(pin_dir, interface)).collect()
+}
+
+fn pinned_port(pin_dir: &Path, interface: String) -> Result<PinnedPort> {
+    let pins = Pins::of(pin_dir, &interface);
+    let ifindex = netdev::index(&interface).ok();
+    let ours = open(&pins.xdp)?.and_then(|link| link.info().ok()).map(|info| info.program_id());
+    let state = ifindex.map(netdev::xdp).transpose()?.unwrap_or_default();
+    let mode = if state.generic { XdpMode::Generic } else { XdpMode::Native };
+    let attached = ours.is_some_and(|id| id != 0 && id == state.program_id);
+    let tc = if ifindex.is_none() {
+        None
+    } else if open(&pins.tcx)?.is_some() {
+        Some(TcMode::Tcx)
+    } else {
+        pins.clsact.exists().then_some(TcMode::Clsact)
+    };
+    Ok(PinnedPort { interface, ifindex, xdp: attached.then_some((state.program_id, mode)), tc })
+}
+
+/// Names of the interfaces that have a pin.
+fn interfaces(pin_dir: &Path) -> Result<Vec<String>> {
+    let dir = links_dir(pin_dir);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", dir)(e)),
+    };
+    let mut names: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let file = entry.file_name().into_string().ok()?;
+            let name = [XDP, TCX, CLSACT].iter().find_map(|suffix| file.strip_suffix(suffix))?;
+            Some(name.replace("%2E", ".").replace("%25", "%"))
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Takes both programs off an interface. Returns whether there was anything to take off.
+pub fn detach(pin_dir: &Path, interface: &str) -> Result<bool> {
+    let pins = Pins::of(pin_dir, interface);
+    let had_xdp = unpin(&pins.xdp)?;
+    if let (Ok(ifindex), Ok(maps)) = (netdev::index(interface), Maps::open(pin_dir)) {
+        ports::release(&maps, ifindex)?;
+    }
+    let had_tcx = unpin(&pins.tcx)?;
+    let had_clsact = pins.clsact.exists();
+    if had_clsact {
+        clsact_detach(interface, TC_PROGRAM)?;
+        std::fs::remove_dir(&pins.clsact).map_err(Error::io("remove", &pins.clsact))?;
+    }
+    Ok(had_xdp || had_tcx || had_clsact)
+}
+
+/// Takes everything off and removes every pin: nothing of Tidegate is left in the kernel once no process holds it.
+/// Works whatever version made the pins.
+pub fn detach_all(pin_dir: &Path) -> Result<Vec<String>> {
+    let names = interfaces(pin_dir)?;
+    for name in &names {
+        detach(pin_dir, name)?;
+    }
+    for map in map_pins(pin_dir)? {
+        unpin(&map)?;
+    }
+    for dir in [links_dir(pin_dir), pin_dir.to_owned()] {
+        match std::fs::remove_dir(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", dir)(e)),
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
+/// The pins of maps, whatever version made them.
+pub(crate) fn map_pins(pin_dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(pin_dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", pin_dir)(e)),
+    };
+    let is_map = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("TG_"));
+    Ok(entries.flatten().map(|entry| entry.path()).filter(is_map).collect())
+}
+
+pub(crate) fn unpin(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("remove the pin", path)(e)),
+    }
+}

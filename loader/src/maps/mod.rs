@@ -1,0 +1,167 @@
+//! The maps, typed. Reads take `&self` and may run while another thread writes.
+
+mod cells;
+mod events;
+mod flows;
+mod tables;
+
+pub use cells::{Cell, PerCpuCells};
+pub use events::Events;
+pub use flows::{Flow, Flows};
+pub use tables::{PerCpuTable, Table, Trie};
+
+use crate::error::{Error, Result};
+use crate::shape::SHAPES;
+use aya::maps::{Map, MapData};
+use datapath::abi::packet::Trace;
+use datapath::abi::*;
+use std::path::Path;
+
+/// All maps of one instance.
+pub struct Maps {
+    /// The configuration.
+    pub config: Cell<Config>,
+    /// Flow records of both levels.
+    pub flows: Flows,
+    /// Answered connections.
+    pub connections: Table<FlowKey, Connection>,
+    /// Connections that nobody has answered yet.
+    pub half_open: Table<FlowKey, Connection>,
+    /// Identities by prefix.
+    pub bindings: Trie<Addr, BindingVersions>,
+    /// Blocks by prefix.
+    pub blocklist: Trie<Addr, BlockVersions>,
+    /// Decisions by classes, protocol and port.
+    pub policy: Trie<PolicyKey, DecisionVersions>,
+    /// Services that no policy may cut.
+    pub failsafe: Table<FailsafeKey, u32>,
+    /// Fragmented datagrams in flight.
+    pub fragments: Table<FragmentKey, FragmentPorts>,
+    /// Counters by interface slot.
+    pub ports: PerCpuCells<PortCounters>,
+    /// Handshake outcomes.
+    pub handshakes: PerCpuTable<HandshakeKey, HandshakeStats>,
+    /// Lost events.
+    pub lost: PerCpuCells<u64>,
+    /// The last packet and its verdict, where [`Config::TRACE`] is set.
+    pub trace: PerCpuCells<Trace>,
+    /// Interfaces that XDP judges.
+    pub judged_ports: Table<u32, u32>,
+    events: MapData,
+}
+
+impl Maps {
+    /// Opens what is pinned under `pin_dir`, without loading a program.
+    pub fn open(pin_dir: &Path) -> Result<Self> {
+        if pin_dir.metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+            return Err(Error::NotPermitted { what: format!("read {}", pin_dir.display()) });
+        }
+        let mut found = Vec::new();
+        for shape in &SHAPES {
+            let data =
+                shape.open(pin_dir)?.ok_or_else(|| Error::NotPinned { pin_dir: pin_dir.to_owned() })?;
+            found.push((shape.name, data));
+        }
+        let maps = Self::from_source(|name| {
+            let at = found.iter().position(|(n, _)| *n == name)?;
+            Map::from_map_data(found.swap_remove(at).1).ok()
+        })?;
+        check_version(&maps, pin_dir)?;
+        Ok(maps)
+    }
+
+    /// Takes each map by its name from wherever it is.
+    pub(crate) fn from_source(mut take: impl FnMut(&str) -> Option<Map>) -> Result<Self> {
+        let mut take = |name: &'static str| {
+            take(name).map(|map| (name, map)).ok_or_else(|| Error::Missing { what: format!("map {name}") })
+        };
+        Ok(Self {
+            config: Cell::new(take(MapName::CONFIG)?)?,
+            flows: Flows::new(take(MapName::FLOW_SLOTS)?, take(MapName::FLOW_SPILL)?)?,
+            connections: Table::new(take(MapName::CONNECTIONS)?)?,
+            half_open: Table::new(take(MapName::HALF_OPEN)?)?,
+            bindings: Trie::new(take(MapName::BINDINGS)?)?,
+            blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
+            policy: Trie::new(take(MapName::POLICY)?)?,
+            failsafe: Table::new(take(MapName::FAILSAFE)?)?,
+            fragments: Table::new(take(MapName::FRAGMENTS)?)?,
+            ports: PerCpuCells::new(take(MapName::PORTS)?)?,
+            handshakes: PerCpuTable::new(take(MapName::HANDSHAKES)?)?,
+            lost: PerCpuCells::new(take(MapName::LOST)?)?,
+            trace: PerCpuCells::new(take(MapName::TRACE)?)?,
+            judged_ports: Table::new(take(MapName::JUDGED_PORTS)?)?,
+            events: match take(MapName::EVENTS)?.1 {
+                Map::RingBuf(data) => data,
+                _ => return Err(Error::Missing { what: format!("ring buffer {}", MapName::EVENTS) }),
+            },
+        })
+    }
+
+    /// Every flow that has counted a packet.
+    pub fn flow_records(&self) -> Result<Vec<Flow>> {
+        self.flows.all(&self.config.get()?)
+    }
+
+    /// The records of one flow, by incarnation.
+    pub fn flow(&self, key: &FlowKey) -> Result<Vec<Flow>> {
+        self.flows.of(key, &self.config.get()?)
+    }
+
+    /// Counters of every slot that an interface has, and of the shared one, all CPUs together.
+    pub fn port_counters(&self) -> Result<Vec<PortCounters>> {
+        let mut ports = Vec::new();
+        for slot in 0..PortCounters::SLOTS {
+            let mut per_cpu = self.ports.get(slot)?.into_iter();
+            let Some(mut sum) = per_cpu.next() else { continue };
+            for cpu in per_cpu {
+                sum.ifindex = sum.ifindex.max(cpu.ifindex);
+                for (mine, theirs) in sum.counts.iter_mut().flatten().zip(cpu.counts.iter().flatten()) {
+                    mine.packets += theirs.packets;
+                    mine.bytes += theirs.bytes;
+                }
+            }
+            if sum.ifindex != 0 || slot == PortCounters::SHARED {
+                ports.push(sum);
+            }
+        }
+        Ok(ports)
+    }
+
+    /// Handshake outcomes of all CPUs together.
+    pub fn handshake_stats(&self) -> Result<Vec<(HandshakeKey, HandshakeStats)>> {
+        let mut all = Vec::new();
+        for (key, per_cpu) in self.handshakes.entries()? {
+            let merged = per_cpu.into_iter().reduce(|mut sum, cpu| {
+                sum.merge(&cpu);
+                sum
+            });
+            all.extend(merged.map(|stats| (key, stats)));
+        }
+        all.sort_by_key(|(key, _)| *key);
+        Ok(all)
+    }
+
+    /// Events that found no room in the ring buffer.
+    pub fn lost_events(&self) -> Result<u64> {
+        Ok(self.lost.get(0)?.iter().sum())
+    }
+
+    /// What the last packet on `cpu` was and what became of it; see [`Config::TRACE`] and [`crate::CpuPin`].
+    pub fn trace_of(&self, cpu: usize) -> Result<Option<Trace>> {
+        Ok(self.trace.get(0)?.get(cpu).copied())
+    }
+
+    /// A reader of the ring buffer. There must be one at a time, or each sees a part of the events.
+    pub fn events(&self) -> Result<Events> {
+        Events::new(&self.events)
+    }
+}
+
+/// Pinned maps of another version are never read by guess. Version 0 is a map that nobody has written yet.
+pub(crate) fn check_version(maps: &Maps, pin_dir: &Path) -> Result<()> {
+    let found = maps.config.get()?.abi_version;
+    if found != ABI_VERSION && found != 0 {
+        return Err(Error::AbiVersion { pin_dir: pin_dir.to_owned(), found, expected: ABI_VERSION });
+    }
+    Ok(())
+}

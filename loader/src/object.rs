@@ -1,0 +1,13 @@
+//! The embedded objects.
+
+use aya::include_bytes_aligned;
+
+/// The object of `xdp/`: the program `tidegate_xdp` and the clock program.
+pub(crate) static XDP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-xdp.o"));
+/// The object of `tc/`: the program `tidegate_tc`.
+pub(crate) static TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-tc.o"));
+
+/// Names of the programs in the objects.
+pub(crate) const XDP_PROGRAM: &str = "tidegate_xdp";
+pub(crate) const CLOCK_PROGRAM: &str = "tidegate_clock";
+pub(crate) const TC_PROGRAM: &str = "tidegate_tc";

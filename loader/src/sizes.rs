@@ -1,0 +1,91 @@
+//! How many entries each map takes.
+
+use datapath::abi::MapName;
+
+/// Capacity of every map that has one to choose. Pinned maps keep the sizes they were made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// First-level flow slots a CPU; rounded up to a power of two.
+    pub flow_slots: u32,
+    /// Flow records that gave way in the first level.
+    pub flow_spill: u32,
+    /// Answered connections.
+    pub connections: u32,
+    /// Connections not answered yet.
+    pub half_open: u32,
+    /// Identity bindings.
+    pub bindings: u32,
+    /// Blocklist entries.
+    pub blocklist: u32,
+    /// Policy entries.
+    pub policy: u32,
+    /// Failsafe services.
+    pub failsafe: u32,
+    /// Fragmented datagrams in flight.
+    pub fragments: u32,
+    /// Handshake outcomes, per pair of identities.
+    pub handshakes: u32,
+    /// The ring buffer; rounded up to a power of two.
+    pub event_bytes: u32,
+    /// Interfaces.
+    pub judged_ports: u32,
+}
+
+impl Default for Sizes {
+    /// For a gateway: about 60 MB of kernel memory on two CPUs, tries grow as they fill.
+    fn default() -> Self {
+        Self {
+            flow_slots: 65_536,
+            flow_spill: 65_536,
+            connections: 131_072,
+            half_open: 65_536,
+            bindings: 1_048_576,
+            blocklist: 1_048_576,
+            policy: 262_144,
+            failsafe: 1_024,
+            fragments: 8_192,
+            handshakes: 8_192,
+            event_bytes: 4 << 20,
+            judged_ports: 1_024,
+        }
+    }
+}
+
+impl Sizes {
+    /// For replays and tests: made and read in milliseconds.
+    pub fn small() -> Self {
+        Self {
+            flow_slots: 1_024,
+            flow_spill: 4_096,
+            connections: 4_096,
+            half_open: 4_096,
+            bindings: 16_384,
+            blocklist: 16_384,
+            policy: 65_536,
+            failsafe: 64,
+            fragments: 1_024,
+            handshakes: 1_024,
+            event_bytes: 1 << 20,
+            judged_ports: 64,
+        }
+    }
+
+    /// The capacity of a map by its name; `None` for maps whose size is fixed.
+    pub fn of(&self, map: &str) -> Option<u32> {
+        Some(match map {
+            MapName::FLOW_SLOTS => self.flow_slots.next_power_of_two(),
+            MapName::FLOW_SPILL => self.flow_spill,
+            MapName::CONNECTIONS => self.connections,
+            MapName::HALF_OPEN => self.half_open,
+            MapName::BINDINGS => self.bindings,
+            MapName::BLOCKLIST => self.blocklist,
+            MapName::POLICY => self.policy,
+            MapName::FAILSAFE => self.failsafe,
+            MapName::FRAGMENTS => self.fragments,
+            MapName::HANDSHAKES => self.handshakes,
+            MapName::EVENTS => self.event_bytes.next_power_of_two(),
+            MapName::JUDGED_PORTS => self.judged_ports,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,264 @@
+//! The loader against the running kernel: namespaces, interfaces and pins of their own, all gone afterwards.
+
+use datapath::abi::{ABI_VERSION, Addr, Binding, BindingVersions, Config, MapName};
+use loader::{Error, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, XdpMode, XdpModeChoice};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+fn unique(what: &str) -> String {
+    format!("tgl{what}{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A pin directory that is removed with all that is in it.
+struct PinDir(PathBuf);
+
+impl PinDir {
+    fn new() -> Self {
+        let base = Path::new("/sys/fs/bpf");
+        loader::bpffs::ensure(base).unwrap();
+        Self(base.join(unique("pins")))
+    }
+
+    fn options(&self) -> LoadOptions {
+        LoadOptions { pin_dir: Some(self.0.clone()), sizes: Sizes::small(), ..LoadOptions::default() }
+    }
+}
+
+impl Drop for PinDir {
+    fn drop(&mut self) {
+        let _ = loader::detach_all(&self.0);
+    }
+}
+
+/// A network namespace with a veth pair `tg0`, `tg1`; the calling thread is in it.
+struct Netns(String);
+
+impl Netns {
+    fn enter() -> Self {
+        let netns = Self(unique("ns"));
+        ip(&["netns", "add", &netns.0]);
+        let file = std::fs::File::open(format!("/run/netns/{}", netns.0)).unwrap();
+        rustix::thread::move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&file),
+            Some(rustix::thread::LinkNameSpaceType::Network),
+        )
+        .unwrap();
+        ip(&["link", "add", "name", "tg0", "type", "veth", "peer", "name", "tg1"]);
+        ip(&["link", "set", "tg0", "up"]);
+        ip(&["link", "set", "tg1", "up"]);
+        netns
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        ip(&["netns", "del", &self.0]);
+    }
+}
+
+fn ip(args: &[&str]) {
+    let status = Command::new("ip").args(args).status().expect("ip of iproute2");
+    assert!(status.success(), "ip {args:?}");
+}
+
+/// Ethernet, IPv4, TCP SYN from 10.0.0.1:40000 to 10.0.0.2:443.
+fn syn() -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00];
+    frame.extend([0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0x9c, 0x40, 0x01, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.resize(64, 0);
+    frame
+}
+
+#[test]
+#[ignore = "needs root"]
+fn programs_run_on_frames_without_a_pin_and_leave_none() {
+    let options = LoadOptions { sizes: Sizes::small(), hash_seed: Some(7), ..LoadOptions::default() };
+    let kernel = Kernel::load(&options).unwrap();
+    let config = kernel.maps().config.get().unwrap();
+    assert_eq!((config.abi_version, config.epoch, config.hash_seed), (ABI_VERSION, 1, 7));
+    assert_eq!(config.flow_mask, 1023);
+    assert_eq!(kernel.run_xdp(&syn(), 3).unwrap().action, RunResult::XDP_PASS);
+    let flows = kernel.maps().flow_records().unwrap();
+    let packets: u64 = flows.iter().map(|flow| flow.record.packets[0] + flow.record.packets[1]).sum();
+    assert_eq!(packets, 3);
+    assert_eq!(kernel.maps().flow(&flows[0].key).unwrap(), flows);
+    let mut out = [0u8; 128];
+    let run = kernel.run_xdp_out(&syn(), &mut out).unwrap();
+    assert_eq!(&out[..run.frame_bytes], &syn()[..]);
+    let run = kernel.run_tc(&syn(), 0, 1).unwrap();
+    assert_ne!(run.action, RunResult::TC_SHOT);
+    let mut events = kernel.maps().events().unwrap();
+    let mut lengths = Vec::new();
+    events.drain(|event| lengths.push(event.len()));
+    assert!(lengths.contains(&96), "{lengths:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn ticks_are_the_boot_clock() {
+    let kernel = Kernel::load(&LoadOptions { sizes: Sizes::small(), ..LoadOptions::default() }).unwrap();
+    let config = kernel.maps().config.get().unwrap();
+    assert!([10_000_000, 4_000_000, 3_333_333, 1_000_000].contains(&config.tick_ns));
+    let before = kernel.maps().config.get().unwrap();
+    let again = kernel.recalibrate().unwrap();
+    assert_eq!(again.tick_ns, before.tick_ns);
+    let moved = again.boot_offset_ns.abs_diff(before.boot_offset_ns);
+    assert!(moved <= before.tick_ns, "moved by {moved} ns");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_fixed_time_is_set_without_calibration() {
+    let options = LoadOptions { sizes: Sizes::small(), fixed_now_ns: Some(1_000), ..LoadOptions::default() };
+    let kernel = Kernel::load(&options).unwrap();
+    kernel.set_now(5_000).unwrap();
+    let config = kernel.maps().config.get().unwrap();
+    assert!(config.has(Config::FIXED_CLOCK));
+    assert_eq!((config.fixed_now_ns, config.tick_ns), (5_000, 0));
+    kernel.run_xdp(&syn(), 1).unwrap();
+    let flows = kernel.maps().flow_records().unwrap();
+    assert_eq!((flows[0].record.first_ns, flows[0].record.last_ns), (5_000, 5_000));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_second_load_takes_over_the_maps() {
+    let pins = PinDir::new();
+    let binding = Binding { identity: 4, class: 9, ..Binding::NONE };
+    let versions = BindingVersions { since: 2, _pad: 0, old: Binding::NONE, new: binding };
+    let addr = Addr::v4([10, 0, 0, 7]);
+    let seed = {
+        let kernel = Kernel::load(&pins.options()).unwrap();
+        assert!(!kernel.reused_maps());
+        kernel.maps().bindings.insert(&addr, 128, &versions).unwrap();
+        kernel.maps().config.get().unwrap().hash_seed
+    };
+    let kernel = Kernel::load(&pins.options()).unwrap();
+    assert!(kernel.reused_maps());
+    assert_eq!(kernel.maps().config.get().unwrap().hash_seed, seed);
+    drop(kernel);
+    let maps = Maps::open(&pins.0).unwrap();
+    assert_eq!(maps.bindings.longest(&addr, 128).unwrap(), Some(versions));
+    assert_eq!(maps.bindings.longest(&Addr::v4([10, 0, 0, 8]), 128).unwrap(), None);
+    assert_eq!(maps.bindings.len().unwrap(), 1);
+    assert!(maps.bindings.remove(&addr, 128).unwrap());
+    assert!(!maps.bindings.remove(&addr, 128).unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn maps_of_another_abi_are_refused_and_kept() {
+    let pins = PinDir::new();
+    let kernel = Kernel::load(&pins.options()).unwrap();
+    kernel.maps().config.update(|config| config.abi_version = 99).unwrap();
+    drop(kernel);
+    let error = Kernel::load(&pins.options()).err().unwrap();
+    assert!(matches!(error, Error::AbiVersion { found: 99, expected: ABI_VERSION, .. }), "{error}");
+    assert!(matches!(Maps::open(&pins.0).err().unwrap(), Error::AbiVersion { found: 99, .. }));
+    assert!(pins.0.join(MapName::CONFIG).exists());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_map_of_another_shape_is_refused_by_name() {
+    let pins = PinDir::new();
+    drop(Kernel::load(&pins.options()).unwrap());
+    let (policy, lost) = (pins.0.join(MapName::POLICY), pins.0.join(MapName::LOST));
+    std::fs::remove_file(&policy).unwrap();
+    std::fs::rename(lost, &policy).unwrap();
+    let error = Kernel::load(&pins.options()).err().unwrap().to_string();
+    assert!(error.contains(MapName::POLICY) && error.contains("PerCpuArray"), "{error}");
+    // What the refused load would have had to make is not there.
+    assert!(!pins.0.join(MapName::LOST).exists());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_map_says_which_and_how_large() {
+    let options = LoadOptions { sizes: Sizes { bindings: 2, ..Sizes::small() }, ..LoadOptions::default() };
+    let kernel = Kernel::load(&options).unwrap();
+    let none = BindingVersions { since: 0, _pad: 0, old: Binding::NONE, new: Binding::NONE };
+    let bind = |n| kernel.maps().bindings.insert(&Addr::v4([10, 0, 0, n]), 128, &none);
+    bind(1).unwrap();
+    bind(2).unwrap();
+    let error = bind(3).unwrap_err();
+    assert!(matches!(error, Error::MapFull { map: MapName::BINDINGS, max_entries: 2 }), "{error}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn attaching_is_native_outlives_the_process_and_is_replaced_in_place() {
+    let _netns = Netns::enter();
+    let pins = PinDir::new();
+    let first = {
+        let mut kernel = Kernel::load(&pins.options()).unwrap();
+        let attached = kernel.attach("tg0", XdpModeChoice::Auto).unwrap();
+        assert_eq!((attached.xdp, attached.tc, attached.replaced), (XdpMode::Native, TcMode::Tcx, false));
+        assert_eq!(attached.native_refused, None);
+        kernel.programs()[0].id
+    };
+    let ports = loader::pinned_ports(&pins.0).unwrap();
+    assert_eq!(ports.len(), 1);
+    assert_eq!(ports[0].interface, "tg0");
+    assert_eq!(ports[0].xdp, Some((first, XdpMode::Native)));
+    assert_eq!(ports[0].tc, Some(TcMode::Tcx));
+    let ifindex = loader::netdev::index("tg0").unwrap();
+    let mut kernel = Kernel::load(&pins.options()).unwrap();
+    assert_eq!(kernel.maps().judged_ports.get(&ifindex).unwrap(), Some(1));
+    assert!(kernel.maps().port_counters().unwrap().iter().any(|port| port.ifindex == ifindex));
+    assert!(kernel.attach("tg0", XdpModeChoice::Auto).unwrap().replaced);
+    let second = kernel.programs()[0].id;
+    assert_ne!(first, second);
+    assert_eq!(loader::netdev::xdp(ifindex).unwrap().program_id, second);
+    assert!(loader::detach(&pins.0, "tg0").unwrap());
+    assert_eq!(loader::netdev::xdp(ifindex).unwrap().program_id, 0);
+    assert_eq!(kernel.maps().judged_ports.get(&ifindex).unwrap(), None);
+    assert_eq!(loader::pinned_ports(&pins.0).unwrap(), vec![]);
+    drop(kernel);
+    loader::detach_all(&pins.0).unwrap();
+    assert!(!pins.0.exists());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn generic_mode_on_request_and_an_interface_that_came_again() {
+    let _netns = Netns::enter();
+    let pins = PinDir::new();
+    let mut kernel = Kernel::load(&pins.options()).unwrap();
+    assert_eq!(kernel.attach("tg0", XdpModeChoice::Generic).unwrap().xdp, XdpMode::Generic);
+    assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].xdp.unwrap().1, XdpMode::Generic);
+    ip(&["link", "del", "tg0"]);
+    assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].ifindex, None);
+    ip(&["link", "add", "name", "tg0", "type", "veth", "peer", "name", "tg1"]);
+    let attached = kernel.attach("tg0", XdpModeChoice::Auto).unwrap();
+    assert_eq!((attached.xdp, attached.tc, attached.replaced), (XdpMode::Native, TcMode::Tcx, false));
+    let judged: Vec<u32> = kernel.maps().judged_ports.entries().unwrap().into_keys().collect();
+    assert_eq!(judged, vec![attached.ifindex]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn somebody_elses_program_and_a_missing_interface_are_named_and_nothing_is_left() {
+    let _netns = Netns::enter();
+    let (ours, theirs) = (PinDir::new(), PinDir::new());
+    let mut other = Kernel::load(&theirs.options()).unwrap();
+    other.attach("tg0", XdpModeChoice::Auto).unwrap();
+    let mut kernel = Kernel::load(&ours.options()).unwrap();
+    let id = other.programs()[0].id;
+    match kernel.attach("tg0", XdpModeChoice::Auto).unwrap_err() {
+        Error::OtherXdp { interface, id: found } => assert_eq!((interface.as_str(), found), ("tg0", id)),
+        e => panic!("{e}"),
+    }
+    match kernel.attach("nope", XdpModeChoice::Auto).unwrap_err() {
+        Error::NoInterface { name, present } => {
+            assert_eq!((name.as_str(), present), ("nope", vec!["lo".to_owned(), "tg0".into(), "tg1".into()]));
+        }
+        e => panic!("{e}"),
+    }
+    assert!(kernel.maps().judged_ports.is_empty().unwrap());
+    assert_eq!(loader::pinned_ports(&ours.0).unwrap(), vec![]);
+}
