@@ -36,7 +36,8 @@ fn main() -> Result<()> {
     for variable in [bpf_toolchain::RUSTC_VARIABLE, "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
-    let toolchain = bpf_toolchain::find().map_err(|why| anyhow!("{why}\n`cargo xtask setup` installs what is missing."))?;
+    let toolchain = bpf_toolchain::find()
+        .map_err(|why| anyhow!("{why}\n`cargo xtask setup` installs what is missing."))?;
     println!("BPF toolchain: {}", toolchain.chosen);
     for object in OBJECTS.iter().zip(build(&toolchain, &root, &out)?) {
         let copy = out.join(format!("{}.o", object.0));
@@ -57,5 +58,8 @@ fn build(toolchain: &bpf_toolchain::BpfToolchain, root: &Path, out: &Path) -> Re
     if !status.success() {
         bail!("the BPF objects did not build with {} (see the messages above)", toolchain.chosen);
     }
-    Ok(OBJECTS.iter().map(|package| target_dir.join(bpf_toolchain::TARGET).join("bpf").join(package)).collect())
+    Ok(OBJECTS
+        .iter()
+        .map(|package| target_dir.join(bpf_toolchain::TARGET).join("bpf").join(package))
+        .collect())
 }

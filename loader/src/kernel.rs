@@ -6,9 +6,9 @@ use crate::maps::{Maps, check_version};
 use crate::object::{CLOCK_PROGRAM, TC, TC_PROGRAM, XDP, XDP_PROGRAM};
 use crate::shape::SHAPES;
 use crate::sizes::Sizes;
+use crate::{bpffs, links};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use crate::{bpffs, links};
 use datapath::abi::{ABI_VERSION, Config};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -158,7 +158,8 @@ impl Kernel {
 fn load_object(object: &'static str, bytes: &[u8], dir: &Path, options: &LoadOptions) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(match options.log {
-        VerifierLog::Errors => VerifierLogLevel::default(),
+        // With more, a program that is too complex is looked at again and again for room in the log.
+        VerifierLog::Errors => VerifierLogLevel::STATS,
         VerifierLog::Verbose => VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS,
     });
     loader.default_map_pin_directory(dir);

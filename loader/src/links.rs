@@ -146,7 +146,8 @@ pub(crate) fn map_pins(pin_dir: &Path) -> Result<Vec<PathBuf>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("read", pin_dir)(e)),
     };
-    let is_map = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("TG_"));
+    let is_map =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("TG_"));
     Ok(entries.flatten().map(|entry| entry.path()).filter(is_map).collect())
 }
 
