@@ -68,8 +68,8 @@ pub async fn run(
 async fn run_step(plan: &Plan, lab: &Lab, step: &Step) -> StepResult {
     let done = match (lab.workers.get(&step.from), action(lab, step)) {
         (Some(worker), Ok(action)) => {
-            let timeout_ms = u64::try_from(step.timeout.as_millis()).unwrap_or(u64::MAX);
-            worker.ask(Command::Exchange { action, to: step.to, bytes: step.bytes, timeout_ms }).await
+            let (to, bytes, timeout_ms) = (step.to, step.bytes, milliseconds(step.timeout));
+            worker.ask(Command::Exchange { action, to, bytes, timeout_ms }).await
         }
         (None, _) => Done::error("the node has no process"),
         (_, Err(error)) => Done::error(format!("{error:#}")),
@@ -90,11 +90,20 @@ async fn run_step(plan: &Plan, lab: &Lab, step: &Step) -> StepResult {
     }
 }
 
+fn milliseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
     Ok(match step.kind {
         StepKind::Mtls => {
             let svid = step.svid.as_ref().ok_or_else(|| anyhow::anyhow!("the client has no SVID"))?;
-            Action::Mtls { tls: step.tls, svid: lab.authority.issue(svid)?, peer: step.peer.clone() }
+            Action::Mtls {
+                tls: step.tls,
+                svid: lab.authority.issue(svid)?,
+                peer: step.peer.clone(),
+                lasting_ms: milliseconds(step.lasting),
+            }
         }
         StepKind::Tcp => Action::Tcp,
         StepKind::Udp => Action::Udp,

@@ -79,8 +79,11 @@ async fn answer(command: Command, reports: Reports) -> Done {
         Command::Exchange { action, to, bytes, timeout_ms } => {
             let timeout = std::time::Duration::from_millis(timeout_ms);
             match action {
-                Action::Mtls { tls, svid, peer } => {
-                    mtls::exchange(to, bytes, tls, &svid, peer, timeout).await
+                Action::Mtls { tls, svid, peer, lasting_ms } => {
+                    let lasting = std::time::Duration::from_millis(lasting_ms);
+                    let svid = &svid;
+                    mtls::exchange(mtls::Exchange { to, bytes, tls, svid, peer, patience: timeout, lasting })
+                        .await
                 }
                 Action::Tcp => plain::tcp(to, bytes, timeout).await,
                 Action::Udp => plain::udp(to, bytes, timeout).await,

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Reports;
@@ -18,8 +18,10 @@ use super::spiffe;
 use crate::ca::Bundle;
 use crate::topology::plan::{Outcome, Tls};
 
-/// How long a server waits for a client.
+/// How long a server waits for a client's next move.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const BETWEEN_REQUESTS: Duration = Duration::from_millis(20);
 
 /// Opens the port and serves it in the background.
 pub async fn listen(port: u16, svid: &Bundle, reports: Reports) -> Result<()> {
@@ -29,10 +31,7 @@ pub async fn listen(port: u16, svid: &Bundle, reports: Reports) -> Result<()> {
     tokio::spawn(async move {
         while let Ok((stream, client)) = listener.accept().await {
             let (acceptor, reports) = (acceptor.clone(), reports.clone());
-            tokio::spawn(async move {
-                let serving = serve(acceptor, stream, client, reports);
-                drop(tokio::time::timeout(PATIENCE, serving).await);
-            });
+            tokio::spawn(serve(acceptor, stream, client, reports));
         }
     });
     Ok(())
@@ -48,17 +47,22 @@ async fn serve(
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let report =
         |spiffe_id, refused| drop(reports.send(Message::Served(Served { client, spiffe_id, refused })));
-    let mut tls = match acceptor.accept(stream).into_fallible().await {
-        Ok(tls) => tls,
-        Err((error, stream)) => {
+    let mut tls = match timeout(PATIENCE, acceptor.accept(stream).into_fallible()).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err((error, stream))) => {
             report(None, Some(error.to_string()));
-            return linger(stream).await;
+            return timeout(PATIENCE, linger(stream)).await?;
+        }
+        Err(_) => {
+            report(None, Some("the client did not go on with the handshake".into()));
+            return Ok(());
         }
     };
     let peer = tls.get_ref().1.peer_certificates().and_then(|c| spiffe::spiffe_id(c.first()?));
     report(peer, None);
-    echo(&mut tls).await?;
-    tls.shutdown().await
+    // Until the client closes.
+    while let Ok(Ok(())) = timeout(PATIENCE, echo(&mut tls)).await {}
+    timeout(PATIENCE, tls.shutdown()).await?
 }
 
 /// Closing with unread bytes sends a reset, which can overtake the alert.
@@ -93,21 +97,33 @@ pub async fn request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), length:
     if read < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
 }
 
-/// One request, on a connection of its own.
-pub async fn exchange(
-    to: SocketAddr,
-    bytes: u64,
-    tls: Tls,
-    svid: &Bundle,
-    peer: Option<String>,
-    timeout: Duration,
-) -> Done {
+/// What a client does.
+pub struct Exchange<'a> {
+    /// With whom.
+    pub to: SocketAddr,
+    /// Payload of a request, each way.
+    pub bytes: u64,
+    /// The version that is offered.
+    pub tls: Tls,
+    /// What the client shows.
+    pub svid: &'a Bundle,
+    /// What the server must show.
+    pub peer: Option<String>,
+    /// When the connection, or a request on it, is given up.
+    pub patience: Duration,
+    /// How long requests go on; zero for one request.
+    pub lasting: Duration,
+}
+
+/// A connection with one request, or with requests for a while.
+pub async fn exchange(exchange: Exchange<'_>) -> Done {
+    let Exchange { to, bytes, tls, svid, peer, patience, lasting } = exchange;
     let config = match spiffe::client(svid, tls, peer) {
         Ok(config) => config,
         Err(error) => return Done::error(format!("{error:#}")),
     };
     let mut run = Done::begin();
-    let deadline = tokio::time::Instant::now() + timeout;
+    let deadline = Instant::now() + patience;
     let stream = match timeout_at(deadline, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return run.end_io(&error),
@@ -127,12 +143,21 @@ pub async fn exchange(
     let connection = stream.get_ref().1;
     run.done.tls = connection.protocol_version().map(|v| format!("{v:?}").replace("TLSv1_", "1."));
     run.done.peer = connection.peer_certificates().and_then(|c| spiffe::spiffe_id(c.first()?));
-    match timeout_at(deadline, request(&mut stream, bytes)).await {
-        Ok(Ok(read)) => run.done.bytes = read,
-        // In TLS 1.3 the client is done before the server has seen its certificate.
-        Ok(Err(error)) => return failed(run, &error),
-        Err(_) => return run.end(Outcome::Timeout, "no answer to the request"),
+    let until = Instant::now() + lasting;
+    loop {
+        match timeout(patience, request(&mut stream, bytes)).await {
+            Ok(Ok(read)) => run.done.bytes += read,
+            // In TLS 1.3 the client is done before the server has seen its certificate.
+            Ok(Err(error)) => return failed(run, &error),
+            Err(_) => return run.end(Outcome::Timeout, "no answer to a request"),
+        }
+        run.done.requests += 1;
+        if Instant::now() >= until {
+            break;
+        }
+        sleep(BETWEEN_REQUESTS).await;
     }
+    let deadline = Instant::now() + patience;
     drop(timeout_at(deadline, stream.shutdown()).await);
     // The server's close_notify, so that neither side resets.
     drop(timeout_at(deadline, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await);
@@ -153,6 +178,9 @@ fn failed(mut run: Running, error: &io::Error) -> Done {
         None => (None, format!("the server closed the connection: {error}")),
     };
     run.done.alert = alert.map(alert_name);
+    if run.done.requests > 0 {
+        return run.end(Outcome::Error, format!("broken off after the handshake: {detail}"));
+    }
     run.done.handshake_us = None;
     run.end(Outcome::HandshakeFailed, detail)
 }

@@ -53,6 +53,8 @@ pub enum Action {
         svid: Bundle,
         /// What the server must show; its trust domain alone if not said.
         peer: Option<String>,
+        /// How long requests go on.
+        lasting_ms: u64,
     },
     /// Plain TCP.
     Tcp,
@@ -101,6 +103,8 @@ pub struct Done {
     pub connect_us: Option<u64>,
     /// TLS: as the client sees it.
     pub handshake_us: Option<u64>,
+    /// mtls: requests that were answered.
+    pub requests: u64,
     /// Payload that came back.
     pub bytes: u64,
     /// The client's own end.
@@ -129,6 +133,7 @@ impl Done {
                 duration_us: 0,
                 connect_us: None,
                 handshake_us: None,
+                requests: 0,
                 bytes: 0,
                 local: None,
                 tls: None,

@@ -166,6 +166,8 @@ pub struct Step {
     pub peer: Option<String>,
     /// When it is given up.
     pub timeout: Duration,
+    /// mtls: how long requests go on; zero for one.
+    pub lasting: Duration,
     /// How it must end.
     pub expect: Outcome,
     /// The alert that must have ended it.

@@ -211,7 +211,7 @@ pub struct Step {
     /// The TLS alert that must have ended it, by its IANA name.
     #[serde(default)]
     pub alert: Option<String>,
-    /// Length of a pause.
+    /// Length of a pause; for mtls, how long requests go on over one connection.
     #[serde(default, rename = "for")]
     pub duration: Option<Spanned<String>>,
     /// What runs at once.

@@ -97,8 +97,8 @@ fn exchanges(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<St
             return mistake(at, "tls, svid, peer and alert belong to steps of kind mtls");
         }
     }
-    if raw.duration.is_some() {
-        return mistake(at, "only a pause has for:");
+    if raw.duration.is_some() && raw.kind != StepKind::Mtls {
+        return mistake(at, "for: belongs to steps of kind pause and mtls");
     }
     let mut steps = Vec::new();
     for target in targets(to, raw.family, raw.kind, node, nodes)? {
@@ -161,6 +161,7 @@ fn exchange(
         svid: client,
         peer,
         timeout: raw.timeout.as_ref().map_or(Ok(Duration::from_secs(2)), duration)?,
+        lasting: raw.duration.as_ref().map_or(Ok(Duration::ZERO), duration)?,
         expect: raw.expect.unwrap_or(Outcome::Ok),
         alert: raw.alert.clone(),
     })
