@@ -2,15 +2,16 @@
 
 use super::compile::{Compiled, RuleInfo, precedence};
 use super::document::{Documents, Policy, Rule, RuleAction, Workload};
+use super::native::rules_of_flow;
 use super::place::Place;
 use super::ports::{PortMatch, protocol_and_port, protocol_name};
 use super::prefix::Prefix;
 use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
-use super::trie::{PolicyPrefix, lookup};
-use datapath::abi::policy::LeaseEnd;
-use datapath::abi::{Action, Addr, Binding, Block, Decision, NEVER, Reason};
+use super::trie::lookup;
+use datapath::abi::{Action, Addr, Binding, NEVER, Reason};
+use datapath::policy::{Ends, Judgement, Moment, decide};
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ pub struct Flow {
     pub dst: Addr,
     /// IP protocol number.
     pub proto: u8,
-    /// Destination port; for ICMP it does not matter.
+    /// Destination port; the type for ICMP.
     pub port: u16,
 }
 
@@ -104,7 +105,7 @@ pub enum MissKind {
 pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u64) -> Explanation {
     let src = Side::of(documents, compiled, flow.src);
     let dst = Side::of(documents, compiled, flow.dst);
-    let (action, reason, rule) = judge(compiled, &flow, &src, &dst, now_ns);
+    let Judgement { action, reason, rule, .. } = judge(compiled, &flow, now_ns);
     let near_misses = match reason {
         Reason::LeaseExpired => [&src, &dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
         Reason::PolicyDeny => overridden(documents, &flow, &src, &dst),
@@ -126,39 +127,14 @@ pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u
     }
 }
 
-/// The order of datapath's `policy.rs`: blocklist, leases, policy, default.
-fn judge(
-    compiled: &Compiled,
-    flow: &Flow,
-    src: &Side<'_>,
-    dst: &Side<'_>,
-    now_ns: u64,
-) -> (Action, Reason, u32) {
-    for (side, end) in [(src, Block::ORIGINATOR), (dst, Block::RESPONDER)] {
-        let block = lookup(&compiled.blocklist, &side.prefix).map_or(Block::NONE, |(_, block)| *block);
-        if block.rule != 0 && block.ends & end != 0 && now_ns < block.not_after_ns {
-            return (Action::Dropped, Reason::Blocklisted, block.rule);
-        }
-    }
-    let over = |side: &Side<'_>, end: LeaseEnd| side.is_over(now_ns) && side.binding.on_expiry == end as u8;
-    if over(src, LeaseEnd::Deny) || over(dst, LeaseEnd::Deny) {
-        return (Action::Dropped, Reason::LeaseExpired, 0);
-    }
-    let key = PolicyPrefix::full(src.binding.class, dst.binding.class, flow.proto, flow.port);
-    let decision = lookup(&compiled.policy, &key).map_or(Decision::NONE, |(_, decision)| *decision);
-    let alert = over(src, LeaseEnd::Alert) || over(dst, LeaseEnd::Alert);
-    match decision.action {
-        Decision::DENY if decision.audit != 0 => (Action::Audit, Reason::PolicyDeny, decision.rule),
-        Decision::DENY => (Action::Dropped, Reason::PolicyDeny, decision.rule),
-        Decision::ALLOW if alert => (Action::Audit, Reason::LeaseExpired, decision.rule),
-        Decision::ALLOW => (Action::Forwarded, Reason::Forwarded, decision.rule),
-        _ if compiled.default_allow && alert => (Action::Audit, Reason::LeaseExpired, 0),
-        _ if compiled.default_allow => (Action::Forwarded, Reason::Forwarded, 0),
-        _ if src.binding.class == 0 || dst.binding.class == 0 => {
-            (Action::Dropped, Reason::InvalidIdentity, 0)
-        }
-        _ => (Action::Dropped, Reason::PolicyDenied, 0),
-    }
+/// Judges by the code of the packet path.
+fn judge(compiled: &Compiled, flow: &Flow, now_ns: u64) -> Judgement {
+    let rules = rules_of_flow(compiled, flow.src, flow.dst, flow.proto, flow.port);
+    let moment = Moment { epoch: 0, flags: rules.config.flags, now_ns };
+    // ICMP has its type where other protocols have the source port, of which no policy speaks.
+    let Flow { src, dst, proto, port } = flow;
+    let ends = Ends { orig: src, resp: dst, orig_port: *port, resp_port: *port, proto: *proto };
+    decide(&rules, &moment, &ends)
 }
 
 /// One end: what the maps and what the documents say of it.

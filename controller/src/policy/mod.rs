@@ -14,6 +14,7 @@ pub mod explain;
 mod fields;
 mod flatten;
 mod load;
+pub mod native;
 pub mod numbering;
 #[cfg(test)]
 mod oracle;
@@ -33,6 +34,7 @@ pub use compile::{Compiled, RuleInfo, compile};
 pub use diff::{MapDelete, MapWrite, diff, sweep};
 pub use document::Documents;
 pub use explain::{Explanation, Flow, explain};
+pub use native::host_rules;
 pub use numbering::Numbering;
 pub use place::{Mistake, Mistakes, Place};
 pub use prefix::Prefix;

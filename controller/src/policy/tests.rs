@@ -347,3 +347,39 @@ ok: workloads 3, rules 5, blocked prefixes 1; classes 4, policy entries 21, warn
          ok: workloads 0, rules 0, blocked prefixes 0; classes 1, policy entries 0, warnings 1"
     );
 }
+
+#[test]
+fn the_policy_grows_with_the_rules_and_not_with_the_fleet() {
+    let fleet = |size: u32| {
+        let mut documents = shop();
+        let place = documents.workloads[0].place.clone();
+        documents.workloads = (0..size)
+            .map(|n| document::Workload {
+                name: format!("w{n}"),
+                spiffe_id: format!("spiffe://td/ns/n{}/sa/s{n}", n % 50).parse().expect("id"),
+                addresses: vec![Prefix::host(datapath::abi::Addr::v4((0x0a00_0000 + n).to_be_bytes()))],
+                labels: Default::default(),
+                lease: None,
+                place: place.clone(),
+            })
+            .collect();
+        let rule = &documents.policies[0].rules[0];
+        let pattern = |n: u32| {
+            vec![selector::Selector::SpiffePath(format!("spiffe://td/ns/n{n}/*").parse().expect("pattern"))]
+        };
+        documents.policies[0].rules = (0..1000)
+            .map(|n| document::Rule {
+                name: format!("r{n}"),
+                from: pattern(n % 50),
+                to: pattern(n / 50),
+                ..rule.clone()
+            })
+            .collect();
+        compile(&documents, &Numbering::default(), &clock())
+    };
+    let (small, large) = (fleet(500), fleet(20_000));
+    assert_eq!(small.policy.len(), 1000);
+    assert_eq!(large.policy, small.policy);
+    assert_eq!(large.bindings.len(), 20_000);
+    assert_eq!(large.classes.len(), 51);
+}

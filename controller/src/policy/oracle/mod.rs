@@ -2,19 +2,21 @@
 //!
 //! The naive reading knows nothing of classes, tries or versions: it goes through workloads and rules one by one.
 
+mod commits;
+
 use super::compile::{Compiled, compile};
-use super::diff::{MapDelete, MapWrite, diff, sweep};
 use super::document::*;
+use super::explain::{Flow, explain};
+use super::native::host_rules;
 use super::numbering::Numbering;
 use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::selector::Selector;
 use super::time::Clock;
-use super::trie::{PolicyPrefix, TrieKey, lookup};
-use datapath::abi::{
-    Addr, Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, NEVER, PolicyKey,
-};
+use super::trie::{PolicyPrefix, lookup};
+use datapath::abi::{Addr, Binding, Block, Decision, NEVER, Reason};
+use datapath::policy::{Ends, Moment, decide};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -153,9 +155,9 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 /// Source, destination, protocol, port.
-type Flow = (&'static str, &'static str, u8, u16);
+type FlowTuple = (&'static str, &'static str, u8, u16);
 
-fn flows() -> impl Strategy<Value = Vec<Flow>> {
+fn flows() -> impl Strategy<Value = Vec<FlowTuple>> {
     vec((select(&ADDRESSES[..]), select(&ADDRESSES[..]), select(&PROTOS[..]), select(&FLOW_PORTS[..])), 150)
 }
 
@@ -254,7 +256,7 @@ fn decision(compiled: &Compiled, src: Addr, dst: Addr, proto: u8, port: u16) -> 
     lookup(&compiled.policy, &key).map_or(Decision::NONE, |(_, d)| *d)
 }
 
-fn agrees(d: &Documents, compiled: &Compiled, flows: &[Flow]) -> Result<(), TestCaseError> {
+fn agrees(d: &Documents, compiled: &Compiled, flows: &[FlowTuple]) -> Result<(), TestCaseError> {
     for src in ADDRESSES.map(addr) {
         let binding = lookup(&compiled.bindings, &Prefix::host(src)).map_or(Binding::NONE, |(_, b)| *b);
         let workload = naive_workload(d, src);
@@ -293,78 +295,6 @@ fn agrees(d: &Documents, compiled: &Compiled, flows: &[Flow]) -> Result<(), Test
     Ok(())
 }
 
-/// The kernel's maps: entries in two versions.
-#[derive(Default)]
-struct Maps {
-    bindings: BTreeMap<Prefix, BindingVersions>,
-    blocklist: BTreeMap<Prefix, BlockVersions>,
-    policy: BTreeMap<PolicyPrefix, DecisionVersions>,
-}
-
-impl Maps {
-    fn write(&mut self, write: &MapWrite) {
-        match *write {
-            MapWrite::Binding(key, value) => drop(self.bindings.insert(key, value)),
-            MapWrite::Block(key, value) => drop(self.blocklist.insert(key, value)),
-            MapWrite::Decision(key, value) => drop(self.policy.insert(key, value)),
-        }
-    }
-
-    fn delete(&mut self, delete: &MapDelete) {
-        let there = match delete {
-            MapDelete::Binding(key) => self.bindings.remove(key).is_some(),
-            MapDelete::Block(key) => self.blocklist.remove(key).is_some(),
-            MapDelete::Decision(key) => self.policy.remove(key).is_some(),
-        };
-        assert!(there, "{delete:?} was not there");
-    }
-
-    /// Every lookup answers in `epoch` what it answers in `wanted`.
-    fn answer(&self, epoch: u32, wanted: &Compiled) -> Result<(), TestCaseError> {
-        let same =
-            |a: Option<Binding>, b: Option<Binding>| a.unwrap_or(Binding::NONE) == b.unwrap_or(Binding::NONE);
-        for at in ADDRESSES.map(addr).map(Prefix::host) {
-            let found = lookup(&self.bindings, &at).map(|(_, v)| *v.at(epoch));
-            prop_assert!(same(found, value(&wanted.bindings, &at)), "binding of {}", at);
-            let found = lookup(&self.blocklist, &at).map_or(Block::NONE, |(_, v)| *v.at(epoch));
-            prop_assert_eq!(found, value(&wanted.blocklist, &at).unwrap_or(Block::NONE), "block of {}", at);
-        }
-        for entry in self.policy.keys().chain(wanted.policy.keys()) {
-            for key in at_the_edges(entry) {
-                let found = lookup(&self.policy, &key).map_or(Decision::NONE, |(_, v)| *v.at(epoch));
-                prop_assert_eq!(found, value(&wanted.policy, &key).unwrap_or(Decision::NONE), "{:?}", key);
-            }
-        }
-        Ok(())
-    }
-
-    fn keys_are(&self, wanted: &Compiled) -> bool {
-        self.bindings.keys().eq(wanted.bindings.keys())
-            && self.blocklist.keys().eq(wanted.blocklist.keys())
-            && self.policy.keys().eq(wanted.policy.keys())
-    }
-}
-
-/// The first and the last full key below a prefix and their neighbours: between edges, answers do not change.
-fn at_the_edges(prefix: &PolicyPrefix) -> [PolicyPrefix; 4] {
-    let mut last = prefix.key;
-    for (n, byte) in last.bytes.iter_mut().enumerate() {
-        let keep = prefix.bits.saturating_sub(n as u32 * 8).min(8);
-        *byte |= (0xff_u16 >> keep) as u8;
-    }
-    let full = |key| PolicyPrefix::new(key, PolicyKey::FULL_BITS);
-    let moved = |mut key: PolicyKey, by: u16| {
-        let port = u16::from_be_bytes([key.bytes[9], key.bytes[10]]).wrapping_add(by);
-        key.bytes[9..11].copy_from_slice(&port.to_be_bytes());
-        full(key)
-    };
-    [full(prefix.key), full(last), moved(prefix.key, u16::MAX), moved(last, 1)]
-}
-
-fn value<K: TrieKey, V: Copy>(map: &BTreeMap<K, V>, key: &K) -> Option<V> {
-    lookup(map, key).map(|(_, v)| *v)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -376,6 +306,25 @@ proptest! {
     }
 
     #[test]
+    fn explanations_and_the_native_engine_judge_alike(d in documents(), flows in flows(), second in -30_i64..120) {
+        let compiled = compile(&d, &Numbering::default(), &clock());
+        let rules = host_rules(&compiled);
+        let now_ns = (1_000_000_000_000 + second * 1_000_000_000) as u64;
+        for (src, dst, proto, port) in flows {
+            let flow = Flow { src: addr(src), dst: addr(dst), proto, port };
+            let found = explain(&d, &compiled, flow, now_ns);
+            let (orig_port, resp_port) = if matches!(proto, 1 | 58) { (port, 0) } else { (40_000, port) };
+            let ends = Ends { orig: &flow.src, resp: &flow.dst, orig_port, resp_port, proto };
+            let judged = decide(&rules, &Moment { epoch: 7, flags: rules.config.flags, now_ns }, &ends);
+            prop_assert_eq!((found.verdict, found.reason), (judged.action.name(), judged.reason.name()));
+            prop_assert_eq!(found.rule.as_ref().map(|r| r.number), compiled.rules.get(&judged.rule).map(|r| r.number));
+            if judged.reason == Reason::PolicyDenied || judged.reason == Reason::InvalidIdentity {
+                prop_assert_eq!(naive_rule(&d, flow.src, flow.dst, proto, port), None);
+            }
+        }
+    }
+
+    #[test]
     fn numbers_of_earlier_documents_change_no_decision(before in documents(), documents in documents(), flows in flows()) {
         let before = compile(&before, &Numbering::default(), &clock());
         let compiled = compile(&documents, &before.numbering, &clock());
@@ -384,54 +333,5 @@ proptest! {
         for (number, rule) in before.numbering.rules() {
             prop_assert!(compiled.numbering.rules().any(|known| known == (number, rule)));
         }
-    }
-
-    #[test]
-    fn no_packet_sees_half_a_commit(sets in vec(documents(), 2..5), start in any::<u32>(), order in any::<u64>()) {
-        let mut maps = Maps::default();
-        let mut old = Compiled::default();
-        let mut epoch = start;
-        for documents in sets {
-            let new = compile(&documents, &old.numbering, &clock());
-            let mut writes = diff(&old, &new, epoch.wrapping_add(1));
-            if !writes.is_empty() {
-                let by = order as usize % writes.len();
-                writes.rotate_left(by);
-            }
-            let half = writes.len() / 2;
-            writes[..half].iter().for_each(|write| maps.write(write));
-            maps.answer(epoch, &old)?;
-            writes[half..].iter().for_each(|write| maps.write(write));
-            maps.answer(epoch, &old)?;
-            epoch = epoch.wrapping_add(1);
-            maps.answer(epoch, &new)?;
-            let deletes = sweep(&old, &new);
-            let half = deletes.len() / 2;
-            deletes[..half].iter().for_each(|delete| maps.delete(delete));
-            maps.answer(epoch, &new)?;
-            deletes[half..].iter().for_each(|delete| maps.delete(delete));
-            maps.answer(epoch, &new)?;
-            prop_assert!(maps.keys_are(&new));
-            old = new;
-        }
-    }
-
-    #[test]
-    fn a_commit_given_up_leaves_no_trace(first in documents(), second in documents(), third in documents()) {
-        let mut maps = Maps::default();
-        let old = compile(&first, &Numbering::default(), &clock());
-        diff(&Compiled::default(), &old, 1).iter().for_each(|write| maps.write(write));
-        let abandoned = compile(&second, &old.numbering, &clock());
-        let writes = diff(&old, &abandoned, 2);
-        writes.iter().for_each(|write| maps.write(write));
-        writes.iter().for_each(|write| maps.write(&write.given_up()));
-        maps.answer(1, &old)?;
-        maps.answer(2, &old)?;
-        sweep(&abandoned, &old).iter().for_each(|delete| maps.delete(delete));
-        prop_assert!(maps.keys_are(&old));
-        let new = compile(&third, &old.numbering, &clock());
-        diff(&old, &new, 2).iter().for_each(|write| maps.write(write));
-        maps.answer(1, &old)?;
-        maps.answer(2, &new)?;
     }
 }
