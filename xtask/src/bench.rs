@@ -6,8 +6,14 @@ use anyhow::{Result, bail};
 
 /// Sets up and runs the benches; both, unless one is named.
 pub fn run(options: &Options) -> Result<()> {
-    setup::run()?;
     let both = options.kernel == options.native;
+    if (both || options.kernel) && !sh::is_root() {
+        bail!(
+            "the kernel bench loads programs, which needs root:\n  {}\nwithout it: cargo xtask bench --native",
+            sh::sudo("bench")
+        );
+    }
+    setup::run()?;
     if both || options.kernel {
         kernel(options)?;
     }
@@ -19,13 +25,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.
 fn kernel(options: &Options) -> Result<()> {
-    if !sh::is_root() {
-        bail!(
-            "the kernel bench loads programs, which needs root:\n  {}\nwithout it: cargo xtask bench --native",
-            sh::sudo("bench")
-        );
-    }
     sh::step("kernel test-run beside xdp-filter", || {
         let mut cargo = sh::cargo();
         cargo.args([

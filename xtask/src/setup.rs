@@ -99,19 +99,20 @@ impl Missing {
         self.packages.is_empty() && !self.linker
     }
 
-    /// The packages that dpkg does not have, each once.
-    fn wanted(&self) -> Vec<&'static str> {
+    /// The packages that dpkg does not have, each once; says what they are for.
+    fn say(&self) -> Vec<&'static str> {
         let mut names: Vec<&str> = self.packages.iter().map(|(name, _)| *name).collect();
         names.sort_unstable();
         names.dedup();
-        apt::missing(&names)
-    }
-
-    fn install(&self) -> Result<()> {
-        let wanted = self.wanted();
+        let wanted = apt::missing(&names);
         for (name, why) in self.packages.iter().filter(|(name, _)| wanted.contains(name)) {
             eprintln!("    {name}: {why}");
         }
+        wanted
+    }
+
+    fn install(&self) -> Result<()> {
+        let wanted = self.say();
         if !wanted.is_empty()
             && let Err(why) = apt::install(&wanted)
         {
@@ -172,10 +173,7 @@ fn unprivileged(missing: &Missing, tools: &[&Tool]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    for (name, why) in &missing.packages {
-        eprintln!("    {name}: {why}");
-    }
-    let wanted = missing.wanted();
+    let wanted = missing.say();
     if wanted.is_empty() && missing.linker {
         // cargo installs it into the user's own folder.
         return install_linker();
