@@ -29,7 +29,7 @@ pub fn note(conn: &mut Connection, letter: u8, is_orig: bool) {
     let code = letter + if is_orig { 0 } else { 8 };
     let bit = 1u16 << (code & 15);
     if conn.seen & bit == 0 {
-        conn.history |= u64::from(code) << (length(conn.seen) * 4 & 63);
+        conn.history |= u64::from(code) << ((length(conn.seen) * 4) & 63);
         conn.seen |= bit;
     }
 }
