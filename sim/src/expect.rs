@@ -99,6 +99,7 @@ pub fn handshake(flow: &Flow, kind: HandshakeKind) -> Option<HandshakeOutcome> {
             "aborted" => Some(HandshakeOutcome::Aborted),
             _ => None,
         },
+        HandshakeKind::Tcp if flow.protocol != "TCP" => None,
         // Only what was let through can be answered.
         HandshakeKind::Tcp if flow.verdict == "DROPPED" => None,
         HandshakeKind::Tcp => match flow.conn_state.as_deref()? {

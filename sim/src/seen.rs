@@ -13,7 +13,7 @@ use crate::gateway::Gateway;
 pub struct End {
     /// Address.
     pub address: IpAddr,
-    /// Port, 0 where the protocol has none.
+    /// Port; the type of an ICMP message; 0 where the protocol has neither.
     pub port: u16,
     /// If it is bound to one.
     pub spiffe_id: Option<String>,
@@ -80,6 +80,15 @@ pub struct Seen {
     pub drops: Vec<Drop>,
 }
 
+impl Flow {
+    /// Whether it is neighbour discovery (RFC 4861), which every network is full of.
+    pub fn is_infrastructure(&self) -> bool {
+        let discovery = |end: &End| (133..=137).contains(&end.port);
+        self.reason == "INFRASTRUCTURE"
+            || (self.protocol == "ICMPv6" && (discovery(&self.source) || discovery(&self.destination)))
+    }
+}
+
 impl Seen {
     /// Asks the gateway.
     pub async fn ask(gateway: &Gateway) -> Result<Self> {
@@ -103,9 +112,9 @@ fn number(value: &Value, pointer: &str) -> Option<u64> {
 /// Hubble's layout: `IP.source`, `l4.TCP.source_port`, `source.spiffe_id`.
 fn end(value: &Value, side: &str) -> Option<End> {
     let address = text(value, &format!("/IP/{side}"))?.parse().ok()?;
-    let port = value
-        .get("l4")
-        .and_then(|l4| l4.as_object()?.values().next()?.get(format!("{side}_port"))?.as_u64())
+    let l4 = value.get("l4").and_then(|l4| l4.as_object()?.values().next());
+    let port = l4
+        .and_then(|l4| l4.get(format!("{side}_port")).or_else(|| l4.get("type"))?.as_u64())
         .and_then(|port| u16::try_from(port).ok())
         .unwrap_or(0);
     Some(End { address, port, spiffe_id: text(value, &format!("/{side}/spiffe_id")) })

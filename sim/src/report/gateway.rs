@@ -28,7 +28,8 @@ pub fn tables(seen: &Seen, names: &Names, style: &Style) -> String {
 
 /// `8443/TCP`, or the protocol alone.
 fn port(protocol: &str, end: &End) -> String {
-    if end.port == 0 { protocol.to_string() } else { format!("{}/{protocol}", end.port) }
+    let has_port = end.port != 0 && !protocol.starts_with("ICMP");
+    if has_port { format!("{}/{protocol}", end.port) } else { protocol.to_string() }
 }
 
 #[derive(Default)]
@@ -63,7 +64,7 @@ struct Talk {
 
 fn talks(seen: &Seen, names: &Names, style: &Style) -> Option<String> {
     let mut talks = BTreeMap::<_, Talk>::new();
-    for flow in seen.flows.iter().filter(|f| f.verdict != "DROPPED") {
+    for flow in seen.flows.iter().filter(|f| f.verdict != "DROPPED" && !f.is_infrastructure()) {
         let key =
             (names.of(&flow.source), names.of(&flow.destination), port(&flow.protocol, &flow.destination));
         let talk = talks.entry(key).or_default();
@@ -97,6 +98,7 @@ fn talks(seen: &Seen, names: &Names, style: &Style) -> Option<String> {
 /// Zeek's conn_state in a word.
 fn end_words(flow: &Flow) -> &'static str {
     match flow.conn_state.as_deref() {
+        _ if flow.protocol.starts_with("ICMP") => "echo",
         Some("SF") if flow.protocol == "TCP" => "closed",
         Some("SF") => "answered",
         Some("S0") => "no answer",
@@ -199,12 +201,12 @@ fn handshakes(seen: &Seen, names: &Names, style: &Style) -> Option<String> {
             let completed = all.outcome == HandshakeOutcome::Completed;
             let typical = median(&all.times);
             let timed = completed && typical > 0;
-            let time = |ns: u64| if timed { milliseconds(ns) } else { String::new() };
+            let time = |ns: u64| if timed { self::time(ns) } else { String::new() };
             vec![
                 Cell::new(from),
                 Cell::new(to),
                 Cell::new(all.kind),
-                Cell(format!("{}{}", all.outcome.words(), all.detail), look),
+                Cell(format!("{}{}", in_short(all.outcome), all.detail), look),
                 Cell::new(all.count.to_string()),
                 Cell::new(time(typical)),
                 Cell::new(time(all.times.iter().copied().max().unwrap_or(0))),
@@ -214,6 +216,14 @@ fn handshakes(seen: &Seen, names: &Names, style: &Style) -> Option<String> {
         .collect();
     let titles = ["FROM", "TO", "KIND", "OUTCOME", ">COUNT", ">MEDIAN", ">LONGEST", ""];
     (!rows.is_empty()).then(|| columns(&titles, &rows, style))
+}
+
+fn in_short(outcome: HandshakeOutcome) -> &'static str {
+    match outcome {
+        HandshakeOutcome::NoAnswer => "no answer",
+        HandshakeOutcome::Alert => "alert",
+        other => other.words(),
+    }
 }
 
 /// What is known of the alert, and how.
@@ -231,19 +241,23 @@ fn detail(flow: &Flow, kind: HandshakeKind, outcome: HandshakeOutcome) -> String
 fn median(times: &[u64]) -> u64 {
     let mut times = times.to_vec();
     times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or(0)
+    times.get(times.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
-/// Up to twelve blocks, by eighths.
+/// Up to six blocks, by eighths.
 fn bar(value: u64, most: u64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = (value * 96).checked_div(most).unwrap_or(0).max(1) as usize;
+    let eighths = (value * 48).checked_div(most).unwrap_or(0).max(1) as usize;
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
-/// `3.1 ms`, `240 µs`.
-pub fn milliseconds(ns: u64) -> String {
-    if ns < 1_000_000 { format!("{} µs", ns / 1_000) } else { format!("{:.1} ms", ns as f64 / 1e6) }
+/// `2.0 s`, `3.1 ms`, `240 µs`.
+pub fn time(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{} µs", ns / 1_000),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.1} s", ns as f64 / 1e9),
+    }
 }
 
 /// `812 B`, `21.4 kB`.
@@ -308,30 +322,31 @@ WHO TALKED TO WHOM  all under spiffe://acme.example/
   ns/shop/sa/orders  ns/shop/sa/payments  8443/TCP  4       3       60  15.0 kB  2 closed, 1 refused
 
 WHAT WAS DROPPED, AND WHY
-  PACKETS  REASON         RULE               FROM                  TO                   PORT      IP
-        3  POLICY_DENIED  no rule allows it  fd00::3, no identity  ns/shop/sa/payments  8443/TCP  6
+  PACKETS  REASON         RULE               FROM             TO                   PORT      IP
+        3  POLICY_DENIED  no rule allows it  fd00::3 (no ID)  ns/shop/sa/payments  8443/TCP  6
 
 HOW HANDSHAKES WENT  as the gateway saw them
   FROM               TO                   KIND     OUTCOME    COUNT  MEDIAN  LONGEST
   ns/shop/sa/orders  ns/shop/sa/payments  TCP      completed      2  240 µs   240 µs  ▍
   ns/shop/sa/orders  ns/shop/sa/payments  TCP      refused        1
-  ns/shop/sa/orders  ns/shop/sa/payments  TLS 1.3  completed      2  6.2 ms   6.2 ms  ████████████
+  ns/shop/sa/orders  ns/shop/sa/payments  TLS 1.3  completed      2  3.1 ms   6.2 ms  ██████
 ";
         assert_eq!(tables(&seen, &names, &Style::plain()), expected);
     }
 
     #[test]
     fn bars_are_as_long_as_their_values() {
-        assert_eq!(bar(100, 100), "█".repeat(12));
-        assert_eq!(bar(50, 100), "█".repeat(6));
+        assert_eq!(bar(100, 100), "█".repeat(6));
+        assert_eq!(bar(50, 100), "█".repeat(3));
         assert_eq!(bar(0, 100), "▏");
         assert_eq!(bar(0, 0), "▏");
     }
 
     #[test]
     fn quantities_have_units() {
-        assert_eq!(milliseconds(240_500), "240 µs");
-        assert_eq!(milliseconds(3_140_000), "3.1 ms");
+        assert_eq!(time(240_500), "240 µs");
+        assert_eq!(time(3_140_000), "3.1 ms");
+        assert_eq!(time(2_010_000_000), "2.0 s");
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(21_440), "21.4 kB");
         assert_eq!(median(&[5, 1, 9]), 5);

@@ -185,7 +185,7 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         (None, Outcome::Ok) => "answered".into(),
         (None, outcome) => words(outcome).into(),
     };
-    let time = gateway::milliseconds(step.done.duration_us * 1000);
+    let time = gateway::time(step.done.duration_us * 1000);
     let mut line = format!(
         "  {mark} {:<34} {:<8} {version}  {:<38} {time:>9}\n",
         style::cut(&way, 34),

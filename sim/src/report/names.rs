@@ -49,8 +49,8 @@ impl Names {
 
     fn anonymous(&self, address: IpAddr) -> String {
         match self.nodes.get(&address) {
-            Some(node) => format!("{node}, no identity"),
-            None => format!("{address}, no identity"),
+            Some(node) => format!("{node} (no ID)"),
+            None => format!("{address} (no ID)"),
         }
     }
 }
