@@ -1,3 +1,11 @@
 //! The `tidegate` library: what the daemon and the CLI are made of.
 
+pub mod cli;
+pub mod client;
+pub mod daemon;
+pub mod exit_code;
+pub mod instance;
+pub mod names;
 pub mod policy;
+pub mod state;
+pub mod view;

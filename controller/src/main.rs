@@ -1,2 +1,15 @@
-//! Filled in by the next commits.
-fn main() {}
+//! The `tidegate` binary.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = tidegate::cli::Cli::parse();
+    match tidegate::cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tidegate: {}", failure.message);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}

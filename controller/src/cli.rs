@@ -1,0 +1,372 @@
+//! The command line.
+
+use crate::client;
+use crate::daemon::{
+    self, AttachRequest, AttachedPort, BlockRequest, CommittedRevision, DetachRequest, RunArgs,
+};
+use crate::exit_code::{Code, Failure, Result};
+use crate::instance::{Instance, need_root};
+use crate::policy::{Documents, Prefix};
+use crate::state::State;
+use crate::view::{self, Format, OutputArg, View, print_json, say};
+use clap::{CommandFactory, Parser, Subcommand};
+use http_body_util::BodyExt;
+use hyper::Method;
+use std::path::PathBuf;
+
+/// Identity-aware XDP and TC data plane for gateways
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  tidegate policy check policies/                           is what stands there right?
+  tidegate run -i eth1 -i eth2 --policy policies/ --mode monitor
+  tidegate drops                                            what would have been dropped, and why
+  tidegate why 10.1.0.2 10.2.0.2 443/tcp                    which rule decides
+  tidegate detach --all                                     take everything off again
+
+Exit codes: 0 ok, 1 failure, 2 wrong command line or file, 3 no daemon or nothing attached, 4 already running,
+5 not permitted.")]
+pub struct Cli {
+    #[command(flatten)]
+    instance: Instance,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: load, attach, serve
+    #[command(after_help = "\
+Examples:
+  tidegate run -i eth1 -i eth2 --policy /etc/tidegate --mode monitor
+  tidegate run -i eth1 --failsafe tcp/22 --metrics 127.0.0.1:9464
+The programs stay attached and go on enforcing when the daemon ends; `tidegate detach --all` takes them off.")]
+    Run(RunArgs),
+    /// Attach to interfaces, by the daemon that runs
+    #[command(after_help = "Example:\n  tidegate attach eth1 eth2")]
+    Attach {
+        /// Interfaces
+        #[arg(required = true, value_name = "IF")]
+        interfaces: Vec<String>,
+        /// Where the XDP program runs
+        #[arg(long, value_enum, default_value_t)]
+        xdp_mode: daemon::XdpModeArg,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Take the programs off interfaces, with or without a daemon
+    #[command(
+        after_help = "Examples:\n  tidegate detach eth2\n  tidegate detach --all    the way out: links, maps and pins go"
+    )]
+    Detach {
+        /// Interfaces
+        #[arg(value_name = "IF", required_unless_present = "all", conflicts_with = "all")]
+        interfaces: Vec<String>,
+        /// Every interface, and all maps
+        #[arg(long)]
+        all: bool,
+    },
+    /// What is attached where, and how full the tables are
+    Status(OutputArg),
+    /// Check, apply and show policy files
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Workloads and their SPIFFE IDs
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Block addresses
+    #[command(subcommand)]
+    Block(BlockCommand),
+    /// Connections: who talks to whom, and what became of it
+    #[command(
+        after_help = "Examples:\n  tidegate flows\n  tidegate flows -o json | jq 'select(.tls == \"alert\")'"
+    )]
+    Flows(OutputArg),
+    /// What was dropped, or would have been, and why
+    Drops(OutputArg),
+    /// Verdicts, handshakes and closed connections as they happen
+    #[command(after_help = "\
+Examples:
+  tidegate observe                       what the daemon remembers
+  tidegate observe -f --verdict DROPPED  what is dropped, as it happens
+  tidegate observe -f --identity orders -o json")]
+    Observe(ObserveArgs),
+    /// What would become of a connection: which rule decides, or which one nearly did
+    #[command(after_help = "\
+Examples:
+  tidegate why 10.1.0.2 10.2.0.2 443/tcp
+  tidegate why orders payments 8443
+  tidegate why spiffe://acme.example/ns/shop/sa/orders 10.2.0.2 icmp")]
+    Why {
+        #[command(flatten)]
+        args: view::why::WhyArgs,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Say what is wrong in files, and change nothing
+    #[command(after_help = "Example:\n  tidegate policy check /etc/tidegate orders.yaml")]
+    Check(PathsArg),
+    /// Make files what counts, in one commit
+    #[command(after_help = "Example:\n  tidegate policy apply /etc/tidegate")]
+    Apply(PathsArg),
+    /// The rules that count, in the order in which they are asked
+    Show(OutputArg),
+}
+
+#[derive(Debug, clap::Args)]
+struct PathsArg {
+    /// Files, or folders of *.yaml
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+#[derive(Debug, Subcommand)]
+enum IdentityCommand {
+    /// Workloads with SPIFFE IDs, addresses and leases
+    List(OutputArg),
+}
+
+#[derive(Debug, Subcommand)]
+enum BlockCommand {
+    /// Block a prefix at once
+    #[command(after_help = "Example:\n  tidegate block add 10.1.0.66/32 --for 10m --reason 'scans the shop'")]
+    Add {
+        /// What to block
+        cidr: Prefix,
+        /// For how long, such as 90s, 10m, 1h30m, 7d; for ever without it
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        for_: Option<jiff::SignedDuration>,
+        /// Why, for those who look at the list
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End a block that `block add` made
+    Del {
+        /// What to let go
+        cidr: Prefix,
+    },
+    /// What is blocked
+    List(OutputArg),
+}
+
+#[derive(Debug, clap::Args)]
+struct ObserveArgs {
+    /// Go on with what comes
+    #[arg(short, long)]
+    follow: bool,
+    /// Only this verdict: FORWARDED, DROPPED, AUDIT
+    #[arg(long, value_name = "VERDICT", ignore_case = true)]
+    #[arg(value_parser = ["FORWARDED", "DROPPED", "AUDIT"])]
+    verdict: Option<String>,
+    /// Only what has this in the SPIFFE ID of one end
+    #[arg(long, value_name = "TEXT")]
+    identity: Option<String>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
+    crate::policy::time::parse_duration(text).ok_or_else(|| "write 90s, 10m, 1h30m or 7d".into())
+}
+
+/// Runs a command.
+pub fn run(cli: Cli) -> Result<()> {
+    let Cli { instance, command } = cli;
+    instance.check()?;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match command {
+        Command::Run(args) => daemon::run(&instance, &args),
+        Command::Attach { interfaces, xdp_mode, output } => {
+            attach(&instance, interfaces, xdp_mode, output.output)
+        }
+        Command::Detach { interfaces, all } => detach(&instance, interfaces, all),
+        Command::Status(output) => {
+            let view = View::open(&instance)?;
+            view::status::print(&instance, &view, daemon_runs(&instance)?, output.output)
+        }
+        Command::Policy(PolicyCommand::Check(args)) => check(&args),
+        Command::Policy(PolicyCommand::Apply(args)) => apply(&instance, &args),
+        Command::Policy(PolicyCommand::Show(output)) => {
+            view::lists::policy(&View::open(&instance)?, output.output)
+        }
+        Command::Identity(IdentityCommand::List(output)) => {
+            view::lists::identities(&State::load(&instance.state_file())?, output.output)
+        }
+        Command::Block(BlockCommand::Add { cidr, for_, reason }) => {
+            let not_after = for_.map(|d| jiff::Timestamp::now() + d);
+            block(&instance, "/v1/block", BlockRequest { cidr, not_after, reason }, "blocked")
+        }
+        Command::Block(BlockCommand::Del { cidr }) => {
+            let request = BlockRequest { cidr, not_after: None, reason: None };
+            block(&instance, "/v1/unblock", request, "no longer blocked")
+        }
+        Command::Block(BlockCommand::List(output)) => {
+            view::lists::blocks(&State::load(&instance.state_file())?, output.output)
+        }
+        Command::Flows(output) => view::flow::print(&View::open(&instance)?, output.output),
+        Command::Drops(output) => view::drops::print(&View::open(&instance)?, output.output),
+        Command::Observe(args) => block_on(observe(&instance, &args)),
+        Command::Why { args, output } => view::why::print(&View::open(&instance)?, &args, output.output),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Failure::io("start the runtime", &e))?.block_on(work)
+}
+
+/// Whether a daemon answers.
+fn daemon_runs(instance: &Instance) -> Result<bool> {
+    match block_on(client::send(instance, Method::GET, "/v1/ping", &())) {
+        Ok(_) => Ok(true),
+        Err(e) if e.code == Code::NoDaemon => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn attach(
+    instance: &Instance,
+    interfaces: Vec<String>,
+    xdp_mode: daemon::XdpModeArg,
+    format: Format,
+) -> Result<()> {
+    let request = AttachRequest { interfaces, xdp_mode };
+    let ports: Vec<AttachedPort> = block_on(client::call(instance, Method::POST, "/v1/attach", &request))?;
+    if format == Format::Json {
+        return print_json(&ports);
+    }
+    for port in ports {
+        say(&format!("{}: {} XDP, {}", port.interface, port.xdp_mode, port.tc_mode))?;
+        if let Some(why) = port.native_refused {
+            say(&format!("  the driver refused: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn detach(instance: &Instance, interfaces: Vec<String>, all: bool) -> Result<()> {
+    need_root("detaching")?;
+    let running = daemon_runs(instance)?;
+    if all {
+        if running {
+            let message =
+                "a daemon runs and would go on without maps: stop it first, then `tidegate detach --all`";
+            return Err(Failure::new(Code::AlreadyRunning, message));
+        }
+        if !instance.pin_dir().exists() {
+            let message = format!("nothing is attached under {}", instance.pin_dir().display());
+            return Err(Failure::new(Code::NoDaemon, message));
+        }
+        let names = loader::detach_all(&instance.pin_dir())?;
+        return say(&format!("detached {}; maps and pins are gone", list(&names)));
+    }
+    if running {
+        let request = DetachRequest { interfaces: interfaces.clone() };
+        block_on(client::call::<()>(instance, Method::POST, "/v1/detach", &request))?;
+    } else {
+        daemon::detach_each(&instance.pin_dir(), &interfaces)?;
+    }
+    say(&format!("detached {}", list(&interfaces)))
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "no interface".into() } else { names.join(", ") }
+}
+
+fn summary(documents: &Documents) -> serde_json::Value {
+    serde_json::json!({
+        "workloads": documents.workloads.len(),
+        "policies": documents.policies.len(),
+        "rules": documents.policies.iter().map(|p| p.rules.len()).sum::<usize>(),
+        "blocklists": documents.blocklists.len(),
+    })
+}
+
+fn summary_text(documents: &Documents) -> String {
+    let s = summary(documents);
+    format!(
+        "{} workloads, {} policies with {} rules, {} blocklists",
+        s["workloads"], s["policies"], s["rules"], s["blocklists"]
+    )
+}
+
+fn check(args: &PathsArg) -> Result<()> {
+    match Documents::load(&args.paths, jiff::Timestamp::now()) {
+        Ok(documents) if args.output.output == Format::Json => {
+            print_json(&serde_json::json!({"ok": true, "documents": summary(&documents)}))
+        }
+        Ok(documents) => say(&format!("ok: {}", summary_text(&documents))),
+        Err(mistakes) => {
+            if args.output.output == Format::Json {
+                print_json(&serde_json::json!({"ok": false, "mistakes": mistakes}))?;
+            }
+            Err(mistakes.into())
+        }
+    }
+}
+
+fn apply(instance: &Instance, args: &PathsArg) -> Result<()> {
+    let documents = Documents::load(&args.paths, jiff::Timestamp::now())?;
+    let done: CommittedRevision = block_on(client::call(instance, Method::POST, "/v1/policy", &documents))?;
+    if args.output.output == Format::Json {
+        return print_json(&done);
+    }
+    say(&format!("revision {}: {}", done.revision, summary_text(&documents)))
+}
+
+fn block(instance: &Instance, path: &str, request: BlockRequest, done: &str) -> Result<()> {
+    let committed: CommittedRevision = block_on(client::call(instance, Method::POST, path, &request))?;
+    say(&format!("{} is {done} (revision {})", request.cidr, committed.revision))
+}
+
+async fn observe(instance: &Instance, args: &ObserveArgs) -> Result<()> {
+    let path = format!("/v1/observe?follow={}", args.follow);
+    let mut body = client::send(instance, Method::GET, &path, &()).await?.into_body();
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Failure::new(Code::NoDaemon, format!("the daemon is gone: {e}")))?;
+        rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            show_event(&line, args)?;
+        }
+    }
+    Ok(())
+}
+
+fn show_event(line: &[u8], args: &ObserveArgs) -> Result<()> {
+    let event: serde_json::Value =
+        serde_json::from_slice(line).map_err(|e| Failure::failed("the daemon's answer", e))?;
+    let text = |pointer: &str| event.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or("");
+    let verdict = args.verdict.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(text("/verdict")));
+    let identity = args.identity.as_ref().is_none_or(|wanted| {
+        text("/source/spiffe_id").contains(wanted) || text("/destination/spiffe_id").contains(wanted)
+    });
+    match (verdict && identity, args.output.output) {
+        (false, _) => Ok(()),
+        (true, Format::Json) => print_json(&event),
+        (true, Format::Table) => say(&view::event::line(&event)),
+    }
+}

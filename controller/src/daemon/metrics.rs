@@ -1,0 +1,213 @@
+//! `/metrics`: what the maps hold, in Prometheus' form. Everything is read when it is asked for.
+
+use super::Shared;
+use crate::exit_code::{Failure, Result};
+use crate::view::drops::counters;
+use crate::view::status::pressure;
+use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStats};
+use loader::Maps;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+/// Pairs of identities that get labels of their own; the rest add up under `other`.
+const PAIRS: usize = 500;
+
+/// The whole page.
+pub fn page(shared: &Shared) -> Result<String> {
+    let maps = &shared.maps;
+    let mut families = traffic(maps)?;
+    families.extend(handshakes(shared)?);
+    families.extend(state(shared)?);
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text).map_err(|e| Failure::failed("encode metrics", e))?;
+    String::from_utf8(text).map_err(|e| Failure::failed("encode metrics", e))
+}
+
+fn traffic(maps: &Maps) -> Result<Vec<MetricFamily>> {
+    let counters = counters(maps)?;
+    let mut forwarded: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+    let mut drops = Vec::new();
+    let mut audits = Vec::new();
+    for c in &counters {
+        let port = [("direction", c.direction.name()), ("interface", c.interface.as_str())];
+        if c.audited || c.reason.passes() {
+            let sum = forwarded.entry((c.direction, c.interface.as_str())).or_default();
+            sum.0 += c.packets;
+            sum.1 += c.bytes;
+        }
+        let with_reason = [("reason", c.reason.name()), port[0], port[1]];
+        if c.audited {
+            audits.push((labels(&with_reason), c.packets));
+        } else if !c.reason.passes() {
+            drops.push((labels(&with_reason), c.packets, c.bytes));
+        }
+    }
+    let port = |((direction, interface), _): &(&(datapath::abi::Direction, &str), &(u64, u64))| {
+        labels(&[("direction", direction.name()), ("interface", interface)])
+    };
+    Ok(vec![
+        counter(
+            "tidegate_drop_count_total",
+            "Packets dropped, by reason (docs/drops.md).",
+            drops.iter().map(|(l, packets, _)| (l.clone(), *packets)),
+        ),
+        counter(
+            "tidegate_drop_bytes_total",
+            "Bytes of dropped packets.",
+            drops.iter().map(|(l, _, bytes)| (l.clone(), *bytes)),
+        ),
+        counter(
+            "tidegate_audit_count_total",
+            "Packets that passed although they would have been dropped, by reason.",
+            audits.into_iter(),
+        ),
+        counter(
+            "tidegate_forward_count_total",
+            "Packets that passed.",
+            forwarded.iter().map(|entry| (port(&entry), entry.1.0)),
+        ),
+        counter(
+            "tidegate_forward_bytes_total",
+            "Bytes of packets that passed.",
+            forwarded.iter().map(|entry| (port(&entry), entry.1.1)),
+        ),
+    ])
+}
+
+fn handshakes(shared: &Shared) -> Result<Vec<MetricFamily>> {
+    let names = shared.names();
+    let name = |identity: u32| names.identity(identity).unwrap_or("unidentified");
+    let mut merged: BTreeMap<[&str; 4], HandshakeStats> = BTreeMap::new();
+    let mut pairs = std::collections::BTreeSet::new();
+    for (key, stats) in shared.maps.handshake_stats()? {
+        let (Some(kind), Some(outcome)) =
+            (HandshakeKind::from_u8(key.kind), HandshakeOutcome::from_u8(key.outcome))
+        else {
+            continue;
+        };
+        let pair = (name(key.orig_identity), name(key.resp_identity));
+        let known = pairs.contains(&pair) || (pairs.len() < PAIRS && pairs.insert(pair));
+        let (source, destination) = if known { pair } else { ("other", "other") };
+        let labels = [kind.name(), outcome.name(), source, destination];
+        merged.entry(labels).and_modify(|sum| sum.merge(&stats)).or_insert(stats);
+    }
+    let of = |[kind, outcome, source, destination]: &[&str; 4]| {
+        labels(&[("kind", kind), ("outcome", outcome), ("source", source), ("destination", destination)])
+    };
+    let total = counter(
+        "tidegate_handshake_total",
+        "TCP and TLS handshakes by outcome and by the identities of their ends.",
+        merged.iter().map(|(key, stats)| (of(key), stats.count)),
+    );
+    let mut durations: BTreeMap<[&str; 2], HandshakeStats> = BTreeMap::new();
+    for ([kind, outcome, ..], stats) in merged.iter().filter(|([_, outcome, ..], _)| *outcome != "no_answer")
+    {
+        durations.entry([kind, outcome]).and_modify(|sum| sum.merge(stats)).or_insert(*stats);
+    }
+    let mut duration =
+        family("tidegate_handshake_duration_seconds", "How long handshakes took.", MetricType::HISTOGRAM);
+    duration.set_metric(durations.iter().map(|(l, stats)| histogram(l, stats)).collect());
+    Ok(vec![total, duration])
+}
+
+fn histogram([kind, outcome]: &[&str; 2], stats: &HandshakeStats) -> Metric {
+    let mut cumulative = 0;
+    let mut buckets = Vec::new();
+    for (i, count) in stats.buckets.iter().enumerate() {
+        cumulative += count;
+        if let Some(bound) = HandshakeStats::bound_ns(i) {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound as f64 / 1e9);
+            bucket.set_cumulative_count(cumulative);
+            buckets.push(bucket);
+        }
+    }
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(stats.count);
+    histogram.set_sample_sum(stats.sum_ns as f64 / 1e9);
+    let mut metric = Metric::from_label(labels(&[("kind", kind), ("outcome", outcome)]));
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
+    let maps = &shared.maps;
+    let (revision, identities) = shared.with_state(|state| (state.revision, state.documents.workloads.len()));
+    let pressure = pressure(maps)?;
+    let entries = |map: &str| pressure.iter().find(|p| p.map == map).map_or(0, |p| p.entries) as f64;
+    let full = pressure
+        .iter()
+        .map(|p| (labels(&[("map_name", p.map)]), p.entries as f64 / f64::from(p.max_entries.max(1))));
+    let connections = [
+        (labels(&[("state", "answered")]), entries(datapath::abi::MapName::CONNECTIONS)),
+        (labels(&[("state", "half_open")]), entries(datapath::abi::MapName::HALF_OPEN)),
+    ];
+    let lost = [
+        (labels(&[("source", "ring_buffer")]), maps.lost_events()?),
+        (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
+    ];
+    let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
+    Ok(vec![
+        counter("tidegate_lost_events_total", "Events that found no room.", lost.into_iter()),
+        gauge("tidegate_bpf_map_pressure", "How full a map is, from 0 to 1.", full),
+        gauge("tidegate_connections", "Connections that are tracked.", connections.into_iter()),
+        gauge(
+            "tidegate_identities",
+            "Workloads with an identity.",
+            [(vec![], identities as f64)].into_iter(),
+        ),
+        gauge("tidegate_policy_revision", "Commits so far.", [(vec![], revision as f64)].into_iter()),
+        gauge("tidegate_build_info", "The version of the daemon.", [(version, 1.0)].into_iter()),
+    ])
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+    let mut labels: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name((*name).to_owned());
+            label.set_value((*value).to_owned());
+            label
+        })
+        .collect();
+    labels.sort();
+    labels
+}
+
+fn family(name: &str, help: &str, kind: MetricType) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family
+}
+
+fn counter(name: &str, help: &str, values: impl Iterator<Item = (Vec<LabelPair>, u64)>) -> MetricFamily {
+    let metric = |(labels, value): (Vec<LabelPair>, u64)| {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = Metric::from_label(labels);
+        metric.set_counter(counter);
+        metric
+    };
+    let mut family = family(name, help, MetricType::COUNTER);
+    family.set_metric(values.map(metric).collect());
+    family
+}
+
+fn gauge(name: &str, help: &str, values: impl Iterator<Item = (Vec<LabelPair>, f64)>) -> MetricFamily {
+    let metric = |(labels, value): (Vec<LabelPair>, f64)| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = Metric::from_label(labels);
+        metric.set_gauge(gauge);
+        metric
+    };
+    let mut family = family(name, help, MetricType::GAUGE);
+    family.set_metric(values.map(metric).collect());
+    family
+}

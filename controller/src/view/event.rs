@@ -1,0 +1,115 @@
+//! Events of the ring buffer in Hubble's field names.
+
+use super::flow::{Moment, alert_name, ends_json};
+use super::table;
+use crate::names::{Names, verdict};
+use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
+use datapath::track::{conn_state, history};
+use serde_json::{Map, Value, json};
+
+/// An event as JSON; `None` for one of another version.
+pub fn json(bytes: &[u8], names: &Names, now: &Moment) -> Option<Value> {
+    if let Ok(closed) = bytemuck::try_pod_read_unaligned::<ClosedEvent>(bytes) {
+        return Some(closed_json(&closed, names, now));
+    }
+    let event = bytemuck::try_pod_read_unaligned::<Event>(bytes).ok()?;
+    event.kind()?;
+    Some(Value::Object(head(&event, names, now)))
+}
+
+fn head(event: &Event, names: &Names, now: &Moment) -> Map<String, Value> {
+    let originator = if event.originator == 0 { Side::A } else { Side::B };
+    let [a, b] = event.identity;
+    let identities = if originator == Side::A { [a, b] } else { [b, a] };
+    let mut object = match event.key.family {
+        0 => Map::new(),
+        _ => ends_json(&event.key, originator, identities, names),
+    };
+    let reason = Reason::from_u8(event.reason);
+    let kind = match event.kind() {
+        Some(EventKind::Drop) => "drop",
+        Some(EventKind::Handshake) => "handshake",
+        Some(EventKind::Closed) => "closed",
+        _ => "verdict",
+    };
+    object.insert("time".into(), json!(now.wall(event.time_ns)));
+    object.insert("event".into(), json!(kind));
+    object.insert("verdict".into(), json!(verdict(event.action)));
+    object.insert("drop_reason_desc".into(), json!(reason.name()));
+    if !reason.passes() {
+        object.insert("drop_reason".into(), json!(reason.code()));
+    }
+    object.insert("rule".into(), json!(names.rule(event.rule)));
+    object.insert("traffic_direction".into(), json!(event.direction().name()));
+    object.insert("is_reply".into(), json!(event.from_b != event.originator));
+    let interface = loader::netdev::name(event.ifindex);
+    object.insert("interface".into(), json!({"index": event.ifindex, "name": interface}));
+    object.insert("epoch".into(), json!(event.epoch));
+    object.insert("frame_bytes".into(), json!(event.frame_bytes));
+    if event.kind() == Some(EventKind::Handshake) {
+        object.insert("handshake".into(), handshake(event));
+    }
+    object
+}
+
+fn handshake(event: &Event) -> Value {
+    json!({
+        "kind": HandshakeKind::from_u8(event.handshake).map(HandshakeKind::name),
+        "outcome": HandshakeOutcome::from_u8(event.outcome).map(HandshakeOutcome::name),
+        "duration_ns": event.duration_ns,
+        "inferred": event.inferred != 0,
+        "alert": (event.alert_level != 0).then(|| alert_name(event.alert_description)),
+    })
+}
+
+fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Value {
+    let mut object = head(&closed.event, names, now);
+    let connection = &closed.connection;
+    object.insert("conn_state".into(), json!(conn_state(connection, closed.event.key.proto)));
+    object.insert("history".into(), json!(history(connection)));
+    object.insert("tls".into(), json!(connection.tls_state().name()));
+    object.insert("packets".into(), json!(closed.flow.packets.iter().sum::<u64>()));
+    object.insert("bytes".into(), json!(closed.flow.bytes.iter().sum::<u64>()));
+    Value::Object(object)
+}
+
+/// An event of `/v1/observe` as a line for people.
+pub fn line(event: &Value) -> String {
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    let time = text("/time").and_then(|t| t.get(11..23)).unwrap_or("-");
+    let ends = match event.pointer("/IP/source") {
+        Some(_) => format!("{} -> {}", end(event, "source"), end(event, "destination")),
+        None => "(no IP)".into(),
+    };
+    let l4 = event.get("l4").and_then(|l4| l4.as_object()?.keys().next().cloned()).unwrap_or_default();
+    let mut line = format!(
+        "{time}  {:<9}  {:<7}  {ends}  {l4}  {}",
+        text("/verdict").unwrap_or("-"),
+        text("/traffic_direction").unwrap_or("-"),
+        text("/rule").or(text("/drop_reason_desc")).unwrap_or("-"),
+    );
+    if let Some(outcome) = text("/handshake/outcome") {
+        let took = event.pointer("/handshake/duration_ns").and_then(Value::as_u64).unwrap_or(0);
+        let kind = text("/handshake/kind").unwrap_or("-");
+        line.push_str(&format!("  {kind} handshake {outcome} in {}", table::duration(took)));
+    }
+    if let Some(state) = text("/conn_state") {
+        line.push_str(&format!("  closed {state}"));
+    }
+    line
+}
+
+fn end(event: &Value, side: &str) -> String {
+    let address = event.pointer(&format!("/IP/{side}")).and_then(Value::as_str).unwrap_or("-");
+    let l4 = event.get("l4").and_then(|l4| l4.as_object()?.values().next());
+    let port = l4.and_then(|l4| l4.get(format!("{side}_port"))?.as_u64());
+    let socket = match port {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_owned(),
+    };
+    match event.pointer(&format!("/{side}/spiffe_id")).and_then(Value::as_str) {
+        Some(id) => format!("{id} ({socket})"),
+        None => socket,
+    }
+}

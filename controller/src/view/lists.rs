@@ -1,0 +1,114 @@
+//! `tidegate identity list`, `policy show` and `block list`.
+
+use super::table::{self, or_dash};
+use super::{Format, View, print_json, say};
+use crate::exit_code::Result;
+use crate::policy::Documents;
+use crate::policy::compile::RuleKind;
+use crate::policy::time::duration_text;
+use crate::state::{MANUAL_BLOCKLIST, State};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// `in 5m`, `over`, `-`.
+fn remaining(end: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(end) = end else { return "-".into() };
+    match u64::try_from(end.as_second() - now.as_second()) {
+        Ok(seconds @ 1..) => format!("in {}", duration_text(seconds)),
+        _ => "over".into(),
+    }
+}
+
+/// Prints workloads with their identities and leases.
+pub fn identities(state: &State, format: Format) -> Result<()> {
+    let now = Timestamp::now();
+    let numbers: std::collections::HashMap<_, _> =
+        state.numbering.identities().map(|(n, id)| (id, n)).collect();
+    let workloads = &state.documents.workloads;
+    if format == Format::Json {
+        let row = |w: &crate::policy::document::Workload| {
+            json!({
+                "name": w.name, "identity": numbers.get(&w.spiffe_id), "spiffe_id": w.spiffe_id,
+                "addresses": w.addresses, "labels": w.labels, "lease": w.lease,
+            })
+        };
+        return print_json(&workloads.iter().map(row).collect::<Vec<_>>());
+    }
+    if workloads.is_empty() {
+        return say("no identity: apply a file with `kind: Workload`");
+    }
+    let mut out = table::table(&[">ID", "SPIFFE ID", "NAME", "ADDRESSES", "LABELS", "LEASE ENDS"]);
+    for w in workloads {
+        let addresses: Vec<_> = w.addresses.iter().map(ToString::to_string).collect();
+        let labels: Vec<_> = w.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        out.add_row([
+            numbers.get(&w.spiffe_id).map_or_else(|| "-".into(), u32::to_string),
+            w.spiffe_id.to_string(),
+            w.name.clone(),
+            addresses.join(" "),
+            or_dash(Some(labels.join(",").as_str()).filter(|l| !l.is_empty())),
+            remaining(w.lease.map(|lease| lease.not_after), now),
+        ]);
+    }
+    say(&table::text(&out))
+}
+
+/// Prints the rules in the order in which they are asked.
+pub fn policy(view: &View, format: Format) -> Result<()> {
+    let state = &view.state;
+    let effective = state.effective(Timestamp::now());
+    let rules = rules(state, &effective);
+    if format == Format::Json {
+        return print_json(&json!({
+            "revision": state.revision, "epoch": state.epoch, "applied_at": state.applied_at,
+            "default": if effective.policies.is_empty() { "allow" } else { "deny" }, "rules": rules,
+        }));
+    }
+    let default = if effective.policies.is_empty() { "allow (no policy is loaded)" } else { "deny" };
+    let at = state.applied_at.map(|t| format!(" of {t:.0}")).unwrap_or_default();
+    say(&format!("revision {}{at}, epoch {}, default {default}", state.revision, state.epoch))?;
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let mut out = table::table(&[">TIER", "RULE", "SAYS", "FROM FILE"]);
+    for rule in rules {
+        out.add_row([rule.tier.to_string(), rule.label(), rule.text.clone(), rule.place.to_string()]);
+    }
+    say(&format!("\n{}", table::text(&out)))
+}
+
+/// Current rules of policies, in the order in which they are asked.
+fn rules<'s>(state: &'s State, documents: &Documents) -> Vec<&'s crate::policy::RuleInfo> {
+    let find = |policy: &str, name: &str| {
+        state.rules.values().find(|r| r.kind == RuleKind::Policy && r.policy == policy && r.name == name)
+    };
+    crate::policy::compile::precedence(documents).iter().filter_map(|(p, r)| find(&p.name, &r.name)).collect()
+}
+
+/// Prints blocked prefixes.
+pub fn blocks(state: &State, format: Format) -> Result<()> {
+    let now = Timestamp::now();
+    let effective = state.effective(now);
+    let entries = || effective.blocklists.iter().flat_map(|list| list.entries.iter().map(move |e| (list, e)));
+    if format == Format::Json {
+        let row = |(list, entry): (
+            &crate::policy::document::Blocklist,
+            &crate::policy::document::BlockEntry,
+        )|
+         -> Value {
+            json!({"cidr": entry.cidr, "reason": entry.reason, "not_after": entry.not_after, "blocklist": list.name})
+        };
+        return print_json(&entries().map(row).collect::<Vec<_>>());
+    }
+    if entries().next().is_none() {
+        return say("nothing is blocked");
+    }
+    let mut out = table::table(&["CIDR", "ENDS", "REASON", "FROM"]);
+    for (list, entry) in entries() {
+        let from =
+            if list.name == MANUAL_BLOCKLIST { "block add".to_owned() } else { entry.place.to_string() };
+        let ends = if entry.not_after.is_none() { "never".into() } else { remaining(entry.not_after, now) };
+        out.add_row([entry.cidr.to_string(), ends, or_dash(entry.reason.as_deref()), from]);
+    }
+    say(&table::text(&out))
+}

@@ -1,0 +1,79 @@
+//! What the CLI shows, read from the pinned maps and the saved state: no daemon is needed.
+
+pub mod drops;
+pub mod event;
+pub mod flow;
+pub mod lists;
+pub mod status;
+pub mod table;
+pub mod why;
+
+use crate::exit_code::{Code, Failure, Result};
+use crate::instance::{Instance, need_root};
+use crate::names::Names;
+use crate::state::State;
+use loader::Maps;
+
+/// The form of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The option for it.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct OutputArg {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Format,
+}
+
+/// What is there to be shown.
+pub struct View {
+    /// The pinned maps.
+    pub maps: Maps,
+    /// The saved state.
+    pub state: State,
+    /// Names of numbers.
+    pub names: Names,
+}
+
+impl View {
+    /// Opens the pinned maps of an instance.
+    pub fn open(instance: &Instance) -> Result<Self> {
+        need_root("reading the pinned maps")?;
+        let maps = Maps::open(&instance.pin_dir()).map_err(|e| match e {
+            loader::Error::NotPinned { pin_dir } => Failure::new(
+                Code::NoDaemon,
+                format!(
+                    "nothing is attached under {}: start `tidegate run`, or see --name",
+                    pin_dir.display()
+                ),
+            ),
+            e => e.into(),
+        })?;
+        let state = State::load(&instance.state_file())?;
+        let names = Names::of(&state);
+        Ok(Self { maps, state, names })
+    }
+}
+
+/// Prints JSON, one line.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Failure::failed("encode JSON", e))?;
+    say(&text)
+}
+
+/// Prints a line; a reader that has gone ends the command quietly.
+pub fn say(line: &str) -> Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => Err(Failure::io("write to stdout", &e)),
+        Ok(()) => Ok(()),
+    }
+}

@@ -1,0 +1,92 @@
+//! `tidegate status`: what is attached where, and how full the tables are.
+
+use super::{Format, View, print_json, say, table};
+use crate::exit_code::Result;
+use crate::instance::Instance;
+use datapath::abi::{Config, MapName};
+use loader::Maps;
+use serde_json::json;
+
+/// A map and how full it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// The map.
+    pub map: &'static str,
+    /// Entries in it.
+    pub entries: usize,
+    /// Its capacity.
+    pub max_entries: u32,
+}
+
+/// How full each map is that can fill.
+pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
+    let of = |map, entries, max_entries| Pressure { map, entries, max_entries };
+    Ok(vec![
+        of(MapName::CONNECTIONS, maps.connections.len()?, maps.connections.max_entries()),
+        of(MapName::HALF_OPEN, maps.half_open.len()?, maps.half_open.max_entries()),
+        of(MapName::FLOW_SPILL, maps.flows.spill.len()?, maps.flows.spill.max_entries()),
+        of(MapName::BINDINGS, maps.bindings.len()?, maps.bindings.max_entries()),
+        of(MapName::BLOCKLIST, maps.blocklist.len()?, maps.blocklist.max_entries()),
+        of(MapName::POLICY, maps.policy.len()?, maps.policy.max_entries()),
+        of(MapName::HANDSHAKES, maps.handshakes.len()?, maps.handshakes.max_entries()),
+        of(MapName::FAILSAFE, maps.failsafe.len()?, maps.failsafe.max_entries()),
+        of(MapName::FRAGMENTS, maps.fragments.len()?, maps.fragments.max_entries()),
+    ])
+}
+
+/// Prints the status.
+pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> Result<()> {
+    let ports = loader::pinned_ports(&instance.pin_dir())?;
+    let config = view.maps.config.get()?;
+    let mode = if config.has(Config::ENFORCE) { "enforce" } else { "monitor" };
+    let default = if config.has(Config::DEFAULT_ALLOW) { "allow" } else { "deny" };
+    let pressure = pressure(&view.maps)?;
+    let lost = view.maps.lost_events()?;
+    if format == Format::Json {
+        let interfaces: Vec<_> = ports
+            .iter()
+            .map(|p| {
+                json!({
+                    "interface": p.interface, "ifindex": p.ifindex, "xdp_mode": p.xdp.map(|(_, mode)| mode.name()),
+                    "xdp_program_id": p.xdp.map(|(id, _)| id), "tc_mode": p.tc.map(|tc| tc.name()),
+                })
+            })
+            .collect();
+        let maps: Vec<_> = pressure
+            .iter()
+            .map(|p| json!({"map": p.map, "entries": p.entries, "max_entries": p.max_entries}))
+            .collect();
+        return print_json(&json!({
+            "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "interfaces": interfaces,
+            "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "maps": maps,
+            "pin_dir": instance.pin_dir(),
+        }));
+    }
+    let runs = if daemon { "running" } else { "not running (the programs go on)" };
+    say(&format!(
+        "instance {}: daemon {runs}, mode {mode}, default {default}, policy revision {}, epoch {}, lost events {lost}",
+        instance.name, view.state.revision, config.epoch
+    ))?;
+    let mut out = table::table(&["INTERFACE", "XDP", "PROGRAM", "TC"]);
+    for p in &ports {
+        let gone = if p.ifindex.is_none() { "interface is gone" } else { "not attached" };
+        out.add_row([
+            p.interface.clone(),
+            p.xdp.map_or(gone, |(_, mode)| mode.name()).to_owned(),
+            p.xdp.map_or_else(|| "-".into(), |(id, _)| id.to_string()),
+            p.tc.map_or("-", |tc| tc.name()).to_owned(),
+        ]);
+    }
+    say(&format!(
+        "\n{}",
+        if ports.is_empty() { "no interface is attached".into() } else { table::text(&out) }
+    ))?;
+    let mut out = table::table(&["MAP", ">ENTRIES", ">OF", ">FULL"]);
+    for p in &pressure {
+        let percent = p.entries as f64 * 100.0 / f64::from(p.max_entries.max(1));
+        let row =
+            [p.map.to_owned(), p.entries.to_string(), p.max_entries.to_string(), format!("{percent:.1} %")];
+        out.add_row(row);
+    }
+    say(&format!("\n{}", table::text(&out)))
+}

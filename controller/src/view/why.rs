@@ -1,0 +1,230 @@
+//! `tidegate why`: asks the live maps, with the programs' own code, and names the rule or the nearest miss.
+
+use super::{Format, View, print_json, say};
+use crate::exit_code::{Code, Failure, Result};
+use crate::names::{reason, verdict};
+use crate::policy::compile::precedence;
+use crate::policy::document::{Policy, Rule, RuleAction, Workload};
+use crate::policy::ports::{PortMatch, protocol_and_port};
+use crate::policy::selector::{Selector, selectors_text};
+use crate::policy::{Documents, Prefix};
+use datapath::abi::{
+    Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, PolicyKey,
+};
+use datapath::policy::{Ends, Judgement, Moment, decide};
+use datapath::tables::Rules;
+use loader::Maps;
+use serde_json::json;
+use std::net::IpAddr;
+
+/// What is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WhyArgs {
+    /// Who opens the connection: an address, a workload's name or a SPIFFE ID
+    pub source: String,
+    /// Who answers
+    pub destination: String,
+    /// Port and protocol: 443, 443/tcp, 53/udp, icmp
+    pub port: String,
+}
+
+/// Prints what would become of a connection.
+pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
+    let documents = view.state.effective(jiff::Timestamp::now());
+    let (port, proto) = parse_port(&args.port)?;
+    let (source, destination) = (address(&documents, &args.source)?, address(&documents, &args.destination)?);
+    let ask = Asked { source, destination, proto, port };
+    let judgement = ask.judge(&view.maps)?;
+    let near = if judgement.rule == 0 { nearest(&documents, &ask) } else { None };
+    let [from, to] = judgement.identity;
+    let rule = view.state.rules.get(&judgement.rule);
+    if format == Format::Json {
+        return print_json(&json!({
+            "IP": {"source": source.to_ip(), "destination": destination.to_ip()},
+            "protocol_and_port": protocol_and_port(proto, port),
+            "source": {"spiffe_id": view.names.identity(from)},
+            "destination": {"spiffe_id": view.names.identity(to)},
+            "verdict": verdict(judgement.action as u8), "drop_reason_desc": reason(judgement.reason as u8),
+            "rule": view.names.rule(judgement.rule), "rule_text": rule.map(|r| &r.text),
+            "rule_place": rule.map(|r| r.place.to_string()),
+            "nearest_miss": near.as_ref().map(|m| json!({"rule": m.rule, "text": m.text, "misses": m.misses})),
+        }));
+    }
+    let end = |addr: Addr, identity| match view.names.identity(identity) {
+        Some(id) => format!("{id} ({})", addr.to_ip()),
+        None => format!("{} (no identity)", addr.to_ip()),
+    };
+    say(&format!("{} -> {}  {}", end(source, from), end(destination, to), protocol_and_port(proto, port)))?;
+    say(&format!("{}  {}", verdict(judgement.action as u8), reason(judgement.reason as u8)))?;
+    if let Some(rule) = rule {
+        say(&format!("rule {}: {}\n  in {}", rule.label(), rule.text, rule.place))?;
+    } else {
+        say(judgement.reason.meaning())?;
+    }
+    match near {
+        Some(m) => say(&format!("nearest rule {}: {}\n  but {}", m.rule, m.text, m.misses.join("; "))),
+        None => Ok(()),
+    }
+}
+
+fn parse_port(text: &str) -> Result<(u16, u8)> {
+    let wrong = || {
+        let message = format!("`{text}` is no port: write 443, 443/tcp, 53/udp, icmp or icmpv6");
+        Failure::new(Code::Usage, message)
+    };
+    let (port, proto) = match text.split_once('/') {
+        Some((port, proto)) if port.parse::<u16>().is_ok() => (port, proto),
+        Some((proto, port)) => (port, proto),
+        None if text.parse::<u16>().is_ok() => (text, "tcp"),
+        None => ("0", text),
+    };
+    let Ok(PortMatch::Protocol { proto, .. }) = proto.parse() else { return Err(wrong()) };
+    Ok((port.parse().map_err(|_| wrong())?, proto))
+}
+
+fn address(documents: &Documents, text: &str) -> Result<Addr> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(ip.into());
+    }
+    let named = |w: &&Workload| w.name == text || w.spiffe_id.as_str() == text;
+    let workload = documents.workloads.iter().find(named);
+    workload.and_then(|w| w.addresses.first()).map(Prefix::addr).ok_or_else(|| {
+        Failure::new(
+            Code::Usage,
+            format!("`{text}` is no address, and no workload has this name or SPIFFE ID"),
+        )
+    })
+}
+
+struct Asked {
+    source: Addr,
+    destination: Addr,
+    proto: u8,
+    port: u16,
+}
+
+impl Asked {
+    fn judge(&self, maps: &Maps) -> Result<Judgement> {
+        let config = maps.config.get()?;
+        let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: loader::boot_ns() };
+        let rules = Fetched::new(maps, self, config)?;
+        // Policy names a service's port; of ICMP, the type, which stands in the originator's place.
+        let ends = Ends {
+            orig: &self.source,
+            resp: &self.destination,
+            orig_port: self.port,
+            resp_port: self.port,
+            proto: self.proto,
+        };
+        Ok(decide(&rules, &moment, &ends))
+    }
+}
+
+/// What the maps answer for one question, so that the programs' own code can be asked.
+struct Fetched {
+    config: Config,
+    bindings: [(Addr, Option<BindingVersions>); 2],
+    blocks: [(Addr, Option<BlockVersions>); 2],
+    decision: Option<DecisionVersions>,
+    failsafe: bool,
+}
+
+impl Fetched {
+    fn new(maps: &Maps, asked: &Asked, config: Config) -> Result<Self> {
+        let both = [asked.source, asked.destination];
+        let [from, to] = both.map(|addr| maps.bindings.longest(&addr, 128));
+        let (from, to) = (from?, to?);
+        let class = |v: Option<BindingVersions>| v.map_or(Binding::NONE, |v| *v.at(config.epoch)).class;
+        let key = PolicyKey::new(class(from), class(to), asked.proto, asked.port);
+        let failsafe = FailsafeKey {
+            addr: asked.destination,
+            port: asked.port,
+            proto: asked.proto,
+            ..FailsafeKey::default()
+        };
+        let [block_from, block_to] = both.map(|addr| maps.blocklist.longest(&addr, 128));
+        Ok(Self {
+            config,
+            bindings: [(asked.source, from), (asked.destination, to)],
+            blocks: [(asked.source, block_from?), (asked.destination, block_to?)],
+            decision: maps.policy.longest(&key, PolicyKey::FULL_BITS)?,
+            failsafe: maps.failsafe.get(&failsafe)?.is_some(),
+        })
+    }
+}
+
+impl Rules for Fetched {
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn coarse_ns(&self, _config: &Config) -> u64 {
+        loader::boot_ns()
+    }
+
+    fn now_ns(&self, _config: &Config) -> u64 {
+        loader::boot_ns()
+    }
+
+    fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
+        self.bindings.iter().find(|(a, _)| a == addr)?.1.as_ref()
+    }
+
+    fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
+        self.blocks.iter().find(|(a, _)| a == addr)?.1.as_ref()
+    }
+
+    fn decision(&self, _key: &PolicyKey) -> Option<&DecisionVersions> {
+        self.decision.as_ref()
+    }
+
+    fn is_failsafe(&self, key: &FailsafeKey) -> bool {
+        self.failsafe && key.addr == self.bindings[1].0
+    }
+}
+
+/// A rule that would have allowed it but for something.
+struct Miss {
+    rule: String,
+    text: String,
+    misses: Vec<String>,
+}
+
+fn nearest(documents: &Documents, asked: &Asked) -> Option<Miss> {
+    let allows = precedence(documents).into_iter().filter(|(_, rule)| rule.action == RuleAction::Allow);
+    allows.map(|(policy, rule)| miss(documents, policy, rule, asked)).min_by_key(|miss| miss.misses.len())
+}
+
+fn miss(documents: &Documents, policy: &Policy, rule: &Rule, asked: &Asked) -> Miss {
+    let mut misses = Vec::new();
+    for (word, selectors, addr) in
+        [("source", &rule.from, asked.source), ("destination", &rule.to, asked.destination)]
+    {
+        if !selectors.iter().any(|selector| selects(documents, selector, addr)) {
+            misses.push(format!("{word} {} is not {}", addr.to_ip(), selectors_text(selectors)));
+        }
+    }
+    if !rule.ports.iter().any(|ports| ports.matches(asked.proto, asked.port)) {
+        let ports: Vec<_> = rule.ports.iter().map(PortMatch::to_string).collect();
+        let asked = protocol_and_port(asked.proto, asked.port);
+        misses.push(format!("{asked} is not {}", ports.join(", ")));
+    }
+    let text = crate::policy::compile::rule_text(rule);
+    Miss { rule: Documents::rule_key(&policy.name, &rule.name), text, misses }
+}
+
+fn selects(documents: &Documents, selector: &Selector, addr: Addr) -> bool {
+    let host = Prefix::host(addr);
+    if let Selector::Cidr(cidr) = selector {
+        return cidr.covers(&host);
+    }
+    // The workload with the longest prefix has the address.
+    let workload = documents.workloads.iter().filter_map(|w| {
+        let bits = w.addresses.iter().filter(|p| p.covers(&host)).map(Prefix::bits).max()?;
+        Some((bits, w))
+    });
+    match workload.max_by_key(|(bits, _)| *bits) {
+        Some((_, w)) => selector.matches_workload(&w.spiffe_id, &w.labels),
+        None => *selector == Selector::Any,
+    }
+}
