@@ -20,6 +20,7 @@ pub fn page(shared: &Shared) -> Result<String> {
     let mut families = traffic(maps)?;
     families.extend(handshakes(shared)?);
     families.extend(state(shared)?);
+    families.retain(|family| !family.get_metric().is_empty()); // the encoder refuses them
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text).map_err(|e| Failure::failed("encode metrics", e))?;
     String::from_utf8(text).map_err(|e| Failure::failed("encode metrics", e))
