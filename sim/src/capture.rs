@@ -33,7 +33,7 @@ const MAGIC_NS: u32 = 0xa1b2_3c4d;
 const LINKTYPE_ETHERNET: u32 = 1;
 
 /// Starts a recorder for each link of a node that forwards; files are named after its interfaces.
-pub async fn start(plan: &Plan, lab: &mut Lab, folder: &Path) -> Result<Vec<Child>> {
+pub async fn start(plan: &Plan, lab: &Lab, folder: &Path) -> Result<Vec<Child>> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut recorders = Vec::new();
     for link in &plan.links {
@@ -51,7 +51,7 @@ pub async fn start(plan: &Plan, lab: &mut Lab, folder: &Path) -> Result<Vec<Chil
     Ok(recorders)
 }
 
-async fn start_one(lab: &mut Lab, namespace: &str, interface: &str, file: PathBuf) -> Result<Child> {
+async fn start_one(lab: &Lab, namespace: &str, interface: &str, file: PathBuf) -> Result<Child> {
     let mut child = own_command("capture", namespace)?
         .arg("--interface")
         .arg(interface)
@@ -61,7 +61,7 @@ async fn start_one(lab: &mut Lab, namespace: &str, interface: &str, file: PathBu
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start a recorder")?;
-    lab.record.add_process(child.id().context("the recorder ended at once")?, "capture")?;
+    lab.record.borrow_mut().add_process(child.id().context("the recorder ended at once")?, "capture")?;
     let stdout = child.stdout.take().context("no stdout")?;
     let line = BufReader::new(stdout).lines().next_line().await?;
     line.with_context(|| format!("the recorder of {interface} in {namespace} did not start"))?;

@@ -17,7 +17,7 @@ use tokio::process::Child;
 use crate::lab::Lab;
 use crate::registry;
 use crate::topology::Plan;
-use crate::topology::plan::{Document, Kind, Mode, Node, XdpMode};
+use crate::topology::plan::{DaemonAct, Document, Kind, Mode, Node, XdpMode};
 use crate::worker::own_command;
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -33,60 +33,85 @@ pub struct Gateway {
     tidegate: PathBuf,
     namespace: String,
     options: Vec<String>,
-    child: Child,
+    run_options: Vec<String>,
+    child: RefCell<Option<Child>>,
     log: Log,
 }
 
 impl Gateway {
     /// Starts the daemon on the plan's gateway, if it has one, and waits until it says that it is ready.
-    pub async fn start(plan: &Plan, lab: &mut Lab, given: Option<&Path>) -> Result<Option<Self>> {
+    pub async fn start(plan: &Plan, lab: &Lab, given: Option<&Path>) -> Result<Option<Self>> {
         let Some(node) = plan.nodes.iter().find(|n| n.kind == Kind::Gateway) else { return Ok(None) };
         let tidegate = find(given)?;
         let namespace = lab.namespace(&node.name);
-        let folder = Path::new(registry::FOLDER).join(format!("{}.d", lab.record.run));
-        lab.record.folders.push(folder.clone());
-        lab.record.pins.push(Path::new(BPFFS).join("tidegate").join(&lab.record.run));
-        lab.record.save()?;
+        let folder = Path::new(registry::FOLDER).join(format!("{}.d", lab.run()));
+        let pins = Path::new(BPFFS).join("tidegate").join(lab.run());
+        lab.record.borrow_mut().add_gateway(folder.clone(), pins)?;
         for part in ["documents", "run", "state"] {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
         }
         let text = |part: &str| folder.join(part).display().to_string();
         let options = [
-            ["--name", &lab.record.run],
+            ["--name", &lab.run()],
             ["--bpffs", BPFFS],
             ["--run-dir", &text("run")],
             ["--state-dir", &text("state")],
         ];
         let options: Vec<String> = options.iter().flatten().map(ToString::to_string).collect();
-        let mut command = own_command("exec", &namespace)?;
-        command.arg("--").arg(&tidegate).args(&options).arg("run");
-        command.args(run_options(plan, node, &write_documents(plan, &folder.join("documents"))?));
+        let run_options = run_options(plan, node, &write_documents(plan, &folder.join("documents"))?);
+        let (child, log) = (RefCell::new(None), Log::default());
+        let gateway = Self { tidegate, namespace, options, run_options, child, log };
+        gateway.start_daemon(lab).await?;
+        Ok(Some(gateway))
+    }
+
+    /// Does something to the daemon.
+    pub async fn control(&self, lab: &Lab, act: DaemonAct) -> Result<()> {
+        let child = self.child.borrow_mut().take();
+        match (act, child) {
+            (DaemonAct::Kill, Some(mut child)) => Ok(child.kill().await?),
+            (DaemonAct::Stop, Some(child)) => terminate(child).await,
+            (DaemonAct::Start, None) => self.start_daemon(lab).await,
+            (DaemonAct::Start, running) => {
+                *self.child.borrow_mut() = running;
+                bail!("the daemon runs already")
+            }
+            (_, None) => bail!("the daemon does not run"),
+        }
+    }
+
+    async fn start_daemon(&self, lab: &Lab) -> Result<()> {
+        let mut command = own_command("exec", &self.namespace)?;
+        command.arg("--").arg(&self.tidegate).args(&self.options).arg("run").args(&self.run_options);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", tidegate.display()))?;
+            .with_context(|| format!("cannot start {}", self.tidegate.display()))?;
         let pid = child.id().context("the daemon ended at once")?;
-        lab.record.add_process(pid, "tidegate")?;
-        let log = Log::default();
+        lab.record.borrow_mut().add_process(pid, "tidegate")?;
         let stdout = child.stdout.take().context("no stdout")?;
         let stderr = child.stderr.take().context("no stderr")?;
         let (ready, told) = tokio::sync::oneshot::channel();
-        tokio::task::spawn_local(keep(stderr, log.clone(), None));
-        tokio::task::spawn_local(keep(stdout, log.clone(), Some(ready)));
-        let mut gateway = Self { tidegate, namespace, options, child, log };
-        gateway.wait_until_ready(told).await?;
-        Ok(Some(gateway))
+        tokio::task::spawn_local(keep(stderr, self.log.clone(), None));
+        tokio::task::spawn_local(keep(stdout, self.log.clone(), Some(ready)));
+        self.wait_until_ready(&mut child, told).await?;
+        *self.child.borrow_mut() = Some(child);
+        Ok(())
     }
 
-    async fn wait_until_ready(&mut self, told: tokio::sync::oneshot::Receiver<()>) -> Result<()> {
+    async fn wait_until_ready(
+        &self,
+        child: &mut Child,
+        told: tokio::sync::oneshot::Receiver<()>,
+    ) -> Result<()> {
         let problem = tokio::select! {
             told = told => match told {
                 Ok(()) => return Ok(()),
                 Err(_) => {
-                    let status = self.child.wait().await?;
+                    let status = child.wait().await?;
                     format!("the daemon ended before it was ready ({status})")
                 }
             },
@@ -120,14 +145,23 @@ impl Gateway {
         Ok(values)
     }
 
-    /// Ends the daemon as an operator would.
-    pub async fn stop(mut self) {
-        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
-        // Whatever does not end in time is killed with all else.
-        if kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok() {
-            drop(tokio::time::timeout(STOP_WITHIN, self.child.wait()).await);
+    /// Ends the daemon, if it runs.
+    pub async fn stop(self) {
+        let child = self.child.borrow_mut().take();
+        if let Some(child) = child {
+            // Whatever does not end in time is killed with all else.
+            drop(terminate(child).await);
         }
     }
+}
+
+/// As an operator does.
+async fn terminate(mut child: Child) -> Result<()> {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has ended already")?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+    let ended = tokio::time::timeout(STOP_WITHIN, child.wait()).await;
+    ended.with_context(|| format!("it did not end within {} s of SIGTERM", STOP_WITHIN.as_secs()))??;
+    Ok(())
 }
 
 /// Keeps the last lines of an output, and tells when the daemon is ready.

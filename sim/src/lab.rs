@@ -1,5 +1,6 @@
 //! A topology brought up: namespaces, links, addresses, one child a workload.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +16,7 @@ use crate::{net, ns};
 /// All that a run has made; gone when this is dropped, at the latest.
 pub struct Lab {
     /// What to remove.
-    pub record: Record,
+    pub record: RefCell<Record>,
     /// By index of the node.
     pub workers: BTreeMap<usize, Worker>,
     /// Issues the SVIDs.
@@ -27,22 +28,27 @@ impl Lab {
     /// An empty one.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            record: Record::new()?,
+            record: RefCell::new(Record::new()?),
             workers: BTreeMap::new(),
             authority: Authority::new()?,
             removed: false,
         })
     }
 
+    /// Name of the run.
+    pub fn run(&self) -> String {
+        self.record.borrow().run.clone()
+    }
+
     /// The namespace of a node.
     pub fn namespace(&self, node: &str) -> String {
-        format!("{}-{node}", self.record.run)
+        format!("{}-{node}", self.run())
     }
 
     /// Namespaces, links, addresses and routes.
     pub fn build_network(&mut self, plan: &Plan) -> Result<()> {
-        self.record.namespaces = plan.nodes.iter().map(|n| self.namespace(&n.name)).collect();
-        self.record.links = plan
+        let namespaces = plan.nodes.iter().map(|n| self.namespace(&n.name)).collect();
+        let links = plan
             .links
             .iter()
             .map(|link| LinkName {
@@ -51,7 +57,11 @@ impl Lab {
             })
             .collect();
         // Before anything is made, so that nothing can be forgotten.
-        self.record.save()?;
+        let mut record = self.record.borrow_mut();
+        record.namespaces = namespaces;
+        record.links = links;
+        record.save()?;
+        drop(record);
         for node in &plan.nodes {
             let namespace = self.namespace(&node.name);
             ns::create(&namespace)?;
@@ -79,7 +89,7 @@ impl Lab {
     pub async fn start_workloads(&mut self, plan: &Plan) -> Result<()> {
         for (index, node) in plan.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Workload) {
             let namespace = self.namespace(&node.name);
-            let worker = Worker::start(&node.name, &namespace, &mut self.record)?;
+            let worker = Worker::start(&node.name, &namespace, &mut self.record.borrow_mut())?;
             for &listener in &node.listen {
                 let svid = node.svid.as_ref().map(|s| self.authority.issue(s)).transpose()?;
                 let done = worker.ask(Command::Listen { listener, svid }).await;
@@ -95,14 +105,14 @@ impl Lab {
     /// Removes everything, and says what was there.
     pub fn remove(mut self) -> Receipt {
         self.removed = true;
-        self.record.remove_all()
+        self.record.borrow().remove_all()
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         if !self.removed {
-            for left in self.record.remove_all().left {
+            for left in self.record.borrow().remove_all().left {
                 eprintln!("left behind: {left}; `tidegate-sim clean` tries again");
             }
         }

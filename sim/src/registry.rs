@@ -128,6 +128,13 @@ impl Record {
         self.save()
     }
 
+    /// Notes what a gateway's daemon keeps outside its namespace.
+    pub fn add_gateway(&mut self, folder: PathBuf, pins: PathBuf) -> Result<()> {
+        self.folders.push(folder);
+        self.pins.push(pins);
+        self.save()
+    }
+
     /// Removes everything, and itself if nothing is left.
     pub fn remove_all(&self) -> Receipt {
         let mut receipt = Receipt {

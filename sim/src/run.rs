@@ -61,7 +61,7 @@ async fn supervised(options: &RunOptions, plan: &Plan) -> Result<u8> {
     let style = Style::new(options.color, std::io::stdout().is_terminal());
     let mut report = Report::new(plan);
     let mut lab = Lab::new()?;
-    report.run = lab.record.run.clone();
+    report.run = lab.run();
     let mut gateway = None;
     let ended = tokio::select! {
         biased;
@@ -115,7 +115,7 @@ async fn play(
             print!("{}", report::step_line(result, style));
         }
     };
-    traffic::run(plan, lab, options.keep_going, &mut report.steps, tell).await;
+    traffic::run(plan, lab, gateway.as_ref(), options.keep_going, &mut report.steps, tell).await;
     if let Some(gateway) = gateway {
         (report.seen, report.expectations) = expect::check(&plan.expect, gateway).await?;
     }

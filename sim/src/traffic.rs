@@ -3,10 +3,11 @@
 use futures_util::future::join_all;
 use serde::Serialize;
 
+use crate::gateway::Gateway;
 use crate::lab::Lab;
 use crate::node::protocol::{Action, Command, Done};
 use crate::topology::Plan;
-use crate::topology::plan::{Outcome, Stage, Step, StepKind};
+use crate::topology::plan::{Act, DaemonAct, Kind, Outcome, Stage, Step, StepKind};
 
 /// A step and how it went.
 #[derive(Clone, Debug, Serialize)]
@@ -43,6 +44,7 @@ pub struct StepResult {
 pub async fn run(
     plan: &Plan,
     lab: &Lab,
+    gateway: Option<&Gateway>,
     keep_going: bool,
     results: &mut Vec<StepResult>,
     tell: impl Fn(&StepResult),
@@ -55,13 +57,52 @@ pub async fn run(
             }
             Stage::Steps(steps) => steps,
         };
-        let finished = join_all(steps.iter().map(|step| run_step(plan, lab, step))).await;
+        let finished = join_all(steps.iter().map(|act| run_act(plan, lab, gateway, act))).await;
         let failed = finished.iter().any(|r| !r.passed);
         finished.iter().for_each(&tell);
         results.extend(finished);
         if failed && !keep_going {
             break;
         }
+    }
+}
+
+async fn run_act(plan: &Plan, lab: &Lab, gateway: Option<&Gateway>, act: &Act) -> StepResult {
+    match act {
+        Act::Exchange(step) => {
+            tokio::time::sleep(step.after).await;
+            run_step(plan, lab, step).await
+        }
+        Act::Daemon(act, after) => {
+            tokio::time::sleep(*after).await;
+            let run = Done::begin();
+            let result = match gateway {
+                Some(gateway) => gateway.control(lab, *act).await,
+                None => Err(anyhow::anyhow!("there is no gateway")),
+            };
+            let done = match result {
+                Ok(()) => run.ok(),
+                Err(error) => run.end(Outcome::Error, format!("{error:#}")),
+            };
+            daemon_result(plan, *act, done)
+        }
+    }
+}
+
+fn daemon_result(plan: &Plan, act: DaemonAct, done: Done) -> StepResult {
+    let gateway = plan.nodes.iter().find(|n| n.kind == Kind::Gateway);
+    StepResult {
+        name: format!("{} the daemon", act.name()),
+        kind: StepKind::Daemon,
+        from: gateway.map_or_else(String::new, |n| n.name.clone()),
+        to: act.name().into(),
+        address: String::new(),
+        tls_offered: None,
+        expected: Outcome::Ok,
+        passed: done.outcome == Outcome::Ok,
+        expected_alert: None,
+        server_says: None,
+        done,
     }
 }
 
@@ -107,7 +148,7 @@ fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
         }
         StepKind::Tcp => Action::Tcp,
         StepKind::Udp => Action::Udp,
-        StepKind::Ping | StepKind::Pause | StepKind::Parallel => Action::Ping,
+        StepKind::Ping | StepKind::Daemon | StepKind::Pause | StepKind::Parallel => Action::Ping,
     })
 }
 

@@ -201,15 +201,15 @@ fn handshakes(seen: &Seen, names: &Names, style: &Style) -> Option<String> {
             let completed = all.outcome == HandshakeOutcome::Completed;
             let typical = median(&all.times);
             let timed = completed && typical > 0;
-            let time = |ns: u64| if timed { self::time(ns) } else { String::new() };
+            let shown = |ns: u64| if timed { time(ns) } else { String::new() };
             vec![
                 Cell::new(from),
                 Cell::new(to),
                 Cell::new(all.kind),
                 Cell(format!("{}{}", in_short(all.outcome), all.detail), look),
                 Cell::new(all.count.to_string()),
-                Cell::new(time(typical)),
-                Cell::new(time(all.times.iter().copied().max().unwrap_or(0))),
+                Cell::new(shown(typical)),
+                Cell::new(shown(all.times.iter().copied().max().unwrap_or(0))),
                 Cell(if timed { bar(typical, longest) } else { String::new() }, Look::Dim),
             ]
         })

@@ -6,6 +6,7 @@ mod names;
 mod style;
 
 use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -16,7 +17,7 @@ use crate::expect::Checked;
 use crate::registry::Receipt;
 use crate::seen::Seen;
 use crate::topology::Plan;
-use crate::topology::plan::{Kind, Outcome, Stage, Tls};
+use crate::topology::plan::{Kind, Outcome, Stage, StepKind, Tls};
 use crate::traffic::StepResult;
 
 /// Everything that a run has to say.
@@ -177,17 +178,26 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         Some(Tls::V13) => "mTLS 1.3",
         None => step.kind.name(),
     };
-    let version =
-        if step.address.starts_with('[') || step.address.matches(':').count() > 1 { "IPv6" } else { "IPv4" };
-    let way = format!("{} -> {}", step.from, step.to);
+    let version = match step.address.parse::<SocketAddr>().map(|a| a.ip()).or_else(|_| step.address.parse()) {
+        Ok(IpAddr::V4(_)) => "IPv4",
+        Ok(IpAddr::V6(_)) => "IPv6",
+        Err(_) => "",
+    };
+    let way = if step.kind == StepKind::Daemon {
+        format!("{}: {} tidegate", step.from, step.to)
+    } else {
+        format!("{} -> {}", step.from, step.to)
+    };
     let outcome = match (&step.done.alert, step.done.outcome) {
         (Some(alert), _) => format!("{}: {alert}", words(step.done.outcome)),
+        (None, Outcome::Ok) if step.kind == StepKind::Daemon => "done".into(),
+        (None, Outcome::Ok) if step.done.requests > 1 => format!("answered {} requests", step.done.requests),
         (None, Outcome::Ok) => "answered".into(),
         (None, outcome) => words(outcome).into(),
     };
     let time = gateway::time(step.done.duration_us * 1000);
     let mut line = format!(
-        "  {mark} {:<34} {:<8} {version}  {:<38} {time:>9}\n",
+        "  {mark} {:<34} {:<8} {version:<4}  {:<38} {time:>9}\n",
         style::cut(&way, 34),
         protocol,
         style::cut(&outcome, 38)

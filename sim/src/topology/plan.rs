@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use super::schema::{HandshakeKind, HandshakeOutcome, Kind, Mode, Outcome, StepKind, Tls, XdpMode};
+pub use super::schema::{
+    DaemonAct, HandshakeKind, HandshakeOutcome, Kind, Mode, Outcome, StepKind, Tls, XdpMode,
+};
 pub use super::values::Prefix;
 
 /// All that a run needs.
@@ -138,9 +140,18 @@ pub struct GatewayOptions {
 #[derive(Debug)]
 pub enum Stage {
     /// At once.
-    Steps(Vec<Step>),
+    Steps(Vec<Act>),
     /// Nothing for a while.
     Pause(Duration),
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Two nodes talk.
+    Exchange(Box<Step>),
+    /// Something happens to the daemon, after a while.
+    Daemon(DaemonAct, Duration),
 }
 
 /// One exchange.
@@ -168,6 +179,8 @@ pub struct Step {
     pub timeout: Duration,
     /// mtls: how long requests go on; zero for one.
     pub lasting: Duration,
+    /// What is waited before.
+    pub after: Duration,
     /// How it must end.
     pub expect: Outcome,
     /// The alert that must have ended it.

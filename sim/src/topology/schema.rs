@@ -214,9 +214,38 @@ pub struct Step {
     /// Length of a pause; for mtls, how long requests go on over one connection.
     #[serde(default, rename = "for")]
     pub duration: Option<Spanned<String>>,
+    /// Waits so long before it begins; for steps that run at once.
+    #[serde(default)]
+    pub after: Option<Spanned<String>>,
+    /// What happens to the daemon.
+    #[serde(default, rename = "do")]
+    pub daemon: Option<DaemonAct>,
     /// What runs at once.
     #[serde(default)]
     pub steps: Vec<Spanned<Self>>,
+}
+
+/// What happens to the daemon.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum DaemonAct {
+    /// SIGKILL, as by the OOM killer.
+    Kill,
+    /// SIGTERM, as by an operator.
+    Stop,
+    /// Started again, as by a service manager.
+    Start,
+}
+
+impl DaemonAct {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Start => "start",
+        }
+    }
 }
 
 /// What a step does.
@@ -231,6 +260,8 @@ pub enum StepKind {
     Udp,
     /// ICMP or ICMPv6 echo.
     Ping,
+    /// Something happens to the gateway's daemon.
+    Daemon,
     /// Nothing for a while.
     Pause,
     /// Its `steps`, at once.
@@ -245,6 +276,7 @@ impl StepKind {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Ping => "ping",
+            Self::Daemon => "daemon",
             Self::Pause => "pause",
             Self::Parallel => "parallel",
         }

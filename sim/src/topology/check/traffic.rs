@@ -7,7 +7,7 @@ use datapath::abi::Reason;
 use serde_saphyr::{Location, Spanned};
 
 use super::{Checked, list, mistake, needs_svid, node_index, svid};
-use crate::topology::plan::{Expectation, Expectations, Node, Party, Stage, Step, What};
+use crate::topology::plan::{Act, Expectation, Expectations, Node, Party, Stage, Step, What};
 use crate::topology::schema::{self, Family, Kind, Outcome, StepKind};
 use crate::topology::values::{is_spiffe_id, parse_duration};
 
@@ -39,7 +39,7 @@ pub fn stages(raw: &[Spanned<schema::Step>], nodes: &[Node]) -> Checked<Vec<Stag
         match raw.kind {
             StepKind::Pause => stages.push(Stage::Pause(pause(raw, at)?)),
             StepKind::Parallel => stages.push(Stage::Steps(parallel(raw, at, nodes)?)),
-            _ => stages.extend(exchanges(raw, at, nodes)?.into_iter().map(|s| Stage::Steps(vec![s]))),
+            _ => stages.extend(acts(raw, at, nodes)?.into_iter().map(|a| Stage::Steps(vec![a]))),
         }
     }
     Ok(stages)
@@ -52,16 +52,39 @@ fn pause(raw: &schema::Step, at: Location) -> Checked<Duration> {
     }
 }
 
-fn parallel(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Step>> {
+fn acts(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
+    if raw.kind != StepKind::Daemon {
+        if raw.daemon.is_some() {
+            return mistake(at, "do: belongs to steps of kind daemon");
+        }
+        return Ok(exchanges(raw, at, nodes)?.into_iter().map(|s| Act::Exchange(Box::new(s))).collect());
+    }
+    let Some(act) = raw.daemon else {
+        return mistake(at, "a step of kind daemon says what happens: do: kill, do: stop or do: start");
+    };
+    if raw.from.is_some() || raw.to.is_some() {
+        return mistake(at, "a step of kind daemon has no from: and to:");
+    }
+    if !nodes.iter().any(|n| n.kind == Kind::Gateway) {
+        return mistake(at, "there is no daemon: no node is of kind gateway");
+    }
+    Ok(vec![Act::Daemon(act, after(raw)?)])
+}
+
+fn after(raw: &schema::Step) -> Checked<Duration> {
+    raw.after.as_ref().map_or(Ok(Duration::ZERO), duration)
+}
+
+fn parallel(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
     if raw.steps.is_empty() {
         return mistake(at, "a step of kind parallel has steps: what runs at once");
     }
     let mut steps = Vec::new();
     for step in &raw.steps {
         if matches!(step.value.kind, StepKind::Parallel | StepKind::Pause) {
-            return mistake(step.referenced, "parallel holds mtls, tcp, udp and ping only");
+            return mistake(step.referenced, "parallel holds mtls, tcp, udp, ping and daemon only");
         }
-        steps.extend(exchanges(&step.value, step.referenced, nodes)?);
+        steps.extend(acts(&step.value, step.referenced, nodes)?);
     }
     Ok(steps)
 }
@@ -162,6 +185,7 @@ fn exchange(
         peer,
         timeout: raw.timeout.as_ref().map_or(Ok(Duration::from_secs(2)), duration)?,
         lasting: raw.duration.as_ref().map_or(Ok(Duration::ZERO), duration)?,
+        after: after(raw)?,
         expect: raw.expect.unwrap_or(Outcome::Ok),
         alert: raw.alert.clone(),
     })
