@@ -70,9 +70,7 @@ impl Counts {
 /// Sets up, builds, runs the tests and prints the line that sums them up.
 pub fn run(options: &Options) -> Result<Counts> {
     setup::run()?;
-    // Tests start the binaries of other crates, which cargo does not build for them.
-    build::binaries(false)?;
-    sh::step("build of the tests", || sh::run(cargo_test(options).arg("--no-run")))?;
+    build::with_tests()?;
 
     let skips = skips();
     let mut counts = Counts::default();

@@ -16,7 +16,7 @@ const DROPS: &str = "docs/drops.md";
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     sh::step(DROPS, || drops(options.check))?;
-    let binaries = build::binaries(false)?;
+    let binaries = build::with_tests()?;
     let pages = Page::all(&sh::root())?;
     sh::step(&format!("links, paths, commands and policy files in {} pages", pages.len()), || {
         let mut wrong = paths::wrong(&pages, &sh::root());
