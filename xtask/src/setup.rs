@@ -21,6 +21,7 @@ struct Tool {
 const TOOLS: &[Tool] = &[
     Tool { package: "iproute2", program: "ip", why: "tests look at links and namespaces from outside" },
     Tool { package: "iproute2", program: "tc", why: "tests look at attached programs from outside" },
+    Tool { package: "procps", program: "kill", why: "tests kill what they have started" },
     Tool { package: "bpftool", program: "bpftool", why: "tests look at maps and programs from outside" },
     Tool {
         package: "tshark",
