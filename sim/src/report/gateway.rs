@@ -193,7 +193,8 @@ fn handshakes(seen: &Seen, names: &Names, style: &Style) -> Option<String> {
             all.times.extend(ns);
         }
     }
-    let longest = found.values().map(|h| median(&h.times)).max().unwrap_or(0);
+    let completed = found.values().filter(|h| h.outcome == HandshakeOutcome::Completed);
+    let longest = completed.map(|h| median(&h.times)).max().unwrap_or(0);
     let rows: Vec<_> = found
         .into_iter()
         .map(|((from, to, ..), all)| {

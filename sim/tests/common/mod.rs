@@ -52,13 +52,18 @@ impl Residue {
     pub fn now() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         Self {
-            namespaces: names("/run/netns"),
+            namespaces: of_runs("/run/netns"),
             links: names("/sys/class/net"),
-            pins: names("/sys/fs/bpf/tidegate"),
+            pins: of_runs("/sys/fs/bpf/tidegate"),
             records: names("/run/tidegate-sim"),
             mounts: mounts.lines().filter(|l| l.contains("tgsim-")).map(Into::into).collect(),
         }
     }
+}
+
+/// Other programs have namespaces and pins, too; all of the simulator's carry the name of a run.
+fn of_runs(folder: &str) -> BTreeSet<String> {
+    names(folder).into_iter().filter(|name| name.starts_with("tgsim-")).collect()
 }
 
 fn names(folder: &str) -> BTreeSet<String> {
