@@ -104,6 +104,8 @@ Examples:
         #[command(flatten)]
         output: OutputArg,
     },
+    /// Show what the packet path makes of a capture: its connections, or frame by frame
+    Replay(crate::replay::ReplayArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
     Completions {
@@ -225,6 +227,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Drops(output) => view::drops::print(&View::open(&instance)?, output.output),
         Command::Observe(args) => block_on(observe(&instance, &args)),
         Command::Why { args, output } => view::why::print(&View::open(&instance)?, &args, output.output),
+        Command::Replay(args) => Ok(crate::replay::run(args)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
             Ok(())

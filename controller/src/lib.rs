@@ -7,5 +7,6 @@ pub mod exit_code;
 pub mod instance;
 pub mod names;
 pub mod policy;
+pub mod replay;
 pub mod state;
 pub mod view;

@@ -1,0 +1,138 @@
+//! From what an engine holds to connections: counts of the flow records, stories of the connection records, joined by
+//! key and incarnation.
+
+use super::clock::ReplayClock;
+use super::connection_record::{ConnectionRecord, Decided, Flow, Story};
+use super::engine::Tables;
+use super::rules::RuleNames;
+use datapath::abi::packet::Trace;
+use datapath::abi::{Action, ClosedEvent, Connection, FlowKey, FlowRecord, Packet, Reason, Side};
+use std::collections::HashMap;
+
+/// Gathers what connections leave while a capture is replayed.
+#[derive(Default)]
+pub struct Connections {
+    first_packets: HashMap<FlowKey, FirstPacket>,
+    closed: Vec<(FlowKey, Connection)>,
+    flows: HashMap<(FlowKey, u32), FlowRecord>,
+}
+
+/// All that is known of a flow that was dropped before it was tracked.
+#[derive(Clone, Copy)]
+struct FirstPacket {
+    side: Side,
+    is_syn: bool,
+    /// The verdict on its latest packet: a flow that policy allows may still have packets that are dropped.
+    verdict: Decided,
+}
+
+impl Connections {
+    /// Remembers how a flow began.
+    pub fn packet(&mut self, trace: &Trace) {
+        let packet = &trace.packet;
+        if !packet.has(Packet::HAS_IP) {
+            return;
+        }
+        let is_syn = packet.has(Packet::HAS_TCP) && packet.flag(Packet::SYN) && !packet.flag(Packet::ACK);
+        let verdict = Decided { action: trace.action(), reason: trace.reason(), rule: trace.rule };
+        self.first_packets
+            .entry(packet.key)
+            .and_modify(|first| first.verdict = verdict)
+            .or_insert(FirstPacket { side: packet.side(), is_syn, verdict });
+    }
+
+    /// Takes a connection that gave way to another of its key.
+    pub fn closed(&mut self, closed: &ClosedEvent) {
+        let key = closed.event.key;
+        self.first_packets.remove(&key);
+        self.closed.push((key, closed.connection));
+        // A record that was not this connection's says nothing of it.
+        if closed.flow.incarnation == closed.connection.incarnation {
+            self.count(key, &closed.flow);
+        }
+    }
+
+    fn count(&mut self, key: FlowKey, record: &FlowRecord) {
+        if record.packets == [0, 0] {
+            return; // a place for counts that are elsewhere
+        }
+        self.flows.entry((key, record.incarnation)).and_modify(|sum| merge(sum, record)).or_insert(*record);
+    }
+
+    /// All connections, oldest first.
+    pub fn finish(
+        mut self,
+        tables: &Tables,
+        clock: &ReplayClock,
+        rules: &RuleNames,
+    ) -> Vec<ConnectionRecord> {
+        for (key, record) in &tables.flows {
+            self.count(*key, record);
+        }
+        let mut found = Vec::new();
+        for (key, conn) in self.closed.iter().chain(&tables.connections) {
+            let record = self.flows.remove(&(*key, conn.incarnation)).unwrap_or_else(|| uncounted(conn));
+            let originator = conn.originator_side();
+            let verdict = decided(&record);
+            found.push(Flow { key: *key, record, originator, verdict, story: Story::Tracked(*conn) });
+        }
+        found.extend(self.flows.iter().map(|((key, _), record)| self.untracked(*key, *record)));
+        let mut records: Vec<_> =
+            found.iter().map(|flow| ConnectionRecord::new(flow, clock, rules)).collect();
+        // Hash tables have an order of their own, which is not the reader's business.
+        records.sort_by(|x, y| order(x).cmp(&order(y)));
+        records
+    }
+
+    fn untracked(&self, key: FlowKey, record: FlowRecord) -> Flow {
+        let first = self.first_packets.get(&key).copied();
+        let originator = match first {
+            Some(first) => first.side,
+            None if record.packets[Side::A.index()] == 0 => Side::B,
+            None => Side::A,
+        };
+        let (conn_state, history) = match first {
+            Some(FirstPacket { is_syn: true, .. }) => ("S0", Some("S")),
+            _ if key.proto == datapath::wire::proto::UDP => ("S0", Some("D")),
+            _ => ("OTH", None),
+        };
+        let verdict = first.map_or_else(|| decided(&record), |first| first.verdict);
+        Flow { key, record, originator, verdict, story: Story::Untracked { conn_state, history } }
+    }
+}
+
+/// What the flow's record says. Of a whole connection "an earlier packet was allowed" says no more than "allowed".
+fn decided(record: &FlowRecord) -> Decided {
+    let reason = match Reason::from_u8(record.reason) {
+        Reason::Established => Reason::Forwarded,
+        reason => reason,
+    };
+    Decided { action: Action::from_u8(record.action), reason, rule: record.rule }
+}
+
+fn order(record: &ConnectionRecord) -> impl Ord {
+    (record.ts, record.orig_h, record.orig_p, record.resp_h, record.resp_p, record.ip_proto, record.orig_pkts)
+}
+
+/// Adds what another record of the same connection counted: counts add up, the later verdict holds.
+fn merge(sum: &mut FlowRecord, other: &FlowRecord) {
+    for side in 0..2 {
+        sum.packets[side] += other.packets[side];
+        sum.bytes[side] += other.bytes[side];
+    }
+    if other.last_ns > sum.last_ns {
+        sum.last_ns = other.last_ns;
+        (sum.action, sum.reason, sum.rule) = (other.action, other.reason, other.rule);
+    }
+    sum.first_ns = sum.first_ns.min(other.first_ns);
+}
+
+/// The flow record was evicted: no counts, but the connection happened.
+fn uncounted(conn: &Connection) -> FlowRecord {
+    let mut record: FlowRecord = bytemuck::Zeroable::zeroed();
+    record.first_ns = conn.opened_ns;
+    record.last_ns = conn.last_ns;
+    record.rule = conn.rule;
+    record.action = Action::Forwarded as u8;
+    record
+}

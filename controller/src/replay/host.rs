@@ -1,0 +1,52 @@
+//! The packet path compiled natively, on tables that are plain hash maps.
+
+use super::engine::{Engine, EngineError, IFINDEX, Tables};
+use super::setup::Setup;
+use datapath::abi::packet::Trace;
+use datapath::abi::{ClosedEvent, Direction, FlowKey, FlowRecord};
+use datapath::frame::SliceFrame;
+use datapath::host::Host;
+use datapath::judge::judge;
+use datapath::tables::Plane;
+
+/// The native engine.
+pub struct HostEngine {
+    plane: Plane<Host>,
+}
+
+impl HostEngine {
+    /// Tables with the policy in them.
+    pub fn new(setup: &Setup) -> Self {
+        let mut plane = datapath::host::plane(setup.config());
+        setup.write_to_host(&mut plane.rules);
+        Self { plane }
+    }
+}
+
+impl Engine for HostEngine {
+    fn judge(&mut self, frame: &[u8], now_ns: u64) -> Result<Trace, EngineError> {
+        self.plane.rules.config.fixed_now_ns = now_ns;
+        let frame = SliceFrame { bytes: frame, ifindex: IFINDEX };
+        let mut trace = Trace::default();
+        judge(&frame, Direction::Ingress, &mut self.plane, &mut trace);
+        self.plane.sink.events.clear();
+        Ok(trace)
+    }
+
+    fn closed(&mut self) -> Result<Vec<ClosedEvent>, EngineError> {
+        Ok(self.plane.sink.closed.drain(..).collect())
+    }
+
+    fn tables(&mut self) -> Result<Tables, EngineError> {
+        let slots = self.plane.slots.slots.iter().map(|slot| (slot.key, slot.record));
+        let spilled = self.plane.spill.entries.iter().map(|(key, record)| (*key, *record));
+        let counted = |(key, record): &(FlowKey, FlowRecord)| key.family != 0 && record.packets != [0, 0];
+        let answered = self.plane.connections.entries.iter();
+        let half_open = self.plane.half_open.entries.iter();
+        Ok(Tables {
+            flows: slots.chain(spilled).filter(counted).collect(),
+            connections: answered.chain(half_open).map(|(key, conn)| (*key, *conn)).collect(),
+            lost_events: 0,
+        })
+    }
+}

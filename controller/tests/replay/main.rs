@@ -1,0 +1,10 @@
+//! `tidegate replay` on captures that are made here, and on shared ones with the answers of Zeek and tshark.
+
+mod build;
+mod connections;
+mod engines;
+mod files;
+mod frames;
+mod policies;
+mod run;
+mod scenes;
