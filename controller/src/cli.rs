@@ -52,6 +52,9 @@ The programs stay attached and go on enforcing when the daemon ends; `tidegate d
         /// Where the XDP program runs
         #[arg(long, value_enum, default_value_t)]
         xdp_mode: daemon::XdpModeArg,
+        /// How the TC program is attached
+        #[arg(long, value_enum, default_value_t)]
+        tc_mode: daemon::TcModeArg,
         #[command(flatten)]
         output: OutputArg,
     },
@@ -196,8 +199,8 @@ pub fn run(cli: Cli) -> Result<()> {
         .init();
     match command {
         Command::Run(args) => daemon::run(&instance, &args),
-        Command::Attach { interfaces, xdp_mode, output } => {
-            attach(&instance, interfaces, xdp_mode, output.output)
+        Command::Attach { interfaces, xdp_mode, tc_mode, output } => {
+            attach(&instance, &AttachRequest { interfaces, xdp_mode, tc_mode }, output.output)
         }
         Command::Detach { interfaces, all } => detach(&instance, interfaces, all),
         Command::Status(output) => {
@@ -249,14 +252,8 @@ fn daemon_runs(instance: &Instance) -> Result<bool> {
     }
 }
 
-fn attach(
-    instance: &Instance,
-    interfaces: Vec<String>,
-    xdp_mode: daemon::XdpModeArg,
-    format: Format,
-) -> Result<()> {
-    let request = AttachRequest { interfaces, xdp_mode };
-    let ports: Vec<AttachedPort> = block_on(client::call(instance, Method::POST, "/v1/attach", &request))?;
+fn attach(instance: &Instance, request: &AttachRequest, format: Format) -> Result<()> {
+    let ports: Vec<AttachedPort> = block_on(client::call(instance, Method::POST, "/v1/attach", request))?;
     if format == Format::Json {
         return print_json(&ports);
     }

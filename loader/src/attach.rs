@@ -23,6 +23,18 @@ pub enum XdpModeChoice {
     Generic,
 }
 
+/// How the TC program may be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcModeChoice {
+    /// By a TCX link; on kernels without, as a filter of clsact.
+    #[default]
+    Auto,
+    /// By a TCX link or not at all.
+    Tcx,
+    /// As a filter of clsact, which older tools know too.
+    Clsact,
+}
+
 /// Where the XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
@@ -85,7 +97,7 @@ const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 impl Kernel {
     /// Attaches both programs to an interface, or replaces them where they are. The kernel has to have been loaded with
     /// a pin directory. On failure the interface is as it was.
-    pub fn attach(&mut self, interface: &str, choice: XdpModeChoice) -> Result<Attached> {
+    pub fn attach(&mut self, interface: &str, xdp: XdpModeChoice, tc: TcModeChoice) -> Result<Attached> {
         let ifindex = netdev::index(interface)?;
         let pin_dir = self.pin_dir.clone().ok_or_else(|| Error::Attach {
             program: XDP_PROGRAM,
@@ -97,7 +109,7 @@ impl Kernel {
         let pins = Pins::of(&pin_dir, interface);
         let new_port = self.maps().judged_ports.get(&ifindex)?.is_none();
         ports::claim(self.maps(), ifindex)?;
-        let result = self.attach_both(interface, ifindex, choice, &pins);
+        let result = self.attach_both(interface, ifindex, (xdp, tc), &pins);
         if result.is_err() && new_port {
             // The failure is what the caller has to hear about.
             let _ = ports::release(self.maps(), ifindex);
@@ -109,11 +121,11 @@ impl Kernel {
         &mut self,
         interface: &str,
         ifindex: u32,
-        choice: XdpModeChoice,
+        (xdp, tc): (XdpModeChoice, TcModeChoice),
         pins: &Pins,
     ) -> Result<Attached> {
-        let (native_refused, replaced) = self.attach_xdp(interface, ifindex, choice, &pins.xdp)?;
-        let tc = match self.attach_tc(interface, pins) {
+        let (native_refused, replaced) = self.attach_xdp(interface, ifindex, xdp, &pins.xdp)?;
+        let tc = match self.attach_tc(interface, tc, pins) {
             Ok(tc) => tc,
             Err(e) => {
                 if !replaced {
@@ -179,40 +191,61 @@ impl Kernel {
         Err(error(refused.join("; ")))
     }
 
-    fn attach_tc(&mut self, interface: &str, pins: &Pins) -> Result<TcMode> {
+    fn attach_tc(&mut self, interface: &str, choice: TcModeChoice, pins: &Pins) -> Result<TcMode> {
         let error = |reason| Error::Attach { program: TC_PROGRAM, interface: interface.into(), reason };
         let program = self.tc.program_mut(TC_PROGRAM);
         let program: &mut SchedClassifier = program
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| Error::Missing { what: format!("program {TC_PROGRAM}") })?;
         if let Some(link) = links::open(&pins.tcx)? {
-            let link = SchedClassifierLink::try_from(link).map_err(|e| link_error(&pins.tcx, &e))?;
-            match program.attach_to_link(link) {
-                Ok(id) => {
-                    program.take_link(id).map_err(|e| error(chain(&e)))?;
-                    return Ok(TcMode::Tcx);
-                }
-                // The interface that it was for is gone.
-                Err(e) if os_error(&e) == Some(ENOLINK) => drop(unpin(&pins.tcx)?),
-                Err(e) => return Err(error(chain(&e))),
+            if choice == TcModeChoice::Clsact {
+                drop(link);
+                unpin(&pins.tcx)?;
+            } else if replace_tcx(program, link, &pins.tcx, interface)? {
+                return Ok(TcMode::Tcx);
             }
         }
         if pins.clsact.exists() {
-            clsact_attach(program, interface).map_err(error)?;
-            return Ok(TcMode::Clsact);
-        }
-        match new_tcx_link(program, interface) {
-            Ok(link) => {
-                link.pin(&pins.tcx).map_err(|e| error(chain(&e)))?;
-                Ok(TcMode::Tcx)
+            if choice != TcModeChoice::Tcx {
+                clsact_attach(program, interface).map_err(error)?;
+                return Ok(TcMode::Clsact);
             }
-            Err(tcx) => {
-                clsact_attach(program, interface)
-                    .map_err(|clsact| error(format!("TCX: {tcx}; clsact: {clsact}")))?;
-                std::fs::create_dir(&pins.clsact).map_err(Error::io("create", &pins.clsact))?;
-                Ok(TcMode::Clsact)
-            }
+            clsact_detach(interface, TC_PROGRAM)?;
+            std::fs::remove_dir(&pins.clsact).map_err(Error::io("remove", &pins.clsact))?;
         }
+        let tcx = match choice {
+            TcModeChoice::Clsact => "not asked for".to_owned(),
+            _ => match new_tcx_link(program, interface) {
+                Ok(link) => {
+                    link.pin(&pins.tcx).map_err(|e| error(chain(&e)))?;
+                    return Ok(TcMode::Tcx);
+                }
+                Err(e) => e,
+            },
+        };
+        if choice == TcModeChoice::Tcx {
+            return Err(error(format!("TCX: {tcx}")));
+        }
+        clsact_attach(program, interface).map_err(|clsact| error(format!("TCX: {tcx}; clsact: {clsact}")))?;
+        std::fs::create_dir(&pins.clsact).map_err(Error::io("create", &pins.clsact))?;
+        Ok(TcMode::Clsact)
+    }
+}
+
+/// Puts the program into a link that is there; `false` if the link's interface is gone, and now the pin too.
+fn replace_tcx(program: &mut SchedClassifier, link: FdLink, pin: &Path, interface: &str) -> Result<bool> {
+    let error = |reason| Error::Attach { program: TC_PROGRAM, interface: interface.into(), reason };
+    let link = SchedClassifierLink::try_from(link).map_err(|e| link_error(pin, &e))?;
+    match program.attach_to_link(link) {
+        Ok(id) => {
+            program.take_link(id).map_err(|e| error(chain(&e)))?;
+            Ok(true)
+        }
+        Err(e) if os_error(&e) == Some(ENOLINK) => {
+            unpin(pin)?;
+            Ok(false)
+        }
+        Err(e) => Err(error(chain(&e))),
     }
 }
 

@@ -19,7 +19,7 @@ mod run;
 mod shape;
 mod sizes;
 
-pub use attach::{Attached, TcMode, XdpMode, XdpModeChoice};
+pub use attach::{Attached, TcMode, TcModeChoice, XdpMode, XdpModeChoice};
 pub use clock::{Clock, boot_ns};
 pub use error::{Error, Result};
 pub use kernel::{Kernel, LoadOptions, ProgramFacts, VerifierLog};

@@ -1,7 +1,9 @@
 //! The loader against the running kernel: namespaces, interfaces and pins of their own, all gone afterwards.
 
 use datapath::abi::{ABI_VERSION, Addr, Binding, BindingVersions, Config, MapName};
-use loader::{Error, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, XdpMode, XdpModeChoice};
+use loader::{
+    Error, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, TcModeChoice, XdpMode, XdpModeChoice,
+};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -196,7 +198,7 @@ fn attaching_is_native_outlives_the_process_and_is_replaced_in_place() {
     let pins = PinDir::new();
     let first = {
         let mut kernel = Kernel::load(&pins.options()).unwrap();
-        let attached = kernel.attach("tg0", XdpModeChoice::Auto).unwrap();
+        let attached = kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap();
         assert_eq!((attached.xdp, attached.tc, attached.replaced), (XdpMode::Native, TcMode::Tcx, false));
         assert_eq!(attached.native_refused, None);
         kernel.programs()[0].id
@@ -210,7 +212,7 @@ fn attaching_is_native_outlives_the_process_and_is_replaced_in_place() {
     let mut kernel = Kernel::load(&pins.options()).unwrap();
     assert_eq!(kernel.maps().judged_ports.get(&ifindex).unwrap(), Some(1));
     assert!(kernel.maps().port_counters().unwrap().iter().any(|port| port.ifindex == ifindex));
-    assert!(kernel.attach("tg0", XdpModeChoice::Auto).unwrap().replaced);
+    assert!(kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap().replaced);
     let second = kernel.programs()[0].id;
     assert_ne!(first, second);
     assert_eq!(loader::netdev::xdp(ifindex).unwrap().program_id, second);
@@ -229,12 +231,15 @@ fn generic_mode_on_request_and_an_interface_that_came_again() {
     let _netns = Netns::enter();
     let pins = PinDir::new();
     let mut kernel = Kernel::load(&pins.options()).unwrap();
-    assert_eq!(kernel.attach("tg0", XdpModeChoice::Generic).unwrap().xdp, XdpMode::Generic);
+    assert_eq!(
+        kernel.attach("tg0", XdpModeChoice::Generic, TcModeChoice::Auto).unwrap().xdp,
+        XdpMode::Generic
+    );
     assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].xdp.unwrap().1, XdpMode::Generic);
     ip(&["link", "del", "tg0"]);
     assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].ifindex, None);
     ip(&["link", "add", "name", "tg0", "type", "veth", "peer", "name", "tg1"]);
-    let attached = kernel.attach("tg0", XdpModeChoice::Auto).unwrap();
+    let attached = kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap();
     assert_eq!((attached.xdp, attached.tc, attached.replaced), (XdpMode::Native, TcMode::Tcx, false));
     let judged: Vec<u32> = kernel.maps().judged_ports.entries().unwrap().into_keys().collect();
     assert_eq!(judged, vec![attached.ifindex]);
@@ -246,14 +251,14 @@ fn somebody_elses_program_and_a_missing_interface_are_named_and_nothing_is_left(
     let _netns = Netns::enter();
     let (ours, theirs) = (PinDir::new(), PinDir::new());
     let mut other = Kernel::load(&theirs.options()).unwrap();
-    other.attach("tg0", XdpModeChoice::Auto).unwrap();
+    other.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap();
     let mut kernel = Kernel::load(&ours.options()).unwrap();
     let id = other.programs()[0].id;
-    match kernel.attach("tg0", XdpModeChoice::Auto).unwrap_err() {
+    match kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap_err() {
         Error::OtherXdp { interface, id: found } => assert_eq!((interface.as_str(), found), ("tg0", id)),
         e => panic!("{e}"),
     }
-    match kernel.attach("nope", XdpModeChoice::Auto).unwrap_err() {
+    match kernel.attach("nope", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap_err() {
         Error::NoInterface { name, present } => {
             assert_eq!((name.as_str(), present), ("nope", vec!["lo".to_owned(), "tg0".into(), "tg1".into()]));
         }
@@ -261,4 +266,29 @@ fn somebody_elses_program_and_a_missing_interface_are_named_and_nothing_is_left(
     }
     assert!(kernel.maps().judged_ports.is_empty().unwrap());
     assert_eq!(loader::pinned_ports(&ours.0).unwrap(), vec![]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn clsact_is_attached_replaced_and_taken_off() {
+    let _netns = Netns::enter();
+    let pins = PinDir::new();
+    let filters = || {
+        let output = Command::new("tc").args(["filter", "show", "dev", "tg0", "egress"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().matches("tidegate_tc").count()
+    };
+    let attach = |tc| {
+        let mut kernel = Kernel::load(&pins.options()).unwrap();
+        kernel.attach("tg0", XdpModeChoice::Auto, tc).unwrap().tc
+    };
+    assert_eq!(attach(TcModeChoice::Clsact), TcMode::Clsact);
+    assert_eq!(filters(), 1);
+    assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].tc, Some(TcMode::Clsact));
+    assert_eq!(attach(TcModeChoice::Auto), TcMode::Clsact, "it is replaced where it is");
+    assert_eq!(filters(), 1);
+    assert_eq!(attach(TcModeChoice::Tcx), TcMode::Tcx);
+    assert_eq!(filters(), 0);
+    assert_eq!(attach(TcModeChoice::Clsact), TcMode::Clsact);
+    assert!(loader::detach(&pins.0, "tg0").unwrap());
+    assert_eq!(filters(), 0);
 }

@@ -1,6 +1,6 @@
 //! The control socket and the metrics page.
 
-use super::{Shared, XdpModeArg, lock, metrics, observe};
+use super::{Shared, TcModeArg, XdpModeArg, lock, metrics, observe};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::document::BlockEntry;
 use crate::policy::{Documents, Prefix};
@@ -25,6 +25,8 @@ pub struct AttachRequest {
     pub interfaces: Vec<String>,
     /// Where the XDP program runs.
     pub xdp_mode: XdpModeArg,
+    /// How the TC program is attached.
+    pub tc_mode: TcModeArg,
 }
 
 /// What attaching did.
@@ -167,7 +169,7 @@ async fn attach(
         }
         let mut attached = Vec::new();
         for interface in &request.interfaces {
-            match kernel.attach(interface, request.xdp_mode.into()) {
+            match kernel.attach(interface, request.xdp_mode.into(), request.tc_mode.into()) {
                 Ok(port) => attached.push(port),
                 Err(e) => {
                     super::undo(&shared.instance.pin_dir(), true, &attached);

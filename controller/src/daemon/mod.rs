@@ -17,7 +17,7 @@ use crate::names::Names;
 use crate::state::State;
 use commit::Committed;
 use datapath::abi::Config;
-use loader::{Attached, Kernel, LoadOptions, Maps, Sizes, XdpModeChoice};
+use loader::{Attached, Kernel, LoadOptions, Maps, Sizes, TcModeChoice, XdpModeChoice};
 use observe::Hub;
 use rustix::fs::{FlockOperation, flock};
 use std::net::SocketAddr;
@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// Where the XDP program runs
     #[arg(long, value_enum, default_value_t)]
     pub xdp_mode: XdpModeArg,
+    /// How the TC program is attached
+    #[arg(long, value_enum, default_value_t)]
+    pub tc_mode: TcModeArg,
     /// Serve Prometheus metrics here
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -81,6 +84,31 @@ impl From<XdpModeArg> for XdpModeChoice {
             XdpModeArg::Auto => Self::Auto,
             XdpModeArg::Native => Self::Native,
             XdpModeArg::Generic => Self::Generic,
+        }
+    }
+}
+
+/// How the TC program is attached.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TcModeArg {
+    /// By a TCX link; as a filter of clsact where the kernel has none (before Linux 6.6)
+    #[default]
+    Auto,
+    /// By a TCX link or not at all
+    Tcx,
+    /// As a filter of clsact, which tools before Linux 6.6 show too
+    Clsact,
+}
+
+impl From<TcModeArg> for TcModeChoice {
+    fn from(mode: TcModeArg) -> Self {
+        match mode {
+            TcModeArg::Auto => Self::Auto,
+            TcModeArg::Tcx => Self::Tcx,
+            TcModeArg::Clsact => Self::Clsact,
         }
     }
 }
@@ -175,7 +203,7 @@ fn start(
             }
         })?;
         for interface in &interfaces {
-            attached.push(kernel.attach(interface, args.xdp_mode.into())?);
+            attached.push(kernel.attach(interface, args.xdp_mode.into(), args.tc_mode.into())?);
         }
         Ok((maps, committed))
     };

@@ -1,0 +1,270 @@
+//! left (10.1.0.2) - eth1 gateway eth2 - right (10.2.0.2), and the commands to play with it. Gone when dropped.
+
+use loader::Maps;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// `orders` may reach `payments` on 8443.
+pub const POLICY: &str = "\
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: orders}
+spec: {spiffeId: spiffe://acme.example/ns/shop/sa/orders, addresses: [10.1.0.2/32]}
+---
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: payments}
+spec: {spiffeId: spiffe://acme.example/ns/shop/sa/payments, addresses: [10.2.0.2/32]}
+---
+apiVersion: tidegate.dev/v1
+kind: Policy
+metadata: {name: shop}
+spec:
+  rules:
+    - name: pay
+      action: allow
+      from: [{spiffeId: spiffe://acme.example/ns/shop/sa/orders}]
+      to: [{spiffeId: spiffe://acme.example/ns/shop/sa/payments}]
+      ports: [tcp/8443]
+";
+
+/// In a namespace of its own every port is free.
+pub const METRICS: &str = "127.0.0.1:9900";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+pub fn json(value: impl Into<Value>) -> Value {
+    value.into()
+}
+
+/// Waits for something that has to come; the limit is for what never does.
+pub fn until(mut done: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < limit, "it never came");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub struct Lab {
+    name: String,
+    dir: tempfile::TempDir,
+}
+
+/// Runs in a namespace, on a thread that ends there.
+fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+    let enter = || {
+        let file = std::fs::File::open(format!("/run/netns/{namespace}")).expect("namespace");
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(enter).join().expect("thread"))
+}
+
+fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split(' ')).output().expect("ip of iproute2");
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let name = format!("tgd{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { name, dir: tempfile::tempdir().expect("a temporary folder") };
+        let n = &lab.name;
+        for host in ["gw", "left", "right"] {
+            ip(&format!("netns add {n}-{host}"));
+            ip(&format!("-n {n}-{host} link set lo up"));
+        }
+        for (interface, host, net) in [("eth1", "left", "10.1.0"), ("eth2", "right", "10.2.0")] {
+            ip(&format!("link add {interface} netns {n}-gw type veth peer name eth1 netns {n}-{host}"));
+            ip(&format!("-n {n}-gw addr add {net}.1/24 dev {interface}"));
+            ip(&format!("-n {n}-{host} addr add {net}.2/24 dev eth1"));
+            ip(&format!("-n {n}-gw link set {interface} up"));
+            ip(&format!("-n {n}-{host} link set eth1 up"));
+            ip(&format!("-n {n}-{host} route add default via {net}.1"));
+        }
+        within(&lab.namespace("gw"), || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+            .expect("forwarding");
+        lab
+    }
+
+    fn namespace(&self, host: &str) -> String {
+        format!("{}-{host}", self.name)
+    }
+
+    pub fn pin_dir(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf/tidegate").join(&self.name)
+    }
+
+    pub fn pin(&self, map: &str) -> String {
+        self.pin_dir().join(map).display().to_string()
+    }
+
+    pub fn maps(&self) -> Maps {
+        Maps::open(&self.pin_dir()).expect("pinned maps")
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    }
+
+    fn in_gateway(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace("gw"))).args(["--", program]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub fn tidegate(&self, args: &[&str]) -> Command {
+        let mut command = self.in_gateway(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["--name", &self.name]);
+        for (option, folder) in [("--run-dir", "run"), ("--state-dir", "state")] {
+            command.arg(option).arg(self.dir.path().join(folder));
+        }
+        command.args(args);
+        command
+    }
+
+    /// Starts a daemon and waits until it is ready.
+    pub fn run(&self, args: &[&str]) -> Daemon {
+        let mut command = self.tidegate(&["run"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("tidegate");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout");
+        let daemon = Daemon(child);
+        assert!(line.starts_with("ready "), "it said {line:?}");
+        daemon
+    }
+
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.tidegate(args).output().expect("tidegate");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "tidegate {args:?}: {} {said}", output.status);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// The exit code and what was said.
+    pub fn fails(&self, args: &[&str]) -> (i32, String) {
+        let output = self.tidegate(args).output().expect("tidegate");
+        assert!(!output.status.success(), "tidegate {args:?} did not fail");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// The documents that a command prints.
+    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+        let text = self.ok(&[args, &["-o", "json"]].concat());
+        serde_json::Deserializer::from_str(&text).into_iter().map(|value| value.expect("JSON")).collect()
+    }
+
+    pub fn flows(&self) -> Vec<Value> {
+        self.json(&["flows"])
+    }
+
+    pub fn output(&self, program: &str, args: &[&str]) -> String {
+        let output = self.in_gateway(program).args(args).output().expect(program);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn metrics(&self) -> String {
+        within(&self.namespace("gw"), || {
+            let mut stream = TcpStream::connect(METRICS).expect("the metrics page");
+            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: gw\r\n\r\n").expect("request");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("answer");
+            text.split_once("\r\n\r\n").expect("a body").1.to_owned()
+        })
+    }
+
+    /// An echo server on the right, which ends with the process.
+    pub fn serve(&self, port: u16) -> std::thread::JoinHandle<()> {
+        let listener =
+            within(&self.namespace("right"), || TcpListener::bind(("10.2.0.2", port)).expect("bind"));
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 512];
+                    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                        if stream.write_all(&buffer[..n]).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        })
+    }
+
+    /// A connection from the left to the right.
+    pub fn client(&self, port: u16) -> std::io::Result<TcpStream> {
+        within(&self.namespace("left"), || {
+            let to = SocketAddr::from(([10, 2, 0, 2], port));
+            let stream = TcpStream::connect_timeout(&to, Duration::from_millis(1500))?;
+            stream.set_read_timeout(Some(Duration::from_millis(1500)))?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    }
+
+    /// Whether a byte goes there and back.
+    pub fn connects(&self, port: u16) -> bool {
+        let echo = || -> std::io::Result<()> {
+            let mut stream = self.client(port)?;
+            stream.write_all(b"x")?;
+            stream.read_exact(&mut [0])?;
+            stream.shutdown(std::net::Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new()).map(drop)
+        };
+        echo().is_ok()
+    }
+
+    /// The right answers nothing any more: its address is gone, its neighbour entry stays.
+    pub fn silence_right(&self) {
+        let mac = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+            .map(|_| "02:00:00:00:00:99")
+            .expect("proc");
+        ip(&format!("-n {}-right addr del 10.2.0.2/24 dev eth1", self.name));
+        ip(&format!("-n {}-gw neigh replace 10.2.0.2 lladdr {mac} dev eth2", self.name));
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = loader::detach_all(&self.pin_dir());
+        for host in ["gw", "left", "right"] {
+            let _ = Command::new("ip").args(["netns", "del", &self.namespace(host)]).status();
+        }
+    }
+}
+
+/// A daemon, killed when dropped.
+pub struct Daemon(Child);
+
+impl Daemon {
+    pub fn kill_nine(&mut self) {
+        self.0.kill().expect("kill");
+        self.0.wait().expect("wait");
+    }
+
+    /// As an operator would.
+    pub fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        assert!(self.0.wait().expect("wait").success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
