@@ -114,7 +114,10 @@ pub fn detach(pin_dir: &Path, interface: &str) -> Result<bool> {
     let had_tcx = unpin(&pins.tcx)?;
     let had_clsact = pins.clsact.exists();
     if had_clsact {
-        clsact_detach(interface, TC_PROGRAM)?;
+        // An interface that is gone has taken the filter with it.
+        if netdev::index(interface).is_ok() {
+            clsact_detach(interface, TC_PROGRAM)?;
+        }
         std::fs::remove_dir(&pins.clsact).map_err(Error::io("remove", &pins.clsact))?;
     }
     Ok(had_xdp || had_tcx || had_clsact)

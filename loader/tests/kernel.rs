@@ -275,7 +275,7 @@ fn clsact_is_attached_replaced_and_taken_off() {
     let pins = PinDir::new();
     let filters = || {
         let output = Command::new("tc").args(["filter", "show", "dev", "tg0", "egress"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().matches("tidegate_tc").count()
+        String::from_utf8(output.stdout).unwrap().matches("direct-action").count()
     };
     let attach = |tc| {
         let mut kernel = Kernel::load(&pins.options()).unwrap();

@@ -238,7 +238,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = loader::detach_all(&self.pin_dir());
+        // Filters of clsact are found only where the interface is.
+        let _ = within(&self.namespace("gw"), || loader::detach_all(&self.pin_dir()));
         for host in ["gw", "left", "right"] {
             let _ = Command::new("ip").args(["netns", "del", &self.namespace(host)]).status();
         }

@@ -84,9 +84,7 @@ fn kill_nine_under_traffic_changes_no_verdict_and_a_restart_forgets_no_flow() {
     assert!(!lab.connects(9000));
     let after = lab.flows();
     for flow in before.iter().filter(|flow| flow["l4"].get("TCP").is_some()) {
-        let same = after
-            .iter()
-            .find(|f| f["l4"] == flow["l4"] && f["IP"] == flow["IP"] && f["time"] == flow["time"]);
+        let same = after.iter().find(|f| f["l4"] == flow["l4"] && f["IP"] == flow["IP"]);
         let same = same.unwrap_or_else(|| panic!("forgotten: {flow}"));
         assert!(same["packets"].as_u64() >= flow["packets"].as_u64());
         assert_eq!(same["source"], flow["source"], "numbers of identities stay");
