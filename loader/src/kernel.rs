@@ -80,9 +80,15 @@ impl Kernel {
         let mut tc = load_object("tc", TC, dir, options)?;
         let maps = Maps::from_source(|name| xdp.take_map(name).or_else(|| tc.take_map(name)))?;
         check_version(&maps, dir)?;
-        load_program(&mut xdp, XDP_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
-        load_program(&mut xdp, CLOCK_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
-        load_program(&mut tc, TC_PROGRAM, |program| <&mut SchedClassifier>::try_from(program)?.load())?;
+        // The verifier takes a second or two for each: side by side where there are two CPUs.
+        std::thread::scope(|scope| {
+            let tc = scope.spawn(|| {
+                load_program(&mut tc, TC_PROGRAM, |program| <&mut SchedClassifier>::try_from(program)?.load())
+            });
+            load_program(&mut xdp, XDP_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
+            load_program(&mut xdp, CLOCK_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
+            tc.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
         let before = maps.config.get()?;
         let reused = before.abi_version == ABI_VERSION;
         let kernel = Self { xdp, tc, maps, pin_dir: None, reused };

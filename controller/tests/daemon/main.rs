@@ -275,7 +275,7 @@ fn interfaces_come_and_go_and_detach_all_is_the_way_out() {
     assert_eq!(names(&lab), ["eth1 native", "eth2 generic"], "they stay when the daemon ends");
     lab.ok(&["detach", "--all"]);
     assert!(!lab.pin_dir().exists());
-    assert_eq!(lab.output("ip", &["link", "show", "eth1"]).contains("xdp"), false);
+    assert!(!lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
     assert_eq!(lab.fails(&["status"]).0, 3);
     assert_eq!(lab.fails(&["detach", "--all"]).0, 3);
 }
