@@ -42,6 +42,11 @@ impl<E: Engine> Engine for &mut E {
 /// longer (segments for the hardware to cut, "BIG TCP") is cut to this, for both engines.
 pub const MAX_FRAME_BYTES: usize = 14 + 3 * 4 + 65_535;
 
+/// How much of a frame the kernel's test-run puts into the first buffer, in which the program reads headers: a page
+/// without 256 bytes before the frame and 320 behind it. A TLS record that starts later is not followed, by neither
+/// engine.
+pub const FIRST_BUFFER_BYTES: usize = 4096 - 256 - 320;
+
 /// The interface that frames seem to come from: the loopback, which is what the kernel's test-run says.
 pub const IFINDEX: u32 = 1;
 

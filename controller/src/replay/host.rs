@@ -1,10 +1,10 @@
 //! The packet path compiled natively, on tables that are plain hash maps.
 
-use super::engine::{Engine, EngineError, IFINDEX, Tables};
+use super::engine::{Engine, EngineError, FIRST_BUFFER_BYTES, IFINDEX, Tables};
 use super::setup::Setup;
 use datapath::abi::packet::Trace;
 use datapath::abi::{ClosedEvent, Direction, FlowKey, FlowRecord};
-use datapath::frame::SliceFrame;
+use datapath::frame::Frame;
 use datapath::host::Host;
 use datapath::judge::judge;
 use datapath::tables::Plane;
@@ -26,9 +26,8 @@ impl HostEngine {
 impl Engine for HostEngine {
     fn judge(&mut self, frame: &[u8], now_ns: u64) -> Result<Trace, EngineError> {
         self.plane.rules.config.fixed_now_ns = now_ns;
-        let frame = SliceFrame { bytes: frame, ifindex: IFINDEX };
         let mut trace = Trace::default();
-        judge(&frame, Direction::Ingress, &mut self.plane, &mut trace);
+        judge(&Buffers(frame), Direction::Ingress, &mut self.plane, &mut trace);
         self.plane.sink.events.clear();
         Ok(trace)
     }
@@ -48,5 +47,27 @@ impl Engine for HostEngine {
             connections: answered.chain(half_open).map(|(key, conn)| (*key, *conn)).collect(),
             lost_events: 0,
         })
+    }
+}
+
+/// A frame of which, as in the kernel, headers are read in the first buffer only.
+struct Buffers<'a>(&'a [u8]);
+
+impl Frame for Buffers<'_> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let first = &self.0[..self.0.len().min(FIRST_BUFFER_BYTES)];
+        first.get(offset..)?.first_chunk()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn holds(&self, end: usize) -> bool {
+        self.0.len() >= end
+    }
+
+    fn ifindex(&self) -> u32 {
+        IFINDEX
     }
 }

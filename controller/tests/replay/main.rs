@@ -8,3 +8,4 @@ mod frames;
 mod policies;
 mod run;
 mod scenes;
+mod shared;

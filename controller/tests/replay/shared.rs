@@ -1,0 +1,271 @@
+//! Shared captures with the answers of tshark and Zeek, where they are: beside the checkout, or where
+//! TIDEGATE_CAPTURES says.
+
+use super::engines::print;
+use super::run::{HOST, parse};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use tidegate::replay::kernel::KernelEngine;
+use tidegate::replay::setup::Setup;
+
+type Row = HashMap<String, String>;
+
+struct Case {
+    name: String,
+    folder: PathBuf,
+    capture: PathBuf,
+    is_ethernet: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    let root = std::env::var_os("TIDEGATE_CAPTURES").map_or(beside, PathBuf::from);
+    let group = |group: &str| {
+        let folder = root.join(group);
+        let rows = table(&folder.join("index.tsv")).expect("shared captures, or TIDEGATE_CAPTURES");
+        rows.into_iter().map(move |row| Case {
+            name: row["case"].clone(),
+            folder: folder.join(&row["case"]),
+            capture: folder.join(&row["case"]).join(&row["pcap"]),
+            is_ethernet: row["link"] == "ether",
+        })
+    };
+    group("zeek").chain(group("odd")).collect()
+}
+
+fn table(path: &Path) -> Option<Vec<Row>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    let heads: Vec<_> = lines.next()?.split('\t').map(String::from).collect();
+    Some(lines.map(|line| heads.iter().cloned().zip(line.split('\t').map(String::from)).collect()).collect())
+}
+
+/// The outermost of several values.
+fn first(row: &Row, column: &str) -> Option<String> {
+    (row[column] != "-").then(|| row[column].split(',').next().unwrap_or_default().to_string())
+}
+
+fn number(row: &Row, column: &str) -> Value {
+    json!(first(row, column).map(|text| text.parse::<u64>().unwrap()))
+}
+
+fn flags(row: &Row) -> Value {
+    let bit = |letter| match letter {
+        'F' => 1,
+        'S' => 2,
+        'R' => 4,
+        'P' => 8,
+        'A' => 16,
+        'U' => 32,
+        'E' => 64,
+        'C' => 128,
+        'a' => 256,
+        'r' => 0xe00,
+        _ => 0,
+    };
+    json!(first(row, "tcp_flags").map(|letters| letters.chars().map(bit).sum::<u64>()))
+}
+
+/// What tshark says of the outermost layers, in the fields of a packet record.
+fn expected(row: &Row) -> Vec<(&'static str, Value)> {
+    let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+    let types: Vec<u64> = row["eth_types"].split(',').filter(|text| *text != "-").map(hex).collect();
+    let tags = types.iter().take_while(|kind| [0x8100, 0x88a8].contains(*kind)).count();
+    let eth_type = types.get(tags).copied();
+    let vlans: Vec<u64> = row["vlan_ids"].split(',').filter_map(|id| id.parse().ok()).collect();
+    // tshark gives no inner type for 802.1Q behind 802.1ad; every tag has an ID.
+    let tags = if types.first() == Some(&0x88a8) { vlans.len() } else { tags };
+    let is_ip = matches!(eth_type, Some(0x0800 | 0x86dd));
+    let proto = number(row, "proto").as_u64().filter(|_| is_ip);
+    let later = first(row, "frag_off").is_some_and(|offset| offset != "0");
+    let has_ports = matches!(proto, Some(6 | 17 | 132)) && !later;
+    let is_icmp = matches!(proto, Some(1 | 58));
+    let when = |holds: bool, value: Value| if holds { value } else { Value::Null };
+    let text = |column| json!(first(row, column));
+    vec![
+        ("eth_type", json!(eth_type)),
+        ("vlans", when(tags > 0, json!(vlans.get(..tags)))),
+        ("ip_version", when(is_ip, number(row, "ip_versions"))),
+        ("src", when(is_ip, text("src"))),
+        ("dst", when(is_ip, text("dst"))),
+        ("proto", json!(proto)),
+        ("sport", when(has_ports, number(row, "sport"))),
+        ("dport", when(has_ports, number(row, "dport"))),
+        ("tcp_flags", when(proto == Some(6), flags(row))),
+        ("icmp_type", when(is_icmp, number(row, "icmp_type"))),
+        ("icmp_code", when(is_icmp, number(row, "icmp_code"))),
+        ("frag_offset", when(is_ip, number(row, "frag_off"))),
+        ("more_fragments", when(is_ip, json!(first(row, "frag_more").map(|more| more == "1")))),
+        ("ip_bytes", when(is_ip, number(row, "ip_total_len"))),
+    ]
+}
+
+/// Frames in which a field differs, by case, with what is the reason.
+const KNOWN_FRAMES: [(&str, u32); 10] = [
+    // Cisco FabricPath is an EtherType of its own, which is not looked into.
+    ("cisco-fabric-path", 9),
+    // The IP header says more bytes than were captured, although the file says that nothing was cut.
+    ("tcp__reassembly", 5),
+    ("nDPI__badpackets", 86),
+    ("nDPI__tls_invalid_reads", 1),
+    ("suricata-verify__output-eve-anomaly-packethdr", 2),
+    // No IPv4 header behind the EtherType: tshark still shows a version.
+    ("trunc__mpls-6in6-broken", 22),
+    // A total length below the header's.
+    ("tcpdump__ipv4_invalid_total_length_2", 1),
+    // The first fragment ends in the TCP header (RFC 1858): tshark shows what is left of it.
+    ("suricata-verify__defrag__bug-6887-defrag-eth-vlan-ipv4-tcp-syn", 1),
+    // Longer than the kernel's test-run takes: both engines see the first 65,561 bytes.
+    ("tcpdump__bigtcp-ipv4", 1),
+    // A jumbogram: the length is the frame's (RFC 2675), tshark's column says 40.
+    ("tcpdump__ipv6_jumbogram_1", 1),
+];
+
+#[test]
+fn frames_agree_with_shared_tshark_answers_with_shared_captures() {
+    let (mut frames, mut differ) = (0u32, BTreeMap::<String, u32>::new());
+    for case in cases().into_iter().filter(|case| case.is_ethernet) {
+        let nodefrag = table(&case.folder.join("tshark_nodefrag.tsv"));
+        let Some(rows) = nodefrag.or_else(|| table(&case.folder.join("tshark.tsv"))) else { continue };
+        let (text, _) = HOST.packets().text_of(&case.capture);
+        let records = parse(&text);
+        assert_eq!(records.len(), rows.len(), "{}", case.name);
+        for (row, record) in rows.iter().zip(&records) {
+            let number = |column: &str| row[column].parse::<u64>().unwrap();
+            let notes = &row["tshark_notes"];
+            if notes.contains("malformed")
+                || notes.contains("short")
+                || number("cap_len") < number("wire_len")
+            {
+                continue;
+            }
+            frames += 1;
+            let wrong: Vec<_> =
+                expected(row).into_iter().filter(|(field, value)| record[field] != *value).collect();
+            if !wrong.is_empty() {
+                *differ.entry(case.name.clone()).or_default() += 1;
+                if !KNOWN_FRAMES.iter().any(|(name, _)| *name == case.name) {
+                    println!("{} {wrong:?} {record}", case.name);
+                }
+            }
+        }
+    }
+    let total: u32 = differ.values().sum();
+    println!("{frames} whole frames of Ethernet captures, {} agree in every field", frames - total);
+    let known: BTreeMap<String, u32> = KNOWN_FRAMES.iter().map(|(name, n)| (name.to_string(), *n)).collect();
+    assert_eq!(differ, known);
+    assert_eq!(frames, 16_580);
+}
+
+/// Connections of Zeek's that differ in conn_state, history, packets or bytes, by case.
+const KNOWN_CONNECTIONS: [(&str, u32); 7] = [
+    // Zeek skips packets with bad checksums.
+    ("auth_change_session_keys", 1),
+    ("tunnels__vxlan-encapsulated-igmp-v2", 3),
+    // A total length of 0 (segmentation offload): Zeek counts no bytes.
+    ("ldap__missing_ldap_logs", 3),
+    // Cut frames.
+    ("tcp__retransmit-fast009", 1),
+    // Zeek counts a datagram once, this its fragments.
+    ("tunnels__gtp__gtp1_gn_normal_incl_fragmentation", 1),
+    ("tunnels__gtp__gtp2_different_udp_port", 1),
+    // Zeek ends DNS flows by their transactions, and calls a late RST OTH.
+    ("tunnels__Teredo", 2),
+];
+
+#[test]
+fn connections_agree_with_zeek_with_shared_captures() {
+    let (mut compared, mut missing, mut differ) = (0u32, 0u32, BTreeMap::<String, u32>::new());
+    for case in cases() {
+        let Some(rows) = table(&case.folder.join("zeek_conn.tsv")) else { continue };
+        let (text, _) = HOST.text_of(&case.capture);
+        let mut records = parse(&text);
+        for row in rows.iter().filter(|row| is_comparable(&case, row)) {
+            // Of several connections of one key the one that fits best.
+            let best = (0..records.len())
+                .filter(|n| is_of(&records[*n], row))
+                .min_by_key(|n| differences(&records[*n], row).len());
+            // Insides of tunnels, MPLS and PPPoE, ports of SCTP, and what Zeek orients by its list of server ports have
+            // no counterpart.
+            let Some(best) = best else {
+                missing += 1;
+                continue;
+            };
+            compared += 1;
+            let wrong = differences(&records.remove(best), row);
+            if !wrong.is_empty() {
+                *differ.entry(case.name.clone()).or_default() += 1;
+                if !KNOWN_CONNECTIONS.iter().any(|(name, _)| *name == case.name) {
+                    println!("{} {wrong:?} {row:?}", case.name);
+                }
+            }
+        }
+    }
+    let total: u32 = differ.values().sum();
+    println!(
+        "{compared} of Zeek's connections found, {} agree in every field, {missing} not found",
+        compared - total
+    );
+    let known: BTreeMap<String, u32> =
+        KNOWN_CONNECTIONS.iter().map(|(name, n)| (name.to_string(), *n)).collect();
+    assert_eq!(differ, known);
+    assert_eq!(compared, 170);
+}
+
+/// Half of FabricPath's packets lie in an EtherType that is not looked into.
+fn is_comparable(case: &Case, row: &Row) -> bool {
+    row["id.orig_h"] != "?" && case.name != "cisco-fabric-path"
+}
+
+fn is_of(record: &Value, row: &Row) -> bool {
+    let same = |field: &str, column: &str| row[column] == "?" || record[field].to_string() == row[column];
+    record["orig_h"] == row["id.orig_h"]
+        && record["resp_h"] == row["id.resp_h"]
+        && same("orig_p", "id.orig_p")
+        && same("resp_p", "id.resp_p")
+        && same("ip_proto", "ip_proto")
+}
+
+fn differences(record: &Value, row: &Row) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for field in ["conn_state", "history", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes"] {
+        let theirs = match row[field].as_str() {
+            "?" => continue,
+            // Retransmissions, gaps, bad checksums and zero windows are not tracked.
+            letters if field == "history" => {
+                letters.chars().filter(|c| "^SHADFRIQshadfriq".contains(*c)).collect()
+            }
+            "-" => continue,
+            text => text.to_string(),
+        };
+        let mine = match &record[field] {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        if mine != theirs {
+            wrong.push(format!("{field}: {mine} for {theirs}"));
+        }
+    }
+    wrong
+}
+
+#[test]
+#[ignore = "needs root"]
+fn both_engines_read_the_same_with_shared_captures() {
+    let setup = Setup::read(&[], true, 0).unwrap();
+    let mut kernel = KernelEngine::new(&setup, 65_536).unwrap();
+    let mut compared = 0;
+    for case in cases() {
+        let capture = std::fs::read(&case.capture).unwrap();
+        kernel.forget().unwrap();
+        let (native, loaded) = (print(&capture, &setup, None), print(&capture, &setup, Some(&mut kernel)));
+        for (native, loaded) in native.lines().zip(loaded.lines()) {
+            assert_eq!(native, loaded, "{}", case.name);
+        }
+        assert_eq!(native.len(), loaded.len(), "{}", case.name);
+        compared += native.lines().count();
+    }
+    println!("{compared} records of frames and connections are the same");
+}
