@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, chain, os_error};
 use crate::kernel::Kernel;
-use crate::links::{self, Pins, link_error, links_dir, unpin};
+use crate::links::{self, Pins, link_error, links_dir, unpin, unpin_link};
 use crate::object::{TC_PROGRAM, XDP_PROGRAM};
 use crate::{netdev, ports};
 use aya::programs::links::FdLink;
@@ -129,7 +129,7 @@ impl Kernel {
             Ok(tc) => tc,
             Err(e) => {
                 if !replaced {
-                    unpin(&pins.xdp)?;
+                    unpin_link(&pins.xdp, interface)?;
                 }
                 return Err(e);
             }
@@ -164,7 +164,7 @@ impl Kernel {
             }
             // The interface that it was for is gone, or it is to run elsewhere.
             drop(link);
-            unpin(pin)?;
+            unpin_link(pin, interface)?;
         }
         let there = netdev::xdp(ifindex)?;
         if there.program_id != 0 {
@@ -200,7 +200,7 @@ impl Kernel {
         if let Some(link) = links::open(&pins.tcx)? {
             if choice == TcModeChoice::Clsact {
                 drop(link);
-                unpin(&pins.tcx)?;
+                unpin_link(&pins.tcx, interface)?;
             } else if replace_tcx(program, link, &pins.tcx, interface)? {
                 return Ok(TcMode::Tcx);
             }

@@ -1,12 +1,15 @@
 //! Pinned links: what keeps programs attached when nobody runs.
 
 use crate::attach::{TcMode, XdpMode, clsact_detach};
+use crate::clock::boot_ns;
 use crate::error::{Error, Result, os_error};
 use crate::maps::Maps;
 use crate::object::TC_PROGRAM;
 use crate::{netdev, ports};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::{SchedClassifier, TcAttachType};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const XDP: &str = "-xdp";
 const TCX: &str = "-tc";
@@ -107,11 +110,11 @@ fn interfaces(pin_dir: &Path) -> Result<Vec<String>> {
 /// Takes both programs off an interface. Returns whether there was anything to take off.
 pub fn detach(pin_dir: &Path, interface: &str) -> Result<bool> {
     let pins = Pins::of(pin_dir, interface);
-    let had_xdp = unpin(&pins.xdp)?;
+    let had_xdp = unpin_link(&pins.xdp, interface)?;
     if let (Ok(ifindex), Ok(maps)) = (netdev::index(interface), Maps::open(pin_dir)) {
         ports::release(&maps, ifindex)?;
     }
-    let had_tcx = unpin(&pins.tcx)?;
+    let had_tcx = unpin_link(&pins.tcx, interface)?;
     let had_clsact = pins.clsact.exists();
     if had_clsact {
         // An interface that is gone has taken the filter with it.
@@ -121,6 +124,26 @@ pub fn detach(pin_dir: &Path, interface: &str) -> Result<bool> {
         std::fs::remove_dir(&pins.clsact).map_err(Error::io("remove", &pins.clsact))?;
     }
     Ok(had_xdp || had_tcx || had_clsact)
+}
+
+/// Removes the pin of a link and waits until its program is off: the kernel takes a link off some time after its last
+/// pin is gone.
+pub(crate) fn unpin_link(pin: &Path, interface: &str) -> Result<bool> {
+    let program = open(pin).ok().flatten().and_then(|link| link.info().ok()).map(|info| info.program_id());
+    let was_there = unpin(pin)?;
+    if let (Some(id @ 1..), Ok(ifindex)) = (program, netdev::index(interface)) {
+        let deadline = boot_ns() + 2_000_000_000;
+        while runs(id, interface, ifindex) && boot_ns() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(was_there)
+}
+
+fn runs(program: u32, interface: &str, ifindex: u32) -> bool {
+    let tcx = || SchedClassifier::query_tcx(interface, TcAttachType::Egress);
+    netdev::xdp(ifindex).is_ok_and(|state| state.program_id == program)
+        || tcx().is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == program))
 }
 
 /// Takes everything off and removes every pin: nothing of Tidegate is left in the kernel once no process holds it.

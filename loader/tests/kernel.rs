@@ -236,6 +236,12 @@ fn generic_mode_on_request_and_an_interface_that_came_again() {
         XdpMode::Generic
     );
     assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].xdp.unwrap().1, XdpMode::Generic);
+    let native = kernel.attach("tg0", XdpModeChoice::Native, TcModeChoice::Auto).unwrap();
+    assert_eq!((native.xdp, native.replaced), (XdpMode::Native, false), "another mode is another link");
+    assert_eq!(
+        kernel.attach("tg0", XdpModeChoice::Generic, TcModeChoice::Auto).unwrap().xdp,
+        XdpMode::Generic
+    );
     ip(&["link", "del", "tg0"]);
     assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].ifindex, None);
     ip(&["link", "add", "name", "tg0", "type", "veth", "peer", "name", "tg1"]);
