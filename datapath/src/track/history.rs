@@ -39,8 +39,8 @@ pub fn note(conn: &mut Connection, letter: u8, is_orig: bool) {
 fn length(seen: u16) -> u32 {
     // No popcount instruction in BPF: add neighbouring fields.
     let x = u32::from(seen);
-    let x = x - (x >> 1 & 0x5555);
-    let x = (x & 0x3333) + (x >> 2 & 0x3333);
+    let x = x - ((x >> 1) & 0x5555);
+    let x = (x & 0x3333) + ((x >> 2) & 0x3333);
     let x = (x + (x >> 4)) & 0x0f0f;
     (x + (x >> 8)) & 0x1f
 }
