@@ -151,7 +151,7 @@ fn refuse<F: Frame, T: Tables>(
 fn follow_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool {
     let (src, dst) = (packet.src(), packet.dst());
     let protocol = packet.key.proto;
-    let key = FragmentKey { src: src.0, dst: dst.0, id: packet.fragment_id, proto: protocol, _pad: [0; 3] };
+    let key = FragmentKey { src: src.0, dst: dst.0, id: packet.fragment_id, proto: u32::from(protocol) };
     if packet.fragment_offset == 0 {
         // A full table costs the datagram, not the packet path: its later fragments are orphans.
         plane.fragments.insert(&key, &FragmentPorts { src_port: src.1, dst_port: dst.1 });

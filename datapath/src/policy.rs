@@ -110,10 +110,11 @@ pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgemen
     let resp = binding(rules, moment, ends.resp);
     j.identity = [orig.identity, resp.identity];
 
-    let blocked = block(rules, moment, ends.orig, Block::ORIGINATOR, &mut j)
-        | block(rules, moment, ends.resp, Block::RESPONDER, &mut j);
-    if blocked != 0 {
-        return j.decided(Action::Dropped, Reason::Blocklisted, blocked);
+    for (addr, end) in [(ends.orig, Block::ORIGINATOR), (ends.resp, Block::RESPONDER)] {
+        let rule = block(rules, moment, addr, end, &mut j);
+        if rule != 0 {
+            return j.decided(Action::Dropped, Reason::Blocklisted, rule);
+        }
     }
 
     let mut alert = false;
@@ -167,7 +168,7 @@ fn policy_port(ends: &Ends<'_>) -> u16 {
 
 #[inline(always)]
 fn is_failsafe<R: Rules>(rules: &R, addr: &Addr, port: u16, proto: u8) -> bool {
-    rules.is_failsafe(&FailsafeKey { addr: *addr, port, proto, _pad: [0; 5] })
+    rules.is_failsafe(&FailsafeKey::new(*addr, proto, port))
 }
 
 #[inline(always)]

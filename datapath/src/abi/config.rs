@@ -96,7 +96,7 @@ impl PortCounters {
     pub const REASONS: usize = 64;
     /// Added to the reason's number where the verdict was AUDIT.
     pub const AUDITED: usize = 32;
-    /// Slots: interface n has slot `n % 255 + 1`; slot 0 counts for interfaces whose slot another one has.
+    /// Slots: interface n has slot `n % 256`; slot 0 counts for interfaces whose slot another one has, or is 0.
     pub const SLOTS: u32 = 256;
     /// The slot that counts for interfaces without one of their own.
     pub const SHARED: u32 = 0;
@@ -110,7 +110,7 @@ impl PortCounters {
     /// The slot that an interface has if the controller gave it to it.
     #[inline(always)]
     pub fn slot(ifindex: u32) -> u32 {
-        ifindex % (Self::SLOTS - 1) + 1
+        ifindex & (Self::SLOTS - 1)
     }
 }
 const _: () =

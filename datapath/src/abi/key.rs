@@ -133,15 +133,19 @@ impl FlowKey {
 
     /// A seeded hash of the whole key, to index the first-level flow table.
     ///
-    /// Multiply and fold, 64 bits a step: an attacker who does not know the seed cannot choose collisions, and what a
-    /// collision costs him is one spilled record.
+    /// A sum of products of words, each with its own offset from the seed (NH, as in UMAC, RFC 4418): three
+    /// multiplications that do not wait for each other, then one to spread. An attacker who does not know the seed
+    /// cannot choose collisions, and what one costs is a spilled record.
     #[inline(always)]
     pub fn hash(&self, seed: u64) -> u32 {
         let ports = u64::from(self.a_port) << 32 | u64::from(self.b_port) << 16 | u64::from(self.proto);
-        let mut h = fold(seed ^ self.a.words[0], self.a.words[1]);
-        h = fold(h ^ self.b.words[0], self.b.words[1]);
-        h = fold(h, ports);
-        (h >> 32) as u32
+        let k = |i: u64| seed.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let product = |x: u64, y: u64| x.wrapping_mul(y);
+        let a = product(self.a.words[0].wrapping_add(k(1)), self.a.words[1].wrapping_add(k(2)));
+        let b = product(self.b.words[0].wrapping_add(k(3)), self.b.words[1].wrapping_add(k(4)));
+        let c = product(ports.wrapping_add(k(5)), 0xbf58_476d_1ce4_e5b9);
+        let h = a.wrapping_add(b).wrapping_add(c);
+        ((h ^ h >> 32).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32) as u32
     }
 }
 
@@ -156,20 +160,14 @@ fn in_order(x: &(Addr, u16), y: &(Addr, u16)) -> bool {
     x.1 <= y.1
 }
 
-#[inline(always)]
-fn fold(h: u64, word: u64) -> u64 {
-    // Odd constants of the golden ratio and of splitmix64: BPF has no 128-bit product to fold.
-    let h = (h ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (h ^ h >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-}
-
 /// Key of the policy trie: source class, destination class, protocol, port, longest prefix first.
 ///
-/// Bytes, because a trie compares bytes: classes and port in big-endian, one byte of padding.
+/// Bytes, because a trie compares bytes: classes and port in big-endian. A zero byte puts the port where a store to it
+/// is aligned.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct PolicyKey {
-    /// Source class (4), destination class (4), protocol (1), port (2), zero (1).
+    /// Source class (4), destination class (4), protocol (1), zero (1), port (2).
     pub bytes: [u8; 12],
 }
 
@@ -177,9 +175,9 @@ impl PolicyKey {
     /// Prefix length that fixes both classes and leaves protocol and port open.
     pub const CLASSES_BITS: u32 = 64;
     /// Prefix length that fixes the protocol as well.
-    pub const PROTOCOL_BITS: u32 = 72;
+    pub const PROTOCOL_BITS: u32 = 80;
     /// Prefix length of a key with every field fixed.
-    pub const FULL_BITS: u32 = 88;
+    pub const FULL_BITS: u32 = 96;
 
     /// The key of one flow, to be looked up with [`Self::FULL_BITS`].
     #[inline(always)]
@@ -187,7 +185,7 @@ impl PolicyKey {
         let s = src_class.to_be_bytes();
         let d = dst_class.to_be_bytes();
         let p = port.to_be_bytes();
-        Self { bytes: [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], proto, p[0], p[1], 0] }
+        Self { bytes: [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], proto, 0, p[0], p[1]] }
     }
 }
 
@@ -199,10 +197,18 @@ pub struct FailsafeKey {
     pub addr: Addr,
     /// Port, host order.
     pub port: u16,
-    /// IP protocol number.
-    pub proto: u8,
+    /// IP protocol number, in as many bytes as make each store to the key an aligned one.
+    pub proto: u16,
     /// Padding.
-    pub _pad: [u8; 5],
+    pub _pad: u32,
+}
+
+impl FailsafeKey {
+    /// The key of a service.
+    #[inline(always)]
+    pub fn new(addr: Addr, proto: u8, port: u16) -> Self {
+        Self { addr, port, proto: u16::from(proto), _pad: 0 }
+    }
 }
 
 /// A fragmented datagram: later fragments find the ports of the first here (RFC 791, section 3.2; RFC 8200, 4.5).
@@ -215,10 +221,8 @@ pub struct FragmentKey {
     pub dst: Addr,
     /// Identification field, 16 bits in IPv4, 32 in IPv6.
     pub id: u32,
-    /// IP protocol number.
-    pub proto: u8,
-    /// Padding.
-    pub _pad: [u8; 3],
+    /// IP protocol number, in as many bytes as make each store to the key an aligned one.
+    pub proto: u32,
 }
 
 /// Ports of a first fragment.
