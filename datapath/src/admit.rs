@@ -64,7 +64,7 @@ fn admitted<F: Frame, T: Tables>(
                     conn.originator_side(),
                 );
             }
-            record::count(record, packet, moment.now_ns);
+            record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
             return verdict_of(record);
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
@@ -82,7 +82,7 @@ fn admitted<F: Frame, T: Tables>(
     monitored(&mut j, &moment);
     let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
     record::judged(record, &j, &moment, config, originator);
-    record::count(record, packet, moment.now_ns);
+    record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
     if changed {
         event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
     }
@@ -100,7 +100,7 @@ fn admitted<F: Frame, T: Tables>(
             return Verdict::plain(Action::Dropped, Reason::CtMapFull);
         }
     }
-    let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason, settled: false };
+    let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason };
     if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8; // for the packets that follow
     }
@@ -146,7 +146,6 @@ fn verdict_of(record: &FlowRecord) -> Verdict {
         rule: record.rule,
         action: Action::from_u8(record.action),
         reason: Reason::from_u8(record.reason),
-        settled: false,
     }
 }
 
@@ -171,16 +170,19 @@ where
 #[inline(always)]
 fn either<R: Rules>(rules: &R, packet: &Packet, moment: &Moment, originator: &mut Side) -> Judgement {
     let midstream = packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN);
-    let first = policy::decide(rules, moment, &Ends::new(&packet.key, *originator));
-    if first.passes() || !midstream {
-        return first;
+    let mut j = policy::decide(rules, moment, &Ends::new(&packet.key, *originator));
+    if !j.passes() && midstream {
+        let (reason, rule) = (j.reason, j.rule);
+        j = policy::decide(rules, moment, &Ends::new(&packet.key, originator.other()));
+        if j.passes() {
+            *originator = originator.other();
+        } else {
+            // Neither may: say why the sender may not, and who is who by the sender's word.
+            j.identity = [j.identity[1], j.identity[0]];
+            (j.reason, j.rule) = (reason, rule);
+        }
     }
-    let second = policy::decide(rules, moment, &Ends::new(&packet.key, originator.other()));
-    if !second.passes() {
-        return first;
-    }
-    *originator = originator.other();
-    second
+    j
 }
 
 /// Whether the packet is an ICMP error about a connection that is tracked (RFC 5927 says why no other should pass).

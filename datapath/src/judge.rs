@@ -1,14 +1,18 @@
 //! Packet to verdict: the whole path on one page.
 //!
-//! Parse; find the flow's record; if it is settled and fresh, count and return. Otherwise [`crate::admit`] judges the
-//! connection and [`crate::follow`] tracks it, and they leave a record that the next packet finds.
+//! Read the frame; find the flow's record; if it is settled and fresh, count and return. Everything else goes through
+//! [`unsettled`]: [`crate::admit`] judges the connection, [`crate::follow`] tracks it, and they leave a record that the
+//! next packet finds.
 
 use crate::abi::packet::Trace;
-use crate::abi::{Action, Config, Direction, FlowKey, FragmentKey, FragmentPorts, Packet, Reason, Side};
+use crate::abi::{
+    Action, Config, Direction, FlowKey, FlowRecord, FragmentKey, FragmentPorts, Packet, Reason, Settled, Side,
+};
 use crate::admit::admit;
 use crate::event;
 use crate::follow::follow;
 use crate::frame::Frame;
+use crate::lane::{self, Lane};
 use crate::policy::Moment;
 use crate::record;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
@@ -23,20 +27,20 @@ pub struct Verdict {
     pub action: Action,
     /// The reason.
     pub reason: Reason,
-    /// Whether the flow's record said so and nothing else was looked at.
-    pub settled: bool,
 }
 
 impl Verdict {
     /// A verdict that no rule gave.
     #[inline(always)]
     pub(crate) fn plain(action: Action, reason: Reason) -> Self {
-        Self { rule: 0, action, reason, settled: false }
+        Self { rule: 0, action, reason }
     }
 }
 
-/// Judges one frame and counts it. The parsed packet and its verdict are left in `trace`, also in the kernel, whose
-/// stack has no room for them.
+/// Judges one frame and counts it.
+///
+/// `trace` is where a packet is kept that the fast lane does not settle: the kernel's stack has no room for it. With
+/// [`Config::TRACE`] every packet and its verdict are found there afterwards.
 #[inline(always)]
 pub fn judge<F: Frame, T: Tables>(
     frame: &F,
@@ -44,104 +48,197 @@ pub fn judge<F: Frame, T: Tables>(
     plane: &mut Plane<T>,
     trace: &mut Trace,
 ) -> Action {
-    *trace = Trace::default();
-    let verdict = path(frame, direction, plane, trace);
-    if let Some(verdict) = verdict {
-        trace.set(verdict);
+    let action = fast(frame, direction, plane);
+    if action != UNSETTLED {
+        return Action::from_u8(action);
     }
-    leave(frame, direction, plane, trace)
+    read(frame, direction, plane, trace);
+    if trace.settled == 0 {
+        unsettled(frame, direction, plane, trace);
+        leave(frame, direction, plane, trace);
+    }
+    trace.action()
 }
 
-/// The verdict, or `None` where it is in the trace already.
+/// Every frame that the fast lane does not settle: into `trace`, and counted if its flow's record settles it.
+///
+/// A function of its own in BPF, as [`fast`] is.
+#[inline(never)]
+fn read<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
+    parse(frame, trace);
+    let packet = &trace.packet;
+    if trace.reason == PARSED && packet.has & (Packet::HAS_IP | Packet::IS_FRAGMENT) == Packet::HAS_IP {
+        let lane = Lane {
+            key: packet.key,
+            side: packet.side(),
+            kinds: record::kinds(packet),
+            ip_bytes: packet.ip_bytes,
+            l3_offset: packet.l3_offset,
+        };
+        traced(frame, direction, plane, trace, &lane);
+    }
+}
+
+/// Stands for no [`Action`].
+const UNSETTLED: u8 = 0;
+
+/// The fast lane. Returns an [`Action`] or [`UNSETTLED`].
+///
+/// A function of its own in BPF, so that what the verifier knows of its many ends is forgotten, and its stack is free
+/// again for what follows.
+#[inline(never)]
+fn fast<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>) -> u8 {
+    let Some(lane) = lane::read(frame) else {
+        return UNSETTLED;
+    };
+    match settled(frame, direction, plane, &lane) {
+        Some(action) => action as u8,
+        None => UNSETTLED,
+    }
+}
+
+/// The hot path: one look-up, compares, counters. `None` if the flow's record does not settle the packet, or if the
+/// packet is to be traced.
 #[inline(always)]
-fn path<F: Frame, T: Tables>(
+fn settled<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    lane: &Lane,
+) -> Option<Action> {
+    let config = plane.rules.config()?;
+    if config.has(Config::TRACE) {
+        return None;
+    }
+    let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
+    Some(pass(frame, direction, &mut plane.sink, lane, record))
+}
+
+/// The same for a packet that the parser read.
+#[inline(always)]
+fn traced<F: Frame, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
     trace: &mut Trace,
-) -> Option<Verdict> {
-    let Some(config) = plane.rules.config() else {
-        return Some(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
-    };
-    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.coarse_ns(config) };
-    let (seed, mask) = (config.hash_seed, config.flow_mask);
+    lane: &Lane,
+) -> Option<()> {
+    let config = plane.rules.config()?;
+    let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
+    trace.rule = record.rule;
+    trace.action = record.action;
+    trace.reason = record.reason;
+    trace.settled = 1;
+    pass(frame, direction, &mut plane.sink, lane, record);
+    Some(())
+}
 
+/// The flow's record, if it is settled and fresh; it has counted the packet.
+#[inline(always)]
+fn hit<'a, S: Slots, R: Rules>(
+    slots: &'a mut S,
+    rules: &R,
+    config: &Config,
+    lane: &Lane,
+) -> Option<&'a FlowRecord> {
+    let slot = slots.slot(lane.key.hash(config.hash_seed) & config.flow_mask)?;
+    let record = &mut slot.record;
+    if slot.key != lane.key
+        || record.epoch != config.epoch
+        || record.settled & Settled::bit(lane.kinds, lane.side) == 0
+    {
+        return None;
+    }
+    let now_ns = rules.coarse_ns(config);
+    if now_ns >= record.fresh_until_ns {
+        return None;
+    }
+    record::count(record, lane.side, lane.ip_bytes, now_ns);
+    Some(record)
+}
+
+#[inline(always)]
+fn pass<F: Frame, S: Sink>(
+    frame: &F,
+    direction: Direction,
+    sink: &mut S,
+    lane: &Lane,
+    record: &FlowRecord,
+) -> Action {
+    let action = Action::from_u8(record.action);
+    let bytes = u64::from(lane.ip_bytes) + u64::from(lane.l3_offset);
+    sink.count(frame.ifindex(), direction, record.reason, action == Action::Audit, bytes);
+    action
+}
+
+/// Stands in the trace for "no reason to refuse it" until it is judged: no reason has this number.
+const PARSED: u8 = u8::MAX;
+
+/// Reads the frame into `trace`. A function of its own in BPF, so that it has a stack of its own.
+#[inline(never)]
+fn parse<F: Frame>(frame: &F, trace: &mut Trace) {
+    *trace = Trace::default();
+    trace.reason = match wire::parse(frame, &mut trace.packet) {
+        Ok(()) => PARSED,
+        Err(reason) => reason as u8,
+    };
+}
+
+/// A packet that its flow's record does not settle. Leaves the verdict in `trace`.
+///
+/// A function of its own in BPF, which answers by memory: see [`crate::track::tls::payload`].
+#[inline(never)]
+fn unsettled<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
+    let Some(config) = plane.rules.config() else {
+        return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
+    };
+    let (seed, mask) = (config.hash_seed, config.flow_mask);
     let packet = &mut trace.packet;
-    if let Err(reason) = wire::parse(frame, packet) {
-        return Some(refuse(frame, direction, plane, packet, &moment, reason));
+    if trace.reason != PARSED {
+        return refuse(frame, direction, plane, trace, Reason::from_u8(trace.reason));
     }
     if !packet.has(Packet::HAS_IP) {
         if eth::is_link_control(packet.eth_type) {
-            return Some(Verdict::plain(Action::Forwarded, Reason::Infrastructure));
+            return trace.set(Verdict::plain(Action::Forwarded, Reason::Infrastructure));
         }
-        return Some(refuse(frame, direction, plane, packet, &moment, Reason::UnsupportedL2));
+        return refuse(frame, direction, plane, trace, Reason::UnsupportedL2);
     }
     if packet.has(Packet::IS_FRAGMENT) && !follow_fragment(plane, packet) {
-        return Some(refuse(frame, direction, plane, packet, &moment, Reason::FragmentOrphan));
+        return refuse(frame, direction, plane, trace, Reason::FragmentOrphan);
     }
-
     let index = packet.key.hash(seed) & mask;
-    if let Some(slot) = plane.slots.slot(index) {
-        let record = &mut slot.record;
-        if slot.key == packet.key
-            && record.settled & record::kind(packet) != 0
-            && record.epoch == moment.epoch
-            && moment.now_ns < record.fresh_until_ns
-        {
-            record::count(record, packet, moment.now_ns);
-            return Some(Verdict {
-                rule: record.rule,
-                action: Action::from_u8(record.action),
-                reason: Reason::from_u8(record.reason),
-                settled: true,
-            });
-        }
-    }
-    unsettled(frame, direction, plane, trace, &moment, index)
-}
-
-/// A packet that its flow's record does not settle.
-#[inline(always)]
-fn unsettled<F: Frame, T: Tables>(
-    frame: &F,
-    direction: Direction,
-    plane: &mut Plane<T>,
-    trace: &mut Trace,
-    moment: &Moment,
-    index: u32,
-) -> Option<Verdict> {
     admit(frame, direction, plane, trace, index);
     if trace.action() == Action::Dropped {
-        return None;
+        return;
     }
-    let packet = &trace.packet;
-    if packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(packet) {
-        let verdict = refuse(frame, direction, plane, packet, moment, Reason::TcpInvalidFlags);
-        if verdict.action == Action::Dropped {
-            return Some(verdict);
+    if trace.packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(&trace.packet) {
+        refuse(frame, direction, plane, trace, Reason::TcpInvalidFlags);
+        if trace.action() == Action::Dropped {
+            return;
         }
-        trace.set(verdict);
     }
     // A later fragment tells nothing that the first did not.
     if trace.packet.fragment_offset == 0 {
         follow(frame, direction, plane, trace, index);
     }
-    None
 }
 
 /// A packet that cannot be judged by its flow. Monitor mode lets it pass.
-#[inline(always)]
+#[inline(never)]
 fn refuse<F: Frame, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
-    packet: &Packet,
-    moment: &Moment,
+    trace: &mut Trace,
     reason: Reason,
-) -> Verdict {
-    let action = if moment.flags & Config::ENFORCE == 0 { Action::Audit } else { Action::Dropped };
-    event::refused(&mut plane.sink, frame, direction, packet, moment, action, reason);
-    Verdict::plain(action, reason)
+) {
+    let Some(config) = plane.rules.config() else {
+        return;
+    };
+    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.now_ns(config) };
+    let action = if config.has(Config::ENFORCE) { Action::Dropped } else { Action::Audit };
+    event::refused(&mut plane.sink, frame, direction, &trace.packet, &moment, action, reason);
+    trace.set(Verdict::plain(action, reason));
 }
 
 /// Remembers the ports of a first fragment, and gives them to the later ones.
@@ -170,21 +267,14 @@ fn follow_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool
     true
 }
 
-/// The one exit: counts.
+/// Counts what was not settled.
 #[inline(always)]
-fn leave<F: Frame, T: Tables>(
-    frame: &F,
-    direction: Direction,
-    plane: &mut Plane<T>,
-    trace: &Trace,
-) -> Action {
+fn leave<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &Trace) {
     let packet = &trace.packet;
     let bytes = if packet.ip_bytes != 0 {
         u64::from(packet.ip_bytes) + u64::from(packet.l3_offset)
     } else {
         frame.len() as u64
     };
-    let action = trace.action();
-    plane.sink.count(frame.ifindex(), direction, trace.reason, action == Action::Audit, bytes);
-    action
+    plane.sink.count(frame.ifindex(), direction, trace.reason, trace.action() == Action::Audit, bytes);
 }

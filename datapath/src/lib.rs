@@ -13,6 +13,7 @@ pub mod frame;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod judge;
+pub mod lane;
 pub mod policy;
 mod record;
 pub mod tables;

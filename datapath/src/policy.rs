@@ -3,7 +3,7 @@
 
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
-    Action, Addr, Binding, Block, Config, Decision, FailsafeKey, FlowKey, NEVER, PolicyKey, Reason, Side,
+    Action, Addr, Block, Config, Decision, FailsafeKey, FlowKey, NEVER, PolicyKey, Reason, Side,
 };
 use crate::tables::Rules;
 use crate::wire::icmp;
@@ -73,11 +73,10 @@ impl Judgement {
     }
 
     #[inline(always)]
-    fn decided(mut self, action: Action, reason: Reason, rule: u32) -> Self {
+    fn decided(&mut self, action: Action, reason: Reason, rule: u32) {
         self.action = action;
         self.reason = reason;
         self.rule = rule;
-        self
     }
 
     #[inline(always)]
@@ -98,6 +97,13 @@ pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgemen
         action: Action::Forwarded,
         reason: Reason::Forwarded,
     };
+    decide_into(rules, moment, ends, &mut j);
+    j
+}
+
+/// A function of its own in BPF, so that what it looks up has room on the stack.
+#[inline(never)]
+fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mut Judgement) {
     if is_failsafe(rules, ends.resp, ends.resp_port, ends.proto)
         || is_failsafe(rules, ends.orig, ends.orig_port, ends.proto)
     {
@@ -106,44 +112,58 @@ pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgemen
     if icmp::is_discovery(ends.proto, ends.orig_port) {
         return j.decided(Action::Forwarded, Reason::Infrastructure, 0);
     }
-    let orig = binding(rules, moment, ends.orig);
-    let resp = binding(rules, moment, ends.resp);
-    j.identity = [orig.identity, resp.identity];
-
-    for (addr, end) in [(ends.orig, Block::ORIGINATOR), (ends.resp, Block::RESPONDER)] {
-        let rule = block(rules, moment, addr, end, &mut j);
-        if rule != 0 {
-            return j.decided(Action::Dropped, Reason::Blocklisted, rule);
-        }
+    let from = identify(rules, moment, ends.orig, 0, j);
+    let to = identify(rules, moment, ends.resp, 1, j);
+    let mut blocked = block(rules, moment, ends.orig, Block::ORIGINATOR, j);
+    if blocked == 0 {
+        blocked = block(rules, moment, ends.resp, Block::RESPONDER, j);
     }
-
-    let mut alert = false;
-    for end in [&orig, &resp] {
-        if moment.now_ns < end.not_after_ns {
-            j.until(end.not_after_ns);
-        } else if end.on_expiry == LeaseEnd::Deny as u8 {
-            return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
-        } else {
-            alert = true;
-        }
+    if blocked != 0 {
+        return j.decided(Action::Dropped, Reason::Blocklisted, blocked);
     }
-
-    let j = by_policy(rules, moment, ends, orig.class, resp.class, j);
-    if alert && j.action == Action::Forwarded {
-        return j.decided(Action::Audit, Reason::LeaseExpired, j.rule);
+    if from.lease == Lease::Denies || to.lease == Lease::Denies {
+        return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
     }
-    j
+    by_policy(rules, moment, ends, from.class, to.class, j);
+    if j.action == Action::Forwarded && (from.lease == Lease::Alerts || to.lease == Lease::Alerts) {
+        j.decided(Action::Audit, Reason::LeaseExpired, j.rule);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    Runs,
+    Alerts,
+    Denies,
+}
+
+#[derive(Clone, Copy)]
+struct End {
+    class: u32,
+    lease: Lease,
+}
+
+/// Notes the identity of an end. Returns its class and how its lease stands.
+#[inline(always)]
+fn identify<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: usize, j: &mut Judgement) -> End {
+    let Some(versions) = rules.binding(addr) else {
+        return End { class: 0, lease: Lease::Runs };
+    };
+    let binding = versions.at(moment.epoch);
+    j.identity[end] = binding.identity;
+    let lease = if moment.now_ns < binding.not_after_ns {
+        j.until(binding.not_after_ns);
+        Lease::Runs
+    } else if binding.on_expiry == LeaseEnd::Deny as u8 {
+        Lease::Denies
+    } else {
+        Lease::Alerts
+    };
+    End { class: binding.class, lease }
 }
 
 #[inline(always)]
-fn by_policy<R: Rules>(
-    rules: &R,
-    moment: &Moment,
-    ends: &Ends<'_>,
-    from: u32,
-    to: u32,
-    j: Judgement,
-) -> Judgement {
+fn by_policy<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: u32, to: u32, j: &mut Judgement) {
     let key = PolicyKey::new(from, to, ends.proto, policy_port(ends));
     let decision = match rules.decision(&key) {
         Some(versions) => *versions.at(moment.epoch),
@@ -153,7 +173,7 @@ fn by_policy<R: Rules>(
         Decision::ALLOW => j.decided(Action::Forwarded, Reason::Forwarded, decision.rule),
         Decision::DENY if decision.audit != 0 => j.decided(Action::Audit, Reason::PolicyDeny, decision.rule),
         Decision::DENY => j.decided(Action::Dropped, Reason::PolicyDeny, decision.rule),
-        _ if moment.flags & Config::DEFAULT_ALLOW != 0 => j,
+        _ if moment.flags & Config::DEFAULT_ALLOW != 0 => {}
         _ if from == 0 || to == 0 => j.decided(Action::Dropped, Reason::InvalidIdentity, 0),
         _ => j.decided(Action::Dropped, Reason::PolicyDenied, 0),
     }
@@ -169,14 +189,6 @@ fn policy_port(ends: &Ends<'_>) -> u16 {
 #[inline(always)]
 fn is_failsafe<R: Rules>(rules: &R, addr: &Addr, port: u16, proto: u8) -> bool {
     rules.is_failsafe(&FailsafeKey::new(*addr, proto, port))
-}
-
-#[inline(always)]
-fn binding<R: Rules>(rules: &R, moment: &Moment, addr: &Addr) -> Binding {
-    match rules.binding(addr) {
-        Some(versions) => *versions.at(moment.epoch),
-        None => Binding::NONE,
-    }
 }
 
 /// The number of the entry that blocks this end, 0 for none.

@@ -5,10 +5,10 @@ use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
 use crate::track::{self, history};
 
-/// The bit that has to be settled for a packet to need nothing but counting.
+/// What has to be settled of the sender's side for a packet to need nothing but counting.
 #[inline(always)]
-pub(crate) fn kind(packet: &Packet) -> u16 {
-    let kinds = if !packet.has(Packet::HAS_TCP) {
+pub(crate) fn kinds(packet: &Packet) -> u16 {
+    if !packet.has(Packet::HAS_TCP) {
         Settled::DATA
     } else if packet.flag(Packet::SYN | Packet::FIN | Packet::RST) || !packet.flag(Packet::ACK) {
         Settled::CONTROL
@@ -16,15 +16,14 @@ pub(crate) fn kind(packet: &Packet) -> u16 {
         Settled::DATA
     } else {
         Settled::ACK
-    };
-    Settled::bit(kinds, packet.side())
+    }
 }
 
 /// Counts a packet.
 #[inline(always)]
-pub(crate) fn count(record: &mut FlowRecord, packet: &Packet, now_ns: u64) {
-    let bytes = u64::from(packet.ip_bytes);
-    match packet.side() {
+pub(crate) fn count(record: &mut FlowRecord, side: Side, ip_bytes: u32, now_ns: u64) {
+    let bytes = u64::from(ip_bytes);
+    match side {
         Side::A => {
             record.packets[0] += 1;
             record.bytes[0] += bytes;

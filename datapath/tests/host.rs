@@ -108,3 +108,16 @@ fn every_reason_has_a_fixture() {
     seen.dedup();
     assert_eq!(seen, Reason::ALL);
 }
+
+#[test]
+fn a_settled_flow_is_answered_from_its_record() {
+    use fixtures::frames::Talk;
+    let talk = Talk::new().handshake().c("PA", b"GET /").s("PA", b"200").c("A", b"").s("A", b"");
+    let talk = talk.c("PA", b"GET /again").s("PA", b"200 again").c("A", b"").s("A", b"");
+    let mut engine = HostEngine { plane: host::plane(fixtures::config(&Setup::default())) };
+    engine.prepare(&fixtures::open_gateway());
+    let settled: Vec<u8> =
+        talk.steps.iter().map(|step| engine.judge(&step.frame, step.at_ns).settled).collect();
+    // Handshake, first data and first bare ACK of each side have something to tell; nothing after them has.
+    assert_eq!(settled, [0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1]);
+}

@@ -6,8 +6,8 @@ mod fixtures;
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Action, Binding, BindingVersions, Block, BlockVersions, Connection, Decision, DecisionVersions, Direction, FlowKey,
-    HandshakeKey, Reason,
+    Action, Binding, BindingVersions, Block, BlockVersions, Connection, Decision, DecisionVersions,
+    Direction, FlowKey, HandshakeKey, Reason,
 };
 use fixtures::{EPOCH, Engine, START, Setup};
 use loader::maps::{Table, Trie};

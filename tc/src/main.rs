@@ -83,6 +83,7 @@ impl Frame for SkbFrame {
 
 /// Judges what leaves.
 #[classifier]
+#[inline(always)]
 pub fn tidegate_tc(ctx: TcContext) -> i32 {
     let frame = SkbFrame(ctx.skb.skb);
     // SAFETY: the context is the one the kernel passed in.

@@ -49,6 +49,7 @@ impl Frame for XdpFrame {
 
 /// Judges what enters.
 #[xdp(frags)]
+#[inline(always)]
 pub fn tidegate_xdp(ctx: XdpContext) -> u32 {
     let Some(trace) = maps::trace() else {
         return XDP_DROP;

@@ -215,22 +215,22 @@ impl Rules for KernelRules {
         unsafe { bpf_ktime_get_boot_ns() }
     }
 
-    #[inline(always)]
+    #[inline(never)] // its key has a stack of its own
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
         TG_BINDINGS.get(PrefixKey::address(addr).key())
     }
 
-    #[inline(always)]
+    #[inline(never)] // its key has a stack of its own
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
         TG_BLOCKLIST.get(PrefixKey::address(addr).key())
     }
 
-    #[inline(always)]
+    #[inline(never)] // its key has a stack of its own
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions> {
         TG_POLICY.get(PrefixKey::policy(key).key())
     }
 
-    #[inline(always)]
+    #[inline(never)] // its key has a stack of its own
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
         TG_FAILSAFE.get_ptr(key).is_some()
     }

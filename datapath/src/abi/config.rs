@@ -41,6 +41,8 @@ impl Config {
     pub const DEFAULT_ALLOW: u32 = 1 << 1;
     /// Time is `fixed_now_ns`.
     pub const FIXED_CLOCK: u32 = 1 << 2;
+    /// Leave every packet and its verdict in the trace map.
+    pub const TRACE: u32 = 1 << 3;
 
     /// Defaults: monitor, everything allowed, Zeek's timeouts.
     pub fn new(flow_slots: u32, hash_seed: u64) -> Self {

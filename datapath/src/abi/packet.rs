@@ -109,8 +109,8 @@ impl Packet {
     }
 }
 
-/// A packet and what became of it: the one entry of the trace map, in which the kernel programs keep the packet
-/// they work on.
+/// A packet and what became of it: the one entry of the trace map. The kernel programs keep a packet there that is
+/// not settled; with [`super::Config::TRACE`] every packet is found there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Trace {
@@ -136,7 +136,7 @@ impl Trace {
         self.rule = verdict.rule;
         self.action = verdict.action as u8;
         self.reason = verdict.reason as u8;
-        self.settled = u8::from(verdict.settled);
+        self.settled = 0;
     }
 
     /// The verdict.

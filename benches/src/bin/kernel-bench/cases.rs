@@ -2,6 +2,7 @@
 
 use crate::filter::Filter;
 use anyhow::{Context, Result, ensure};
+use datapath::abi::Config;
 use loader::{Kernel, RunResult};
 use tidegate_benches::frames::{Segment, Stream};
 use tidegate_benches::scene;
@@ -90,6 +91,11 @@ fn established(kernel: &Kernel, cpu: usize, stream: &Stream) -> Result<Vec<u8>> 
     }
     let data = stream.frame(Segment::Data)?;
     expect(kernel, &data, RunResult::XDP_PASS)?;
+    // The fast lane leaves no trace: have this one traced.
+    let config = &kernel.maps().config;
+    config.update(|c| c.flags |= Config::TRACE)?;
+    expect(kernel, &data, RunResult::XDP_PASS)?;
+    config.update(|c| c.flags &= !Config::TRACE)?;
     let trace = kernel.maps().trace_of(cpu)?.context("no trace of the packet")?;
     ensure!(
         trace.settled == 1,
