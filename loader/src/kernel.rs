@@ -116,18 +116,23 @@ impl Kernel {
         Ok(())
     }
 
-    /// Measures the clock again and writes it if it moved by more than a tick: ticks do not count while a machine sleeps.
-    pub fn recalibrate(&self) -> Result<Clock> {
-        let clock = Clock::calibrate(|| self.read_clock())?;
+    /// Sets the clock again if it is off by more than a tick or two: ticks do not count while a machine sleeps. Returns
+    /// whether it was.
+    pub fn recalibrate(&self) -> Result<bool> {
         let config = self.maps.config.get()?;
-        let moved = config.boot_offset_ns.wrapping_sub(clock.boot_offset_ns) as i64;
-        if moved.unsigned_abs() > clock.tick_ns || config.tick_ns != clock.tick_ns {
-            self.maps.config.update(|config| {
-                config.tick_ns = clock.tick_ns;
-                config.boot_offset_ns = clock.boot_offset_ns;
-            })?;
+        let now = self.read_clock()?;
+        let ticked = now.ticks.wrapping_mul(config.tick_ns).wrapping_add(config.boot_offset_ns);
+        // By rights the tick lies less than one tick behind.
+        let behind_ns = now.boot_ns.wrapping_sub(ticked) as i64;
+        if behind_ns.unsigned_abs() <= 2 * config.tick_ns {
+            return Ok(false);
         }
-        Ok(clock)
+        let clock = Clock::calibrate(|| self.read_clock())?;
+        self.maps.config.update(|config| {
+            config.tick_ns = clock.tick_ns;
+            config.boot_offset_ns = clock.boot_offset_ns;
+        })?;
+        Ok(true)
     }
 
     /// Sets the time that the programs take for now; for kernels that were loaded with a fixed time.

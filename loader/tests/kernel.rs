@@ -105,11 +105,15 @@ fn ticks_are_the_boot_clock() {
     let kernel = Kernel::load(&LoadOptions { sizes: Sizes::small(), ..LoadOptions::default() }).unwrap();
     let config = kernel.maps().config.get().unwrap();
     assert!([10_000_000, 4_000_000, 3_333_333, 1_000_000].contains(&config.tick_ns));
-    let before = kernel.maps().config.get().unwrap();
-    let again = kernel.recalibrate().unwrap();
-    assert_eq!(again.tick_ns, before.tick_ns);
-    let moved = again.boot_offset_ns.abs_diff(before.boot_offset_ns);
-    assert!(moved <= before.tick_ns, "moved by {moved} ns");
+    assert!(!kernel.recalibrate().unwrap(), "it was right from the start");
+    // As after a night's sleep.
+    kernel.maps().config.update(|config| config.boot_offset_ns -= 3_600_000_000_000).unwrap();
+    assert!(kernel.recalibrate().unwrap());
+    let off = kernel.maps().config.get().unwrap().boot_offset_ns.abs_diff(config.boot_offset_ns);
+    assert!(off <= config.tick_ns, "off by {off} ns");
+    kernel.run_xdp(&syn(), 1).unwrap();
+    let last_ns = kernel.maps().flow_records().unwrap()[0].record.last_ns;
+    assert!(last_ns <= loader::boot_ns() && last_ns + 60_000_000_000 > loader::boot_ns());
 }
 
 #[test]

@@ -191,10 +191,19 @@ fn start(
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
+    let before = instance.state_file().exists().then(|| state.clone());
     let work = || -> Result<(Maps, Committed)> {
         let maps = Maps::open(&pin_dir)?;
-        set_mode(&maps, args.mode, reused)?;
-        failsafe::sync(&maps, &failsafe)?;
+        let mut attach = || -> Result<()> {
+            for interface in &interfaces {
+                attached.push(kernel.attach(interface, args.xdp_mode.into(), args.tc_mode.into())?);
+            }
+            Ok(())
+        };
+        // What runs already goes on by the old policy until all else has succeeded. What is new never runs without one.
+        if reused {
+            attach()?;
+        }
         let mut committed = Committed::recover(state, &maps)?;
         let from_files = !args.policy.is_empty();
         committed.commit(&maps, &instance.state_file(), |state| {
@@ -202,8 +211,10 @@ fn start(
                 state.documents = documents;
             }
         })?;
-        for interface in &interfaces {
-            attached.push(kernel.attach(interface, args.xdp_mode.into(), args.tc_mode.into())?);
+        failsafe::sync(&maps, &failsafe)?;
+        set_mode(&maps, args.mode, reused)?;
+        if !reused {
+            attach()?;
         }
         Ok((maps, committed))
     };
@@ -216,8 +227,19 @@ fn start(
         }
         Err(e) => {
             undo(&pin_dir, reused, &attached);
+            if !reused {
+                restore(&instance.state_file(), before.as_ref());
+            }
             Err(e)
         }
+    }
+}
+
+/// Puts the state file back: nothing of what it says came to be.
+fn restore(path: &std::path::Path, before: Option<&State>) {
+    match before {
+        Some(state) => drop(state.save(path).map_err(|e| tracing::error!("{e}"))),
+        None => drop(std::fs::remove_file(path)),
     }
 }
 

@@ -3,11 +3,11 @@
 use super::{Format, View, print_json, say};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::{reason, verdict};
-use crate::policy::compile::precedence;
-use crate::policy::document::{Policy, Rule, RuleAction, Workload};
+use crate::policy::document::Workload;
+use crate::policy::explain::{Flow, NearMiss, explain};
 use crate::policy::ports::{PortMatch, protocol_and_port};
-use crate::policy::selector::{Selector, selectors_text};
-use crate::policy::{Documents, Prefix};
+use crate::policy::{Clock, Documents, Prefix, compile};
+use crate::state::State;
 use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, PolicyKey,
 };
@@ -35,7 +35,7 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
     let (source, destination) = (address(&documents, &args.source)?, address(&documents, &args.destination)?);
     let ask = Asked { source, destination, proto, port };
     let judgement = ask.judge(&view.maps)?;
-    let near = if judgement.rule == 0 { nearest(&documents, &ask) } else { None };
+    let misses = if judgement.passes() { Vec::new() } else { ask.near_misses(&view.state, &documents) };
     let [from, to] = judgement.identity;
     let rule = view.state.rules.get(&judgement.rule);
     if format == Format::Json {
@@ -47,7 +47,7 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
             "verdict": verdict(judgement.action as u8), "drop_reason_desc": reason(judgement.reason as u8),
             "rule": view.names.rule(judgement.rule), "rule_text": rule.map(|r| &r.text),
             "rule_place": rule.map(|r| r.place.to_string()),
-            "nearest_miss": near.as_ref().map(|m| json!({"rule": m.rule, "text": m.text, "misses": m.misses})),
+            "near_misses": misses,
         }));
     }
     let end = |addr: Addr, identity| match view.names.identity(identity) {
@@ -61,10 +61,7 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
     } else {
         say(judgement.reason.meaning())?;
     }
-    match near {
-        Some(m) => say(&format!("nearest rule {}: {}\n  but {}", m.rule, m.text, m.misses.join("; "))),
-        None => Ok(()),
-    }
+    misses.iter().try_for_each(|miss| say(&format!("  {}", miss.text)))
 }
 
 fn parse_port(text: &str) -> Result<(u16, u8)> {
@@ -117,6 +114,17 @@ impl Asked {
             proto: self.proto,
         };
         Ok(decide(&rules, &moment, &ends))
+    }
+}
+
+impl Asked {
+    /// What the documents say of what came closest.
+    fn near_misses(&self, state: &State, documents: &Documents) -> Vec<NearMiss> {
+        let now_ns = loader::boot_ns();
+        let clock = Clock { wall_now: jiff::Timestamp::now(), boot_now_ns: now_ns };
+        let compiled = compile(documents, &state.numbering, &clock);
+        let Self { source: src, destination: dst, proto, port } = *self;
+        explain(documents, &compiled, Flow { src, dst, proto, port }, now_ns).near_misses
     }
 }
 
@@ -180,51 +188,5 @@ impl Rules for Fetched {
 
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
         self.failsafe && key.addr == self.bindings[1].0
-    }
-}
-
-/// A rule that would have allowed it but for something.
-struct Miss {
-    rule: String,
-    text: String,
-    misses: Vec<String>,
-}
-
-fn nearest(documents: &Documents, asked: &Asked) -> Option<Miss> {
-    let allows = precedence(documents).into_iter().filter(|(_, rule)| rule.action == RuleAction::Allow);
-    allows.map(|(policy, rule)| miss(documents, policy, rule, asked)).min_by_key(|miss| miss.misses.len())
-}
-
-fn miss(documents: &Documents, policy: &Policy, rule: &Rule, asked: &Asked) -> Miss {
-    let mut misses = Vec::new();
-    for (word, selectors, addr) in
-        [("source", &rule.from, asked.source), ("destination", &rule.to, asked.destination)]
-    {
-        if !selectors.iter().any(|selector| selects(documents, selector, addr)) {
-            misses.push(format!("{word} {} is not {}", addr.to_ip(), selectors_text(selectors)));
-        }
-    }
-    if !rule.ports.iter().any(|ports| ports.matches(asked.proto, asked.port)) {
-        let ports: Vec<_> = rule.ports.iter().map(PortMatch::to_string).collect();
-        let asked = protocol_and_port(asked.proto, asked.port);
-        misses.push(format!("{asked} is not {}", ports.join(", ")));
-    }
-    let text = crate::policy::compile::rule_text(rule);
-    Miss { rule: Documents::rule_key(&policy.name, &rule.name), text, misses }
-}
-
-fn selects(documents: &Documents, selector: &Selector, addr: Addr) -> bool {
-    let host = Prefix::host(addr);
-    if let Selector::Cidr(cidr) = selector {
-        return cidr.covers(&host);
-    }
-    // The workload with the longest prefix has the address.
-    let workload = documents.workloads.iter().filter_map(|w| {
-        let bits = w.addresses.iter().filter(|p| p.covers(&host)).map(Prefix::bits).max()?;
-        Some((bits, w))
-    });
-    match workload.max_by_key(|(bits, _)| *bits) {
-        Some((_, w)) => selector.matches_workload(&w.spiffe_id, &w.labels),
-        None => *selector == Selector::Any,
     }
 }

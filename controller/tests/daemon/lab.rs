@@ -55,6 +55,8 @@ pub fn until(mut done: impl FnMut() -> bool) {
 
 pub struct Lab {
     name: String,
+    hosts: String,
+    owns_hosts: bool,
     dir: tempfile::TempDir,
 }
 
@@ -76,7 +78,12 @@ fn ip(args: &str) {
 impl Lab {
     pub fn new() -> Self {
         let name = format!("tgd{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { name, dir: tempfile::tempdir().expect("a temporary folder") };
+        let lab = Self {
+            hosts: name.clone(),
+            name,
+            owns_hosts: true,
+            dir: tempfile::tempdir().expect("a temporary folder"),
+        };
         let n = &lab.name;
         for host in ["gw", "left", "right"] {
             ip(&format!("netns add {n}-{host}"));
@@ -96,7 +103,17 @@ impl Lab {
     }
 
     fn namespace(&self, host: &str) -> String {
-        format!("{}-{host}", self.name)
+        format!("{}-{host}", self.hosts)
+    }
+
+    /// Another instance on the same gateway.
+    pub fn beside(&self, suffix: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self { name: format!("{}{suffix}", self.name), hosts: self.hosts.clone(), owns_hosts: false, dir }
+    }
+
+    pub fn has_state(&self) -> bool {
+        self.dir.path().join("state").join(&self.name).join("state.json").exists()
     }
 
     pub fn pin_dir(&self) -> PathBuf {
@@ -240,7 +257,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // Filters of clsact are found only where the interface is.
         let _ = within(&self.namespace("gw"), || loader::detach_all(&self.pin_dir()));
-        for host in ["gw", "left", "right"] {
+        for host in ["gw", "left", "right"].into_iter().filter(|_| self.owns_hosts) {
             let _ = Command::new("ip").args(["netns", "del", &self.namespace(host)]).status();
         }
     }

@@ -39,7 +39,7 @@ fn what_a_rule_allows_passes_and_all_else_is_dropped_and_named() {
 
     let why = &lab.json(&["why", "orders", "payments", "9000"])[0];
     assert_eq!((&why["verdict"], &why["drop_reason_desc"]), (&json("DROPPED"), &json("POLICY_DENIED")));
-    assert_eq!(why["nearest_miss"]["rule"], "shop/pay");
+    assert_eq!(why["near_misses"][0]["rule"], "shop/pay");
     let why = &lab.json(&["why", "10.1.0.2", "10.2.0.2", "8443/tcp"])[0];
     assert_eq!((&why["verdict"], &why["rule"]), (&json("FORWARDED"), &json("shop/pay")));
 }
@@ -297,14 +297,22 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
     assert!(said.contains("TG_BINDINGS is full (1 entries)") && said.contains("--map-size"), "{said}");
     assert_eq!(lab.fails(&["run", "--failsafe", "ssh"]).0, 2);
     assert_eq!(lab.fails(&["run", "--map-size", "TG_NONE=3"]).0, 2);
-    assert!(!lab.pin_dir().exists());
+    assert!(!lab.pin_dir().exists() && !lab.has_state());
     assert!(!lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
 
-    let _daemon = lab.run(&["-i", "eth1"]);
+    let daemon = lab.run(&["-i", "eth1"]);
+    let other = lab.beside("b");
+    let (code, said) = other.fails(&["run", "-i", "eth2", "-i", "eth1", "-p", &two]);
+    assert_eq!(code, 1);
+    assert!(said.contains("eth1 already has XDP program") && said.contains("bpftool prog show id"), "{said}");
+    assert!(!other.pin_dir().exists() && !other.has_state());
+    assert!(!lab.output("ip", &["link", "show", "eth2"]).contains("xdp"));
+    drop(other);
     let (code, said) = lab.fails(&["run", "-i", "eth1"]);
     assert_eq!(code, 4);
     assert!(said.contains("runs already"), "{said}");
     assert!(lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
+    drop(daemon);
 }
 
 #[test]
