@@ -9,3 +9,4 @@ mod policies;
 mod run;
 mod scenes;
 mod shared;
+mod tshark;

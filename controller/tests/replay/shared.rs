@@ -219,7 +219,8 @@ fn is_comparable(case: &Case, row: &Row) -> bool {
 }
 
 fn is_of(record: &Value, row: &Row) -> bool {
-    let same = |field: &str, column: &str| row[column] == "?" || record[field].to_string() == row[column];
+    let same =
+        |field: &str, column: &str| row[column] == "?" || record[field].as_u64() == row[column].parse().ok();
     record["orig_h"] == row["id.orig_h"]
         && record["resp_h"] == row["id.resp_h"]
         && same("orig_p", "id.orig_p")
