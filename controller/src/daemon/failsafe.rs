@@ -23,7 +23,7 @@ pub fn sync(maps: &Maps, services: &[(u8, u16)]) -> Result<()> {
     let wanted: HashSet<FailsafeKey> = own_addresses()
         .into_iter()
         .flat_map(|addr| services.iter().map(move |(proto, port)| (addr, *proto, *port)))
-        .map(|(addr, proto, port)| FailsafeKey { addr, port, proto, ..FailsafeKey::default() })
+        .map(|(addr, proto, port)| FailsafeKey::new(addr, proto, port))
         .collect();
     let there: HashSet<FailsafeKey> = maps.failsafe.entries()?.into_keys().collect();
     for key in wanted.difference(&there) {

@@ -144,12 +144,7 @@ impl Fetched {
         let (from, to) = (from?, to?);
         let class = |v: Option<BindingVersions>| v.map_or(Binding::NONE, |v| *v.at(config.epoch)).class;
         let key = PolicyKey::new(class(from), class(to), asked.proto, asked.port);
-        let failsafe = FailsafeKey {
-            addr: asked.destination,
-            port: asked.port,
-            proto: asked.proto,
-            ..FailsafeKey::default()
-        };
+        let failsafe = FailsafeKey::new(asked.destination, asked.proto, asked.port);
         let [block_from, block_to] = both.map(|addr| maps.blocklist.longest(&addr, 128));
         Ok(Self {
             config,
