@@ -245,9 +245,6 @@ impl Lab {
 
     /// The right answers nothing any more: its address is gone, and the gateway sends to a neighbour that is not there.
     pub fn silence_right(&self) {
-        let mac = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
-            .map(|_| "02:00:00:00:00:99")
-            .expect("proc");
         ip(&format!("-n {}-right addr del 10.2.0.2/24 dev eth1", self.name));
         ip(&format!("-n {}-gw neigh replace 10.2.0.2 lladdr 02:00:00:00:00:99 dev eth2", self.name));
     }
