@@ -55,7 +55,8 @@ impl Setup {
     pub fn config(&self) -> Config {
         let mut config = Config::new(FLOW_SLOTS, HASH_SEED);
         config.epoch = EPOCH;
-        config.flags = Config::FIXED_CLOCK;
+        // TRACE: every packet leaves what was read from it, settled or not.
+        config.flags = Config::FIXED_CLOCK | Config::TRACE;
         if self.enforce {
             config.flags |= Config::ENFORCE;
         }
