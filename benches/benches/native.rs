@@ -32,7 +32,7 @@ fn plane() -> Plane<Host> {
 }
 
 fn run(plane: &mut Plane<Host>, frame: &[u8], trace: &mut Trace) -> Action {
-    judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, plane, trace)
+    judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, plane, || Some(trace))
 }
 
 fn frame(stream: &Stream, segment: Segment) -> Vec<u8> {

@@ -39,19 +39,22 @@ impl Verdict {
 
 /// Judges one frame and counts it.
 ///
-/// `trace` is where a packet is kept that the fast lane does not settle: the kernel's stack has no room for it. With
+/// `trace` says where a packet is kept that the fast lane does not settle: the kernel's stack has no room for it. With
 /// [`Config::TRACE`] every packet and its verdict are found there afterwards.
 #[inline(always)]
-pub fn judge<F: Frame, T: Tables>(
+pub fn judge<'a, F: Frame, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
-    trace: &mut Trace,
+    trace: impl FnOnce() -> Option<&'a mut Trace>,
 ) -> Action {
     let action = fast(frame, direction, plane);
     if action != UNSETTLED {
         return Action::from_u8(action);
     }
+    let Some(trace) = trace() else {
+        return Action::Dropped;
+    };
     read(frame, direction, plane, trace);
     if trace.settled == 0 {
         unsettled(frame, direction, plane, trace);

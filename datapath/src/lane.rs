@@ -6,7 +6,7 @@
 
 use crate::abi::{Addr, FlowKey, Packet, Settled, Side};
 use crate::frame::Frame;
-use crate::wire::{addr_v6, be16, eth, proto};
+use crate::wire::{bytes, eth, proto};
 
 /// What a settled flow has to know of its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +27,10 @@ pub struct Lane {
 #[inline(always)]
 pub fn read<F: Frame>(frame: &F) -> Option<Lane> {
     let h = frame.header::<18>(0)?;
-    match be16(h[12], h[13]) {
+    match be16::<12, 18>(h) {
         eth::IPV4 => ipv4(frame, 14),
         eth::IPV6 => ipv6(frame, 14),
-        eth::VLAN => match be16(h[16], h[17]) {
+        eth::VLAN => match be16::<16, 18>(h) {
             eth::IPV4 => ipv4(frame, 18),
             eth::IPV6 => ipv6(frame, 18),
             _ => None,
@@ -42,27 +42,27 @@ pub fn read<F: Frame>(frame: &F) -> Option<Lane> {
 #[inline(always)]
 fn ipv4<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
     let h = frame.header::<40>(at)?;
-    let total = usize::from(be16(h[2], h[3]));
-    let fragment = be16(h[6], h[7]) & 0x3fff;
+    let total = usize::from(be16::<2, 40>(h));
+    let fragment = be16::<6, 40>(h) & 0x3fff;
     if h[0] != 0x45 || fragment != 0 || total < 20 || !frame.holds(at + total) {
         return None;
     }
     let transport =
-        transport(h[9], [h[20], h[21], h[22], h[23]], [h[24], h[25]], [h[32], h[33]], total - 20)?;
-    let src = Addr::v4([h[12], h[13], h[14], h[15]]);
-    let dst = Addr::v4([h[16], h[17], h[18], h[19]]);
+        transport(h[9], bytes::<20, 20, 40>(h), total - 20)?;
+    let src = Addr::v4(bytes::<12, 4, 40>(h));
+    let dst = Addr::v4(bytes::<16, 4, 40>(h));
     Some(lane(4, h[9], src, dst, transport, total, at))
 }
 
 #[inline(always)]
 fn ipv6<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
     let h = frame.header::<60>(at)?;
-    let payload = usize::from(be16(h[4], h[5]));
+    let payload = usize::from(be16::<4, 60>(h));
     if h[0] >> 4 != 6 || payload == 0 || !frame.holds(at + 40 + payload) {
         return None;
     }
-    let transport = transport(h[6], [h[40], h[41], h[42], h[43]], [h[44], h[45]], [h[52], h[53]], payload)?;
-    Some(lane(6, h[6], addr_v6::<60, 8>(h), addr_v6::<60, 24>(h), transport, 40 + payload, at))
+    let transport = transport(h[6], bytes::<40, 20, 60>(h), payload)?;
+    Some(lane(6, h[6], Addr::v6(bytes::<8, 16, 60>(h)), Addr::v6(bytes::<24, 16, 60>(h)), transport, 40 + payload, at))
 }
 
 struct Transport {
@@ -71,20 +71,20 @@ struct Transport {
     kinds: u16,
 }
 
-/// The ports, bytes 4 and 5 (UDP's length) and 12 and 13 (TCP's offset and flags) of a header with `len` bytes.
+/// The first twenty bytes of a transport header that has `len` bytes with its payload.
 #[inline(always)]
-fn transport(protocol: u8, ports: [u8; 4], length: [u8; 2], flags: [u8; 2], len: usize) -> Option<Transport> {
+fn transport(protocol: u8, h: [u8; 20], len: usize) -> Option<Transport> {
     let kinds = match protocol {
         proto::TCP => {
-            let header = usize::from(flags[0] >> 4) * 4;
+            let header = usize::from(h[12] >> 4) * 4;
             let control = Packet::SYN | Packet::FIN | Packet::RST | Packet::ACK;
-            if header < 20 || header > len || u16::from(flags[1]) & control != Packet::ACK {
+            if header < 20 || header > len || u16::from(h[13]) & control != Packet::ACK {
                 return None;
             }
             if len > header { Settled::DATA } else { Settled::ACK }
         }
         proto::UDP => {
-            let udp = usize::from(be16(length[0], length[1]));
+            let udp = usize::from(be16::<4, 20>(&h));
             if udp < 8 || udp > len {
                 return None;
             }
@@ -92,7 +92,12 @@ fn transport(protocol: u8, ports: [u8; 4], length: [u8; 2], flags: [u8; 2], len:
         }
         _ => return None,
     };
-    Some(Transport { src_port: be16(ports[0], ports[1]), dst_port: be16(ports[2], ports[3]), kinds })
+    Some(Transport { src_port: be16::<0, 20>(&h), dst_port: be16::<2, 20>(&h), kinds })
+}
+
+#[inline(always)]
+fn be16<const AT: usize, const N: usize>(h: &[u8; N]) -> u16 {
+    u16::from_be_bytes(bytes::<AT, 2, N>(h))
 }
 
 #[inline(always)]

@@ -43,7 +43,7 @@ impl Engine for HostEngine {
     fn judge(&mut self, frame: &[u8], at_ns: u64) -> Trace {
         self.plane.rules.config.fixed_now_ns = at_ns;
         let mut trace = Trace::default();
-        judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, &mut self.plane, &mut trace);
+        judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, &mut self.plane, || Some(&mut trace));
         trace
     }
 

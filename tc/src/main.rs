@@ -100,10 +100,7 @@ pub fn tidegate_tc(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     frame.linearize();
-    let Some(trace) = maps::trace() else {
-        return TC_ACT_SHOT;
-    };
-    let action = judge(&frame, Direction::Egress, &mut maps::plane(), trace);
+    let action = judge(&frame, Direction::Egress, &mut maps::plane(), maps::trace);
     match action {
         Action::Dropped => TC_ACT_SHOT,
         Action::Forwarded | Action::Audit => TC_ACT_UNSPEC,

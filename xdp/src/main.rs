@@ -51,10 +51,7 @@ impl Frame for XdpFrame {
 #[xdp(frags)]
 #[inline(always)]
 pub fn tidegate_xdp(ctx: XdpContext) -> u32 {
-    let Some(trace) = maps::trace() else {
-        return XDP_DROP;
-    };
-    let action = judge(&XdpFrame(ctx), Direction::Ingress, &mut maps::plane(), trace);
+    let action = judge(&XdpFrame(ctx), Direction::Ingress, &mut maps::plane(), maps::trace);
     match action {
         Action::Dropped => XDP_DROP,
         Action::Forwarded | Action::Audit => XDP_PASS,

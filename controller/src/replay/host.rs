@@ -27,7 +27,7 @@ impl Engine for HostEngine {
     fn judge(&mut self, frame: &[u8], now_ns: u64) -> Result<Trace, EngineError> {
         self.plane.rules.config.fixed_now_ns = now_ns;
         let mut trace = Trace::default();
-        judge(&Buffers(frame), Direction::Ingress, &mut self.plane, &mut trace);
+        judge(&Buffers(frame), Direction::Ingress, &mut self.plane, || Some(&mut trace));
         self.plane.sink.events.clear();
         Ok(trace)
     }

@@ -144,7 +144,7 @@ impl FlowKey {
     /// A seeded hash of the whole key, to index the first-level flow table.
     ///
     /// A sum of products of words, each with its own offset from the seed (NH, as in UMAC, RFC 4418): three
-    /// multiplications that do not wait for each other, then one to spread. An attacker who does not know the seed
+    /// multiplications that do not wait for each other, of which the high half counts. An attacker who does not know the seed
     /// cannot choose collisions, and what one costs is a spilled record.
     #[inline(always)]
     pub fn hash(&self, seed: u64) -> u32 {
@@ -153,9 +153,9 @@ impl FlowKey {
         let product = |x: u64, y: u64| x.wrapping_mul(y);
         let a = product(self.a.words[0].wrapping_add(k(1)), self.a.words[1].wrapping_add(k(2)));
         let b = product(self.b.words[0].wrapping_add(k(3)), self.b.words[1].wrapping_add(k(4)));
-        let c = product(words[4].wrapping_add(k(5)), 0xbf58_476d_1ce4_e5b9);
+        let c = product(words[4].wrapping_add(k(5)), k(6) | 1);
         let h = a.wrapping_add(b).wrapping_add(c);
-        ((h ^ h >> 32).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32) as u32
+        (h >> 32) as u32
     }
 }
 

@@ -1,6 +1,6 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443).
 
-use super::{Network, addr_v6, be16, proto};
+use super::{Network, be16, bytes, proto};
 use crate::abi::{Addr, FlowKey, Packet, Reason};
 use crate::frame::Frame;
 
@@ -107,7 +107,7 @@ pub fn quoted_flow<F: Frame>(frame: &F, packet: &Packet) -> Option<FlowKey> {
         if h[0] >> 4 != 6 {
             return None;
         }
-        quoted_ports(frame, 6, h[6], (addr_v6::<40, 8>(h), addr_v6::<40, 24>(h)), offset + 40)
+        quoted_ports(frame, 6, h[6], (Addr::v6(bytes::<8, 16, 40>(h)), Addr::v6(bytes::<24, 16, 40>(h))), offset + 40)
     }
 }
 

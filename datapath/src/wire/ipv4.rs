@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::{Network, be16};
+use super::{Network, be16, bytes};
 use crate::abi::{Addr, Packet, Reason};
 use crate::frame::Frame;
 
@@ -38,8 +38,8 @@ pub(super) fn parse<F: Frame>(frame: &F, offset: usize, packet: &mut Packet) -> 
         }
     }
     Ok(Network {
-        src: Addr::v4([h[12], h[13], h[14], h[15]]),
-        dst: Addr::v4([h[16], h[17], h[18], h[19]]),
+        src: Addr::v4(bytes::<12, 4, HEADER>(h)),
+        dst: Addr::v4(bytes::<16, 4, HEADER>(h)),
         len: total - header_len,
         offset: offset + header_len,
         proto: h[9],

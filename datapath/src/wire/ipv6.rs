@@ -1,7 +1,7 @@
 //! IPv6 and its extension headers (RFC 8200).
 
-use super::{Network, addr_v6, be16};
-use crate::abi::{Packet, Reason};
+use super::{Network, be16, bytes};
+use crate::abi::{Addr, Packet, Reason};
 use crate::frame::Frame;
 
 const HEADER: usize = 40;
@@ -37,8 +37,8 @@ pub(super) fn parse<F: Frame>(frame: &F, offset: usize, packet: &mut Packet) -> 
     packet.ip_version = 6;
     packet.ip_bytes = total as u32;
     let mut net = Network {
-        src: addr_v6::<HEADER, 8>(h),
-        dst: addr_v6::<HEADER, 24>(h),
+        src: Addr::v6(bytes::<8, 16, HEADER>(h)),
+        dst: Addr::v6(bytes::<24, 16, HEADER>(h)),
         len: total - HEADER,
         offset: offset + HEADER,
         proto: h[6],

@@ -96,10 +96,11 @@ pub(crate) fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-/// Sixteen bytes of a header from `AT` on, as an address.
+/// The bytes of a header from `AT` on, copied as one: LLVM makes a load of them, where it makes one load a byte of an
+/// array of bytes.
 #[inline(always)]
-pub(crate) fn addr_v6<const N: usize, const AT: usize>(h: &[u8; N]) -> Addr {
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&h[AT..AT + 16]);
-    Addr::v6(octets)
+pub(crate) fn bytes<const AT: usize, const M: usize, const N: usize>(h: &[u8; N]) -> [u8; M] {
+    let mut out = [0; M];
+    out.copy_from_slice(&h[AT..AT + M]);
+    out
 }
