@@ -23,46 +23,49 @@ pub struct Lane {
     pub l3_offset: u16,
 }
 
-/// Reads a plain frame, `None` for any other.
+/// The EtherType and where its header starts, behind at most one VLAN tag.
 #[inline(always)]
-pub fn read<F: Frame>(frame: &F) -> Option<Lane> {
+pub fn link<F: Frame>(frame: &F) -> Option<(u16, usize)> {
     let h = frame.header::<18>(0)?;
-    match be16::<12, 18>(h) {
-        eth::IPV4 => ipv4(frame, 14),
-        eth::IPV6 => ipv6(frame, 14),
-        eth::VLAN => match be16::<16, 18>(h) {
-            eth::IPV4 => ipv4(frame, 18),
-            eth::IPV6 => ipv6(frame, 18),
-            _ => None,
-        },
-        _ => None,
-    }
+    Some(match be16::<12, 18>(h) {
+        eth::VLAN => (be16::<16, 18>(h), 18),
+        eth_type => (eth_type, 14),
+    })
 }
 
+/// Reads a plain IPv4 packet at `at`, `None` for any other.
 #[inline(always)]
-fn ipv4<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
+pub fn ipv4<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
     let h = frame.header::<40>(at)?;
     let total = usize::from(be16::<2, 40>(h));
     let fragment = be16::<6, 40>(h) & 0x3fff;
     if h[0] != 0x45 || fragment != 0 || total < 20 || !frame.holds(at + total) {
         return None;
     }
-    let transport =
-        transport(h[9], bytes::<20, 20, 40>(h), total - 20)?;
+    let transport = transport(h[9], bytes::<20, 20, 40>(h), total - 20)?;
     let src = Addr::v4(bytes::<12, 4, 40>(h));
     let dst = Addr::v4(bytes::<16, 4, 40>(h));
     Some(lane(4, h[9], src, dst, transport, total, at))
 }
 
+/// Reads a plain IPv6 packet at `at`, `None` for any other.
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
+pub fn ipv6<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
     let h = frame.header::<60>(at)?;
     let payload = usize::from(be16::<4, 60>(h));
     if h[0] >> 4 != 6 || payload == 0 || !frame.holds(at + 40 + payload) {
         return None;
     }
     let transport = transport(h[6], bytes::<40, 20, 60>(h), payload)?;
-    Some(lane(6, h[6], Addr::v6(bytes::<8, 16, 60>(h)), Addr::v6(bytes::<24, 16, 60>(h)), transport, 40 + payload, at))
+    Some(lane(
+        6,
+        h[6],
+        Addr::v6(bytes::<8, 16, 60>(h)),
+        Addr::v6(bytes::<24, 16, 60>(h)),
+        transport,
+        40 + payload,
+        at,
+    ))
 }
 
 struct Transport {

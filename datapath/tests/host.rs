@@ -5,22 +5,32 @@ mod fixtures;
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, FlowKey, HandshakeKey, Reason,
+    Action, BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, FlowKey, HandshakeKey,
+    Packet, Reason, Settled,
 };
 use datapath::frame::SliceFrame;
 use datapath::host::{self, Host};
 use datapath::judge::judge;
+use datapath::lane::{self, Lane};
 use datapath::tables::Plane;
+use datapath::wire::{self, eth};
 use fixtures::{EPOCH, Engine, Setup};
 use std::collections::BTreeMap;
 
 struct HostEngine {
     plane: Plane<Host>,
+    dropped: bool,
+}
+
+impl HostEngine {
+    fn new() -> Self {
+        Self { plane: host::plane(fixtures::config(&Setup::default(), true)), dropped: false }
+    }
 }
 
 impl Engine for HostEngine {
-    fn prepare(&mut self, setup: &Setup) {
-        self.plane = host::plane(fixtures::config(setup));
+    fn prepare(&mut self, setup: &Setup, traced: bool) {
+        self.plane = host::plane(fixtures::config(setup, traced));
         let rules = &mut self.plane.rules;
         for (addr, bits, new) in &setup.bindings {
             let versions =
@@ -43,8 +53,16 @@ impl Engine for HostEngine {
     fn judge(&mut self, frame: &[u8], at_ns: u64) -> Trace {
         self.plane.rules.config.fixed_now_ns = at_ns;
         let mut trace = Trace::default();
-        judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, &mut self.plane, || Some(&mut trace));
+        let action =
+            judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, &mut self.plane, || {
+                Some(&mut trace)
+            });
+        self.dropped = action == Action::Dropped;
         trace
+    }
+
+    fn dropped(&self) -> bool {
+        self.dropped
     }
 
     fn connections(&mut self) -> Vec<(FlowKey, Connection)> {
@@ -87,7 +105,7 @@ impl Engine for HostEngine {
 fn every_fixture_on_the_native_path() {
     let rows = fixtures::all();
     assert!(rows.len() >= 60, "only {} rows", rows.len());
-    let mut engine = HostEngine { plane: host::plane(fixtures::config(&Setup::default())) };
+    let mut engine = HostEngine::new();
     for fixture in &rows {
         fixtures::run(fixture, &mut engine);
     }
@@ -114,10 +132,68 @@ fn a_settled_flow_is_answered_from_its_record() {
     use fixtures::frames::Talk;
     let talk = Talk::new().handshake().c("PA", b"GET /").s("PA", b"200").c("A", b"").s("A", b"");
     let talk = talk.c("PA", b"GET /again").s("PA", b"200 again").c("A", b"").s("A", b"");
-    let mut engine = HostEngine { plane: host::plane(fixtures::config(&Setup::default())) };
-    engine.prepare(&fixtures::open_gateway());
+    let mut engine = HostEngine::new();
+    engine.prepare(&fixtures::open_gateway(), true);
     let settled: Vec<u8> =
         talk.steps.iter().map(|step| engine.judge(&step.frame, step.at_ns).settled).collect();
     // Handshake, first data and first bare ACK of each side have something to tell; nothing after them has.
     assert_eq!(settled, [0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1]);
+}
+
+#[test]
+fn the_fast_lane_reads_what_the_parser_reads() {
+    let mut lanes = 0;
+    for fixture in fixtures::all() {
+        for step in &fixture.steps {
+            lanes += u32::from(agrees(&step.frame));
+            // Every byte of the headers, turned over in every bit.
+            for at in 12..step.frame.len().min(80) {
+                for bit in 0..8 {
+                    let mut frame = step.frame.clone();
+                    frame[at] ^= 1 << bit;
+                    agrees(&frame);
+                }
+            }
+            for len in 0..step.frame.len() {
+                agrees(&step.frame[..len]);
+            }
+        }
+    }
+    assert!(lanes > 60, "only {lanes} frames took the lane");
+}
+
+/// Whether the frame takes the lane; it must then say what the parser says.
+fn agrees(frame: &[u8]) -> bool {
+    let view = SliceFrame { bytes: frame, ifindex: 1 };
+    let lane = match lane::link(&view) {
+        Some((eth::IPV4, at)) => lane::ipv4(&view, at),
+        Some((eth::IPV6, at)) => lane::ipv6(&view, at),
+        _ => None,
+    };
+    let Some(lane) = lane else {
+        return false;
+    };
+    let mut packet = Packet::default();
+    assert_eq!(wire::parse(&view, &mut packet), Ok(()), "{frame:02x?}");
+    let flag = |bits| packet.flag(bits);
+    let plain_tcp =
+        packet.has(Packet::HAS_TCP) && flag(Packet::ACK) && !flag(Packet::SYN | Packet::FIN | Packet::RST);
+    let kinds = match packet.has(Packet::HAS_TCP) {
+        true if packet.payload_bytes == 0 => Settled::ACK,
+        _ => Settled::DATA,
+    };
+    assert!(plain_tcp || packet.key.proto == 17, "{frame:02x?}");
+    assert_eq!(packet.has & Packet::IS_FRAGMENT, 0, "{frame:02x?}");
+    assert_eq!(
+        lane,
+        Lane {
+            key: packet.key,
+            side: packet.side(),
+            kinds,
+            ip_bytes: packet.ip_bytes,
+            l3_offset: packet.l3_offset
+        },
+        "{frame:02x?}"
+    );
+    true
 }

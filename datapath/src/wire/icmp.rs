@@ -107,7 +107,13 @@ pub fn quoted_flow<F: Frame>(frame: &F, packet: &Packet) -> Option<FlowKey> {
         if h[0] >> 4 != 6 {
             return None;
         }
-        quoted_ports(frame, 6, h[6], (Addr::v6(bytes::<8, 16, 40>(h)), Addr::v6(bytes::<24, 16, 40>(h))), offset + 40)
+        quoted_ports(
+            frame,
+            6,
+            h[6],
+            (Addr::v6(bytes::<8, 16, 40>(h)), Addr::v6(bytes::<24, 16, 40>(h))),
+            offset + 40,
+        )
     }
 }
 
