@@ -46,7 +46,9 @@ fn established(plane: &mut Plane<Host>, stream: &Stream) -> Vec<u8> {
         assert_eq!(run(plane, &frame, &mut trace), Action::Forwarded);
     }
     let data = frame(stream, Segment::Data);
+    plane.rules.config.flags |= Config::TRACE;
     run(plane, &data, &mut trace);
+    plane.rules.config.flags &= !Config::TRACE;
     assert_eq!(trace.settled, 1, "the hot path is what is measured");
     data
 }
