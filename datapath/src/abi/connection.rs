@@ -63,7 +63,7 @@ pub struct Connection {
     pub last_ns: u64,
     /// Boot-clock time of the FIN or RST that closed the connection, 0 while it is open.
     pub closed_ns: u64,
-    /// Zeek's history, a letter a nibble, the first in the lowest: see [`crate::track::history`].
+    /// Zeek's history, a letter a nibble, the first in the lowest: see [`mod@crate::track::history`].
     pub history: u64,
     /// Where the next TLS record of the originator, of the responder starts (TCP sequence number).
     pub tls_next_seq: [u32; 2],

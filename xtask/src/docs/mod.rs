@@ -28,7 +28,12 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("the documentation is wrong:\n  {}", wrong.join("\n  "))
     })?;
     sh::step("rustdoc, warnings denied", || {
-        sh::run(sh::cargo().args(["doc", "--locked", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+        // Links to private items are for those who read the source.
+        sh::run(
+            sh::cargo()
+                .args(["doc", "--locked", "--no-deps"])
+                .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
+        )
     })
 }
 
