@@ -8,6 +8,12 @@ pub trait Frame {
     /// one byte at a variable offset ("R1 offset is outside of the packet", 6.18).
     fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
+    /// `N` bytes at `offset`, copied: also from beyond what [`Self::header`] reaches. For the few reads of payload.
+    #[inline(always)]
+    fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.header(offset).copied()
+    }
+
     /// Length of the whole frame in bytes, also of what [`Self::header`] cannot reach (multi-buffer frames).
     fn len(&self) -> usize;
 

@@ -2,50 +2,16 @@
 #![no_std]
 #![no_main]
 
+mod frame;
 mod maps;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use datapath::abi::{Action, Direction};
-use datapath::frame::Frame;
 use datapath::judge::judge;
-
-/// Beyond this no header is read: it tells the verifier that an offset is small. No power of two, for which LLVM tests a
-/// bit from which the verifier learns nothing ("offset is outside of the packet", 6.18).
-const MAX_OFFSET: usize = 20_000;
-
-struct XdpFrame(XdpContext);
-
-impl Frame for XdpFrame {
-    #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.0.data();
-        if offset > MAX_OFFSET || start + offset + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the N bytes lie between data and data_end, which was just checked, and bytes have no alignment.
-        Some(unsafe { &*((start + offset) as *const [u8; N]) })
-    }
-
-    #[inline(always)]
-    fn len(&self) -> usize {
-        // SAFETY: the context is the one the kernel passed in.
-        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
-    }
-
-    #[inline(always)]
-    fn holds(&self, end: usize) -> bool {
-        self.0.data_end() - self.0.data() >= end || self.len() >= end
-    }
-
-    #[inline(always)]
-    fn ifindex(&self) -> u32 {
-        // SAFETY: the context is the one the kernel passed in.
-        unsafe { (*self.0.ctx).ingress_ifindex }
-    }
-}
+use frame::XdpFrame;
 
 /// Judges what enters.
 #[xdp(frags)]

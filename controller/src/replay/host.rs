@@ -59,6 +59,10 @@ impl Frame for Buffers<'_> {
         first.get(offset..)?.first_chunk()
     }
 
+    fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.get(offset..)?.first_chunk().copied()
+    }
+
     fn len(&self) -> usize {
         self.0.len()
     }

@@ -37,7 +37,7 @@ pub struct Record {
 /// Reads the header at `offset`. `None` if it is not there whole, or is none.
 #[inline(always)]
 pub fn record<F: Frame>(frame: &F, offset: usize) -> Option<Record> {
-    let h = frame.header::<HEADER>(offset)?;
+    let h = frame.copy::<HEADER>(offset)?;
     let length = be16(h[3], h[4]);
     let is_record = matches!(h[0], CHANGE_CIPHER_SPEC..=APPLICATION_DATA)
         && h[1] == 3
@@ -47,8 +47,8 @@ pub fn record<F: Frame>(frame: &F, offset: usize) -> Option<Record> {
     if !is_record {
         return None;
     }
-    let first = match frame.header::<2>(offset + HEADER) {
-        Some(first) => *first,
+    let first = match frame.copy::<2>(offset + HEADER) {
+        Some(first) => first,
         None => [0, 0],
     };
     Some(Record { content: h[0], length, first })
