@@ -47,9 +47,6 @@ pub fn record<F: Frame>(frame: &F, offset: usize) -> Option<Record> {
     if !is_record {
         return None;
     }
-    let first = match frame.copy::<2>(offset + HEADER) {
-        Some(first) => first,
-        None => [0, 0],
-    };
+    let first = frame.copy::<2>(offset + HEADER).unwrap_or_default();
     Some(Record { content: h[0], length, first })
 }
