@@ -5,18 +5,17 @@ use crate::abi::{Action, Config, Connection, Direction, FlowKey, FlowRecord, Pac
 use crate::event;
 use crate::frame::Frame;
 use crate::judge::Verdict;
-use crate::policy::{self, Ends, Judgement, Moment};
+use crate::policy::{Judgement, Moment};
 use crate::record;
+use crate::stage::Stages;
 use crate::tables::{Draft, Plane, Rules, Slots, Table, Tables};
 use crate::track;
 use crate::wire::{icmp, tcp};
 
 /// Judges a packet whose record does not settle it, and leaves verdict and reason in `trace`. A connection that may
 /// open is in its table afterwards.
-///
-/// A function of its own in BPF, which answers by memory: see [`crate::track::tls::payload`].
-#[inline(never)]
-pub(crate) fn admit<F: Frame, T: Tables>(
+#[inline(always)]
+pub fn admit<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -27,7 +26,7 @@ pub(crate) fn admit<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn admitted<F: Frame, T: Tables>(
+fn admitted<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -37,7 +36,7 @@ fn admitted<F: Frame, T: Tables>(
     let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
-    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.now_ns(config) };
+    let moment = Moment::now(&plane.rules, config);
     if slot.key != packet.key {
         record::claim(slot, &mut plane.spill, packet, moment.now_ns);
     }
@@ -52,7 +51,7 @@ fn admitted<F: Frame, T: Tables>(
             if record.incarnation != incarnation {
                 record::reset(record, incarnation, moment.now_ns);
             }
-            let (changed, j) = known(&plane.rules, packet, conn, record, &moment, config, related);
+            let (changed, j) = known(frame, &plane.rules, packet, conn, record, &moment, related);
             if changed {
                 event::verdict(
                     &mut plane.sink,
@@ -77,11 +76,14 @@ fn admitted<F: Frame, T: Tables>(
     }
 
     let mut originator = track::originator(packet);
-    let mut j =
-        if related { related_now(&moment) } else { either(&plane.rules, packet, &moment, &mut originator) };
+    let mut j = if related {
+        related_now(&moment)
+    } else {
+        either(frame, &plane.rules, packet, &moment, &mut originator)
+    };
     monitored(&mut j, &moment);
     let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
-    record::judged(record, &j, &moment, config, originator);
+    record::judged(record, &j, &moment, originator);
     record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
     if changed {
         event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
@@ -109,13 +111,13 @@ fn admitted<F: Frame, T: Tables>(
 
 /// Judges a connection that is tracked again, if its record does not hold any more. Returns whether the verdict changed.
 #[inline(always)]
-fn known<R: Rules>(
-    rules: &R,
+fn known<F: Stages<T>, T: Tables>(
+    frame: &F,
+    rules: &T::Rules,
     packet: &Packet,
     conn: &mut Connection,
     record: &mut FlowRecord,
     moment: &Moment,
-    config: &Config,
     related: bool,
 ) -> (bool, Judgement) {
     let mut j = related_now(moment);
@@ -124,11 +126,12 @@ fn known<R: Rules>(
     }
     let originator = conn.originator_side();
     if !related {
-        j = policy::decide(rules, moment, &Ends::new(&packet.key, originator));
+        j = Judgement::nothing();
+        frame.decide(rules, &packet.key, originator, moment, &mut j);
     }
     monitored(&mut j, moment);
     let changed = if record.epoch == 0 { !j.passes() } else { record.action != j.action as u8 };
-    record::judged(record, &j, moment, config, originator);
+    record::judged(record, &j, moment, originator);
     if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8;
     }
@@ -168,12 +171,20 @@ where
 
 /// Decides on a new connection. In mid-stream nobody was seen to open it: the direction that policy allows counts.
 #[inline(always)]
-fn either<R: Rules>(rules: &R, packet: &Packet, moment: &Moment, originator: &mut Side) -> Judgement {
+fn either<F: Stages<T>, T: Tables>(
+    frame: &F,
+    rules: &T::Rules,
+    packet: &Packet,
+    moment: &Moment,
+    originator: &mut Side,
+) -> Judgement {
     let midstream = packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN);
-    let mut j = policy::decide(rules, moment, &Ends::new(&packet.key, *originator));
+    let mut j = Judgement::nothing();
+    frame.decide(rules, &packet.key, *originator, moment, &mut j);
     if !j.passes() && midstream {
         let (reason, rule) = (j.reason, j.rule);
-        j = policy::decide(rules, moment, &Ends::new(&packet.key, originator.other()));
+        j = Judgement::nothing();
+        frame.decide(rules, &packet.key, originator.other(), moment, &mut j);
         if j.passes() {
             *originator = originator.other();
         } else {

@@ -7,14 +7,13 @@ use crate::event;
 use crate::frame::Frame;
 use crate::policy::Moment;
 use crate::record;
+use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
 use crate::track::{self, happened};
 
 /// Tracks a packet that goes on: changes its connection, settles its record, counts handshakes that ended.
-///
-/// A function of its own in BPF: see [`crate::track::tls::payload`].
-#[inline(never)]
-pub(crate) fn follow<F: Frame, T: Tables>(
+#[inline(always)]
+pub fn follow<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -25,11 +24,11 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
         return;
     };
-    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.now_ns(config) };
+    let moment = Moment::now(&plane.rules, config);
     let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
         return; // another CPU took it away since; the next packet opens it anew
     };
-    track_packet(frame, packet, conn, moment.now_ns);
+    track_packet::<F, T>(frame, packet, conn, moment.now_ns);
     if slot.key == packet.key {
         record::settle(&mut slot.record, conn, packet);
     }
@@ -41,7 +40,7 @@ pub(crate) fn follow<F: Frame, T: Tables>(
 
 /// Changes the connection by the packet.
 #[inline(always)]
-fn track_packet<F: Frame>(frame: &F, packet: &Packet, conn: &mut Connection, now_ns: u64) {
+fn track_packet<F: Stages<T>, T: Tables>(frame: &F, packet: &Packet, conn: &mut Connection, now_ns: u64) {
     let is_orig = conn.is_originator(packet.side());
     conn.last_ns = now_ns;
     conn.happened = 0;
@@ -51,7 +50,7 @@ fn track_packet<F: Frame>(frame: &F, packet: &Packet, conn: &mut Connection, now
     }
     track::tcp::segment(conn, packet, is_orig, now_ns);
     if packet.payload_bytes != 0 && !packet.flag(Packet::SYN | Packet::RST) {
-        track::tls::payload(conn, frame, packet, is_orig, now_ns);
+        frame.tls(conn, packet, now_ns);
     }
     if packet.flag(Packet::FIN | Packet::RST) {
         track::tls::close(conn, packet.flag(Packet::RST), now_ns);

@@ -6,6 +6,8 @@ use crate::abi::{
     Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
     HandshakeStats, PolicyKey,
 };
+use crate::frame::Frame;
+use crate::stage::Stages;
 use crate::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -24,6 +26,9 @@ impl Tables for Host {
     type Sink = HostSink;
     type Draft = HostDraft;
 }
+
+// Natively a stage is a plain call.
+impl<F: Frame> Stages<Host> for F {}
 
 /// Empty tables with a configuration. Its flow mask says how many first-level slots there are.
 pub fn plane(config: Config) -> Plane<Host> {

@@ -8,13 +8,12 @@ use crate::abi::packet::Trace;
 use crate::abi::{
     Action, Config, Direction, FlowKey, FlowRecord, FragmentKey, FragmentPorts, Packet, Reason, Settled, Side,
 };
-use crate::admit::admit;
 use crate::event;
-use crate::follow::follow;
 use crate::frame::Frame;
 use crate::lane::{self, Lane};
 use crate::policy::Moment;
 use crate::record;
+use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
 use crate::wire::{self, eth, proto, tcp};
 
@@ -42,7 +41,7 @@ impl Verdict {
 /// `trace` says where a packet is kept that the fast lane does not settle: the kernel's stack has no room for it. With
 /// [`Config::TRACE`] every packet and its verdict are found there afterwards.
 #[inline(always)]
-pub fn judge<'a, F: Frame, T: Tables>(
+pub fn judge<'a, F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -57,7 +56,7 @@ pub fn judge<'a, F: Frame, T: Tables>(
     };
     read(frame, direction, plane, trace);
     if trace.settled == 0 {
-        unsettled(frame, direction, plane, trace);
+        frame.unsettled(direction, plane, trace);
         leave(frame, direction, plane, trace);
     }
     trace.action()
@@ -67,8 +66,11 @@ pub fn judge<'a, F: Frame, T: Tables>(
 ///
 /// A function of its own in BPF, as [`fast`] is.
 #[inline(never)]
-fn read<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
-    parse(frame, trace);
+fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
+    frame.network(trace);
+    if trace.reason == PARSED {
+        frame.transport(trace);
+    }
     let packet = &trace.packet;
     if trace.reason == PARSED && packet.has & (Packet::HAS_IP | Packet::IS_FRAGMENT) == Packet::HAS_IP {
         let lane = Lane {
@@ -184,58 +186,72 @@ fn pass<F: Frame, S: Sink>(
 /// Stands in the trace for "no reason to refuse it" until it is judged: no reason has this number.
 const PARSED: u8 = u8::MAX;
 
-/// Reads the frame into `trace`. A function of its own in BPF, so that it has a stack of its own.
-#[inline(never)]
-fn parse<F: Frame>(frame: &F, trace: &mut Trace) {
+/// Reads the link and network headers into `trace`.
+#[inline(always)]
+pub fn network<F: Frame>(frame: &F, trace: &mut Trace) {
     *trace = Trace::default();
-    trace.reason = match wire::parse(frame, &mut trace.packet) {
+    trace.reason = parsed(wire::network(frame, &mut trace.packet));
+}
+
+/// Reads the transport header into `trace`.
+#[inline(always)]
+pub fn transport<F: Frame>(frame: &F, trace: &mut Trace) {
+    trace.reason = parsed(wire::transport(frame, &mut trace.packet));
+}
+
+#[inline(always)]
+fn parsed(result: Result<(), Reason>) -> u8 {
+    match result {
         Ok(()) => PARSED,
         Err(reason) => reason as u8,
-    };
+    }
 }
 
 /// A packet that its flow's record does not settle. Leaves the verdict in `trace`.
-///
-/// A function of its own in BPF, which answers by memory: see [`crate::track::tls::payload`].
-#[inline(never)]
-fn unsettled<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
+#[inline(always)]
+pub fn unsettled<F: Stages<T>, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    trace: &mut Trace,
+) {
     let Some(config) = plane.rules.config() else {
         return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
     };
     let (seed, mask) = (config.hash_seed, config.flow_mask);
     let packet = &mut trace.packet;
     if trace.reason != PARSED {
-        return refuse(frame, direction, plane, trace, Reason::from_u8(trace.reason));
+        return frame.refuse(direction, plane, trace, Reason::from_u8(trace.reason));
     }
     if !packet.has(Packet::HAS_IP) {
         if eth::is_link_control(packet.eth_type) {
             return trace.set(Verdict::plain(Action::Forwarded, Reason::Infrastructure));
         }
-        return refuse(frame, direction, plane, trace, Reason::UnsupportedL2);
+        return frame.refuse(direction, plane, trace, Reason::UnsupportedL2);
     }
     if packet.has(Packet::IS_FRAGMENT) && !follow_fragment(plane, packet) {
-        return refuse(frame, direction, plane, trace, Reason::FragmentOrphan);
+        return frame.refuse(direction, plane, trace, Reason::FragmentOrphan);
     }
     let index = packet.key.hash(seed) & mask;
-    admit(frame, direction, plane, trace, index);
+    frame.admit(direction, plane, trace, index);
     if trace.action() == Action::Dropped {
         return;
     }
     if trace.packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(&trace.packet) {
-        refuse(frame, direction, plane, trace, Reason::TcpInvalidFlags);
+        frame.refuse(direction, plane, trace, Reason::TcpInvalidFlags);
         if trace.action() == Action::Dropped {
             return;
         }
     }
     // A later fragment tells nothing that the first did not.
     if trace.packet.fragment_offset == 0 {
-        follow(frame, direction, plane, trace, index);
+        frame.follow(direction, plane, trace, index);
     }
 }
 
 /// A packet that cannot be judged by its flow. Monitor mode lets it pass.
-#[inline(never)]
-fn refuse<F: Frame, T: Tables>(
+#[inline(always)]
+pub fn refuse<F: Frame, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -245,7 +261,7 @@ fn refuse<F: Frame, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return;
     };
-    let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: plane.rules.now_ns(config) };
+    let moment = Moment::now(&plane.rules, config);
     let action = if config.has(Config::ENFORCE) { Action::Dropped } else { Action::Audit };
     event::refused(&mut plane.sink, frame, direction, &trace.packet, &moment, action, reason);
     trace.set(Verdict::plain(action, reason));

@@ -6,9 +6,9 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
-mod admit;
+pub mod admit;
 mod event;
-mod follow;
+pub mod follow;
 pub mod frame;
 #[cfg(feature = "host")]
 pub mod host;
@@ -16,6 +16,7 @@ pub mod judge;
 pub mod lane;
 pub mod policy;
 mod record;
+pub mod stage;
 pub mod tables;
 pub mod track;
 pub mod wire;

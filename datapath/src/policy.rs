@@ -17,6 +17,23 @@ pub struct Moment {
     pub flags: u32,
     /// Boot-clock time.
     pub now_ns: u64,
+    /// No verdict holds beyond this: a quarter of the shortest idle time from now.
+    pub refresh_ns: u64,
+}
+
+impl Moment {
+    /// Now, by what the controller says.
+    #[inline(always)]
+    pub fn now<R: Rules>(rules: &R, config: &Config) -> Self {
+        Self::at(config, rules.now_ns(config))
+    }
+
+    /// At a given time.
+    #[inline(always)]
+    pub fn at(config: &Config, now_ns: u64) -> Self {
+        let refresh_ns = now_ns + config.datagram_timeout_ns / 4;
+        Self { epoch: config.epoch, flags: config.flags, now_ns, refresh_ns }
+    }
 }
 
 /// The two ends of a connection, as it was opened. The addresses stay in the key: the kernel's stack has no room for them.
@@ -66,6 +83,18 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// What holds before anything has spoken.
+    #[inline(always)]
+    pub fn nothing() -> Self {
+        Self {
+            fresh_until_ns: NEVER,
+            identity: [0, 0],
+            rule: 0,
+            action: Action::Forwarded,
+            reason: Reason::Forwarded,
+        }
+    }
+
     /// Whether packets go on.
     #[inline(always)]
     pub fn passes(&self) -> bool {
@@ -88,22 +117,15 @@ impl Judgement {
 }
 
 /// Decides on a connection by one epoch.
-#[inline(always)]
 pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgement {
-    let mut j = Judgement {
-        fresh_until_ns: NEVER,
-        identity: [0, 0],
-        rule: 0,
-        action: Action::Forwarded,
-        reason: Reason::Forwarded,
-    };
+    let mut j = Judgement::nothing();
     decide_into(rules, moment, ends, &mut j);
     j
 }
 
-/// A function of its own in BPF, so that what it looks up has room on the stack.
-#[inline(never)]
-fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mut Judgement) {
+/// The same, into a `j` that holds [`Judgement::nothing`].
+#[inline(always)]
+pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mut Judgement) {
     if is_failsafe(rules, ends.resp, ends.resp_port, ends.proto)
         || is_failsafe(rules, ends.orig, ends.orig_port, ends.proto)
     {

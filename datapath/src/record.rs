@@ -1,6 +1,6 @@
 //! A flow's record on this CPU: whose slot it is, what it counts, what it settles.
 
-use crate::abi::{Config, Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
+use crate::abi::{Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
 use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
 use crate::track::{self, history};
@@ -89,18 +89,12 @@ pub(crate) fn reset(record: &mut FlowRecord, incarnation: u32, now_ns: u64) {
 
 /// Writes a judgement.
 ///
-/// It holds no longer than a quarter of the shortest idle time: so a busy flow looks at its connection now and then,
-/// which keeps that from being evicted and from being taken for idle.
+/// It holds no longer than [`Moment::refresh_ns`]: so a busy flow looks at its connection now and then, which keeps that
+/// from being evicted and from being taken for idle.
 #[inline(always)]
-pub(crate) fn judged(
-    record: &mut FlowRecord,
-    j: &Judgement,
-    moment: &Moment,
-    config: &Config,
-    originator: Side,
-) {
-    let refresh_ns = moment.now_ns + config.datagram_timeout_ns / 4;
-    record.fresh_until_ns = if j.fresh_until_ns < refresh_ns { j.fresh_until_ns } else { refresh_ns };
+pub(crate) fn judged(record: &mut FlowRecord, j: &Judgement, moment: &Moment, originator: Side) {
+    record.fresh_until_ns =
+        if j.fresh_until_ns < moment.refresh_ns { j.fresh_until_ns } else { moment.refresh_ns };
     record.epoch = moment.epoch;
     record.rule = j.rule;
     record.action = j.action as u8;

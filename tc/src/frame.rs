@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_pull_data};
+use datapath::abi::Direction;
 use datapath::frame::Frame;
 
 /// Beyond this no header is read: it tells the verifier that an offset is small. No power of two, for which LLVM tests a
@@ -10,10 +11,29 @@ const MAX_OFFSET: usize = 20_000;
 /// Headers and a TLS record's start, which must lie in the linear part.
 const WANTED: u32 = 256;
 
+/// What the kernel hands to the program.
+pub type Context = __sk_buff;
+/// The frame of this program.
+pub type HookFrame = SkbFrame;
+/// The way that this program judges.
+pub const DIRECTION: Direction = Direction::Egress;
+
 /// The frame of an skb.
-pub struct SkbFrame(pub *mut __sk_buff);
+pub struct SkbFrame(*mut Context);
 
 impl SkbFrame {
+    /// Of the context that the kernel passed in.
+    #[inline(always)]
+    pub fn new(ctx: *mut Context) -> Self {
+        Self(ctx)
+    }
+
+    /// The context.
+    #[inline(always)]
+    pub fn context(&self) -> *mut Context {
+        self.0
+    }
+
     #[inline(always)]
     fn data(&self) -> usize {
         // SAFETY: the context is the one the kernel passed in.

@@ -5,16 +5,18 @@
 mod frame;
 #[path = "../../xdp/src/maps.rs"]
 mod maps;
+#[path = "../../xdp/src/stages.rs"]
+mod stages;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::TcContext;
-use datapath::abi::{Action, Direction, Reason};
+use datapath::abi::{Action, Reason};
 use datapath::frame::Frame;
 use datapath::judge::judge;
 use datapath::tables::Sink;
-use frame::SkbFrame;
+use frame::{DIRECTION, SkbFrame};
 
 /// Interfaces on which XDP judges: what came in there is not judged again on its way out.
 #[map]
@@ -24,21 +26,15 @@ static TG_JUDGED_PORTS: HashMap<u32, u32> = HashMap::pinned(1024, 0);
 #[classifier]
 #[inline(always)]
 pub fn tidegate_tc(ctx: TcContext) -> i32 {
-    let frame = SkbFrame(ctx.skb.skb);
+    let frame = SkbFrame::new(ctx.skb.skb);
     let came_in_by = frame.came_in_by();
     if came_in_by != 0 && TG_JUDGED_PORTS.get_ptr(came_in_by).is_some() {
         let bytes = frame.len() as u64;
-        maps::plane().sink.count(
-            frame.ifindex(),
-            Direction::Egress,
-            Reason::JudgedAtIngress as u8,
-            false,
-            bytes,
-        );
+        maps::plane().sink.count(frame.ifindex(), DIRECTION, Reason::JudgedAtIngress as u8, false, bytes);
         return TC_ACT_UNSPEC;
     }
     frame.linearize();
-    let action = judge(&frame, Direction::Egress, &mut maps::plane(), maps::trace);
+    let action = judge(&frame, DIRECTION, &mut maps::plane(), maps::trace);
     match action {
         Action::Dropped => TC_ACT_SHOT,
         Action::Forwarded | Action::Audit => TC_ACT_UNSPEC,

@@ -1,15 +1,38 @@
 //! A frame as XDP shows it: the first buffer directly, the rest by copy.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
+use datapath::abi::Direction;
 use datapath::frame::Frame;
 
 /// Beyond this no header is read: it tells the verifier that an offset is small. No power of two, for which LLVM tests a
 /// bit from which the verifier learns nothing ("offset is outside of the packet", 6.18).
 const MAX_OFFSET: usize = 20_000;
 
+/// What the kernel hands to the program.
+pub type Context = xdp_md;
+/// The frame of this program.
+pub type HookFrame = XdpFrame;
+/// The way that this program judges.
+pub const DIRECTION: Direction = Direction::Ingress;
+
 /// The frame of a context.
-pub struct XdpFrame(pub XdpContext);
+pub struct XdpFrame(XdpContext);
+
+impl XdpFrame {
+    /// Of the context that the kernel passed in.
+    #[inline(always)]
+    pub fn new(ctx: *mut Context) -> Self {
+        Self(XdpContext::new(ctx))
+    }
+
+    /// The context.
+    #[inline(always)]
+    pub fn context(&self) -> *mut Context {
+        self.0.ctx
+    }
+}
 
 impl Frame for XdpFrame {
     #[inline(always)]

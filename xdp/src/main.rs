@@ -4,20 +4,21 @@
 
 mod frame;
 mod maps;
+mod stages;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use datapath::abi::{Action, Direction};
+use datapath::abi::Action;
 use datapath::judge::judge;
-use frame::XdpFrame;
+use frame::{DIRECTION, XdpFrame};
 
 /// Judges what enters.
 #[xdp(frags)]
 #[inline(always)]
 pub fn tidegate_xdp(ctx: XdpContext) -> u32 {
-    let action = judge(&XdpFrame(ctx), Direction::Ingress, &mut maps::plane(), maps::trace);
+    let action = judge(&XdpFrame::new(ctx.ctx), DIRECTION, &mut maps::plane(), maps::trace);
     match action {
         Action::Dropped => XDP_DROP,
         Action::Forwarded | Action::Audit => XDP_PASS,

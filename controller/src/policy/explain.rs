@@ -10,7 +10,7 @@ use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
 use super::trie::lookup;
-use datapath::abi::{Action, Addr, Binding, NEVER, Reason};
+use datapath::abi::{Action, Addr, Binding, Config, NEVER, Reason};
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use serde::Serialize;
 use std::fmt;
@@ -130,7 +130,7 @@ pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u
 /// Judges by the code of the packet path.
 fn judge(compiled: &Compiled, flow: &Flow, now_ns: u64) -> Judgement {
     let rules = rules_of_flow(compiled, flow.src, flow.dst, flow.proto, flow.port);
-    let moment = Moment { epoch: 0, flags: rules.config.flags, now_ns };
+    let moment = Moment::at(&Config { epoch: 0, ..rules.config }, now_ns);
     // ICMP has its type where other protocols have the source port, of which no policy speaks.
     let Flow { src, dst, proto, port } = flow;
     let ends = Ends { orig: src, resp: dst, orig_port: *port, resp_port: *port, proto: *proto };

@@ -103,7 +103,7 @@ struct Asked {
 impl Asked {
     fn judge(&self, maps: &Maps) -> Result<Judgement> {
         let config = maps.config.get()?;
-        let moment = Moment { epoch: config.epoch, flags: config.flags, now_ns: loader::boot_ns() };
+        let moment = Moment::at(&config, loader::boot_ns());
         let rules = Fetched::new(maps, self, config)?;
         // Policy names a service's port; of ICMP, the type, which stands in the originator's place.
         let ends = Ends {

@@ -18,11 +18,11 @@ const CLOSE_NOTIFY: u8 = 0;
 
 /// Changes the record by a segment with payload. Does nothing once the state is final.
 ///
-/// A function of its own in BPF, as is `record_at`, and both answer by memory: what the verifier knows on each of their
-/// paths is forgotten on return, where it would otherwise multiply ("BPF program is too large. Processed 1000001 insn",
-/// 6.18).
-#[inline(never)]
-pub fn payload<F: Frame>(conn: &mut Connection, frame: &F, packet: &Packet, is_orig: bool, now_ns: u64) {
+/// `record_at` is a function of its own in BPF, which answers by memory: what the verifier knows on each of its paths is
+/// forgotten on return, where it would otherwise multiply ("BPF program is too large. Processed 1000001 insn", 6.18).
+#[inline(always)]
+pub fn payload<F: Frame>(conn: &mut Connection, frame: &F, packet: &Packet, now_ns: u64) {
+    let is_orig = conn.is_originator(packet.side());
     if is_settled(conn) {
         return;
     }

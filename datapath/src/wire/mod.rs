@@ -43,8 +43,18 @@ pub(crate) struct Network {
 ///
 /// # Errors
 /// The reason why the frame cannot be judged by its flow.
-#[inline(always)]
 pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    network(frame, packet)?;
+    transport(frame, packet)
+}
+
+/// The first half: Ethernet and IP. What [`transport`] needs of it, it finds in `packet`: where it starts, how long it
+/// is, and the addresses, source first.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn network<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
     let offset = eth::parse(frame, packet)?;
     let net = match packet.eth_type {
         eth::IPV4 => ipv4::parse(frame, offset, packet)?,
@@ -53,11 +63,35 @@ pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
     };
     packet.has |= Packet::HAS_IP;
     packet.l4_offset = net.offset as u16;
-    if packet.fragment_offset != 0 {
-        set_key(packet, &net, (0, 0)); // its ports are in the first fragment
+    packet.payload_offset = net.offset as u16;
+    packet.payload_bytes = net.len as u32;
+    packet.key = FlowKey { a: net.src, b: net.dst, proto: net.proto, ..FlowKey::default() };
+    Ok(())
+}
+
+/// The second half: the transport header, and the flow's key.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn transport<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    if !packet.has(Packet::HAS_IP) {
         return Ok(());
     }
-    match transport(frame, &net, packet) {
+    let net = Network {
+        src: packet.key.a,
+        dst: packet.key.b,
+        len: packet.payload_bytes as usize,
+        offset: usize::from(packet.l4_offset),
+        proto: packet.key.proto,
+    };
+    if packet.fragment_offset != 0 {
+        set_key(packet, &net, (0, 0)); // its ports are in the first fragment
+        packet.payload_offset = 0;
+        packet.payload_bytes = 0;
+        return Ok(());
+    }
+    match ports(frame, &net, packet) {
         Ok(ports) => {
             set_key(packet, &net, ports);
             Ok(())
@@ -79,9 +113,7 @@ fn set_key(packet: &mut Packet, net: &Network, ports: (u16, u16)) {
 }
 
 #[inline(always)]
-fn transport<F: Frame>(frame: &F, net: &Network, packet: &mut Packet) -> Result<(u16, u16), Reason> {
-    packet.payload_offset = net.offset as u16;
-    packet.payload_bytes = net.len as u32;
+fn ports<F: Frame>(frame: &F, net: &Network, packet: &mut Packet) -> Result<(u16, u16), Reason> {
     match net.proto {
         proto::TCP => tcp::parse(frame, net, packet),
         proto::UDP => udp::parse(frame, net, packet),

@@ -15,7 +15,7 @@ use super::prefix::Prefix;
 use super::selector::Selector;
 use super::time::Clock;
 use super::trie::{PolicyPrefix, lookup};
-use datapath::abi::{Addr, Binding, Block, Decision, NEVER, Reason};
+use datapath::abi::{Addr, Binding, Block, Config, Decision, NEVER, Reason};
 use datapath::policy::{Ends, Moment, decide};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -315,7 +315,7 @@ proptest! {
             let found = explain(&d, &compiled, flow, now_ns);
             let (orig_port, resp_port) = if matches!(proto, 1 | 58) { (port, 0) } else { (40_000, port) };
             let ends = Ends { orig: &flow.src, resp: &flow.dst, orig_port, resp_port, proto };
-            let judged = decide(&rules, &Moment { epoch: 7, flags: rules.config.flags, now_ns }, &ends);
+            let judged = decide(&rules, &Moment::at(&Config { epoch: 7, ..rules.config }, now_ns), &ends);
             prop_assert_eq!((found.verdict, found.reason), (judged.action.name(), judged.reason.name()));
             prop_assert_eq!(found.rule.as_ref().map(|r| r.number), compiled.rules.get(&judged.rule).map(|r| r.number));
             if judged.reason == Reason::PolicyDenied || judged.reason == Reason::InvalidIdentity {

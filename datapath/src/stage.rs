@@ -1,0 +1,63 @@
+//! The stages of the slow path, and how one calls the next.
+//!
+//! Natively a stage is a plain call. In BPF each is a global function of its program (`xdp/src/stages.rs`): the kernel
+//! verifies such a function once, by itself, so that the cost of verifying adds up over the stages where it would
+//! multiply over every path that leads to them (docs/adr/0004-stages.md).
+
+use crate::abi::packet::Trace;
+use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
+use crate::frame::Frame;
+use crate::policy::{self, Ends, Judgement, Moment};
+use crate::tables::{Plane, Tables};
+use crate::{admit, follow, judge, track};
+
+/// A frame on its way through one engine. Each method does what the function of the same name does.
+pub trait Stages<T: Tables>: Frame + Sized {
+    /// Reads the link and network headers into `trace`.
+    #[inline(always)]
+    fn network(&self, trace: &mut Trace) {
+        judge::network(self, trace);
+    }
+
+    /// Reads the transport header into `trace`.
+    #[inline(always)]
+    fn transport(&self, trace: &mut Trace) {
+        judge::transport(self, trace);
+    }
+
+    /// A packet that its flow's record does not settle.
+    #[inline(always)]
+    fn unsettled(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
+        judge::unsettled(self, direction, plane, trace);
+    }
+
+    /// A packet that cannot be judged by its flow.
+    #[inline(always)]
+    fn refuse(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace, reason: Reason) {
+        judge::refuse(self, direction, plane, trace, reason);
+    }
+
+    /// Whose connection is it, and may it go on?
+    #[inline(always)]
+    fn admit(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace, index: u32) {
+        admit::admit(self, direction, plane, trace, index);
+    }
+
+    /// Decides on the connection of `key` that `originator` opened.
+    #[inline(always)]
+    fn decide(&self, rules: &T::Rules, key: &FlowKey, originator: Side, moment: &Moment, j: &mut Judgement) {
+        policy::decide_into(rules, moment, &Ends::new(key, originator), j);
+    }
+
+    /// What the packet changes in its connection.
+    #[inline(always)]
+    fn follow(&self, direction: Direction, plane: &mut Plane<T>, trace: &Trace, index: u32) {
+        follow::follow(self, direction, plane, trace, index);
+    }
+
+    /// What the packet says of its connection's TLS handshake.
+    #[inline(always)]
+    fn tls(&self, conn: &mut Connection, packet: &Packet, now_ns: u64) {
+        track::tls::payload(conn, self, packet, now_ns);
+    }
+}

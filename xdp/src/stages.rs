@@ -1,0 +1,154 @@
+//! The stages of the slow path as global functions, each verified once and by itself. The TC program includes this same
+//! file. docs/adr/0004-stages.md says why.
+//!
+//! To the verifier the arguments are the context, numbers, and pointers to memory of their type's size that may be null.
+
+use crate::frame::{Context, DIRECTION, HookFrame};
+use crate::maps::{Kernel, KernelRules, plane};
+use datapath::abi::packet::Trace;
+use datapath::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
+use datapath::policy::{self, Ends, Judgement, Moment};
+use datapath::stage::Stages;
+use datapath::tables::Plane;
+use datapath::{admit, follow, judge, track};
+
+impl Stages<Kernel> for HookFrame {
+    #[inline(always)]
+    fn network(&self, trace: &mut Trace) {
+        tg_network(self.context(), trace);
+    }
+
+    #[inline(always)]
+    fn transport(&self, trace: &mut Trace) {
+        tg_transport(self.context(), trace);
+    }
+
+    #[inline(always)]
+    fn unsettled(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace) {
+        tg_unsettled(self.context(), trace);
+    }
+
+    #[inline(always)]
+    fn refuse(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace, reason: Reason) {
+        tg_refuse(self.context(), trace, reason as u32);
+    }
+
+    #[inline(always)]
+    fn admit(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace, index: u32) {
+        tg_admit(self.context(), trace, index);
+    }
+
+    #[inline(always)]
+    fn decide(&self, _: &KernelRules, key: &FlowKey, originator: Side, moment: &Moment, j: &mut Judgement) {
+        tg_decide(key, originator.index() as u32, moment, j);
+    }
+
+    #[inline(always)]
+    fn follow(&self, _: Direction, _: &mut Plane<Kernel>, trace: &Trace, index: u32) {
+        tg_follow(self.context(), trace, index);
+    }
+
+    #[inline(always)]
+    fn tls(&self, conn: &mut Connection, packet: &Packet, now_ns: u64) {
+        tg_tls(self.context(), conn, packet, now_ns);
+    }
+}
+
+/// [`judge::network`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_network(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        judge::network(&HookFrame::new(ctx), trace);
+    }
+    0
+}
+
+/// [`judge::transport`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_transport(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        judge::transport(&HookFrame::new(ctx), trace);
+    }
+    0
+}
+
+/// [`judge::unsettled`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_unsettled(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        judge::unsettled(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace);
+    }
+    0
+}
+
+/// [`judge::refuse`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_refuse(ctx: *mut Context, trace: *mut Trace, reason: u32) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        judge::refuse(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace, Reason::from_u8(reason as u8));
+    }
+    0
+}
+
+/// [`admit::admit`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_admit(ctx: *mut Context, trace: *mut Trace, index: u32) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        admit::admit(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace, index);
+    }
+    0
+}
+
+/// [`policy::decide`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_decide(
+    key: *const FlowKey,
+    originator: u32,
+    moment: *const Moment,
+    j: *mut Judgement,
+) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(key), Some(moment), Some(j)) = unsafe { (key.as_ref(), moment.as_ref(), j.as_mut()) } {
+        let originator = if originator == 0 { Side::A } else { Side::B };
+        policy::decide_into(&KernelRules, moment, &Ends::new(key, originator), j);
+    }
+    0
+}
+
+/// [`follow::follow`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_follow(ctx: *mut Context, trace: *const Trace, index: u32) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_ref() } {
+        follow::follow(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace, index);
+    }
+    0
+}
+
+/// [`track::tls::payload`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_tls(
+    ctx: *mut Context,
+    conn: *mut Connection,
+    packet: *const Packet,
+    now_ns: u64,
+) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
+        track::tls::payload(conn, &HookFrame::new(ctx), packet, now_ns);
+    }
+    0
+}
