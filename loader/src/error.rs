@@ -17,6 +17,9 @@ pub enum Error {
         /// What was tried.
         what: String,
     },
+    /// The kernel does not say when its programs have returned.
+    #[error("wait for the programs that run (membarrier): {0}")]
+    Grace(#[source] io::Error),
     /// The kernel did not take an object.
     #[error("load {object}: {source}")]
     Load {

@@ -9,10 +9,6 @@ use datapath::abi::{Addr, BindingVersions, BlockVersions, Config, DecisionVersio
 use jiff::Timestamp;
 use loader::Maps;
 use std::path::Path;
-use std::time::Duration;
-
-/// A packet is judged within microseconds of reading the epoch; this is long enough for every CPU.
-const GRACE: Duration = Duration::from_millis(50);
 
 /// What the maps hold, and what it means.
 #[derive(Debug, Default)]
@@ -21,6 +17,15 @@ pub struct Committed {
     pub state: State,
     /// The answers that count now, as they lie in the maps.
     live: Compiled,
+    /// What the last commit left to be done.
+    rest: Option<Rest>,
+}
+
+/// What a commit leaves to be done: packets may still be judged by the epoch before it.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Entries that nobody asks for any more, once those packets are gone.
+    gone: Vec<MapDelete>,
 }
 
 impl Committed {
@@ -51,11 +56,27 @@ impl Committed {
             }
             live.policy.insert(PolicyPrefix::new(key, bits), now);
         }
-        Ok(Self { state, live })
+        Ok(Self { state, live, rest: Some(Rest::default()) })
+    }
+
+    /// Does what the last commit left to be done. Waits for packets that are being judged: about 10 ms, once a commit.
+    ///
+    /// Two versions are enough for two epochs: before a third is written, no packet may be left that reads the first.
+    pub fn settle(&mut self, maps: &Maps) -> Result<()> {
+        let Some(rest) = &self.rest else {
+            return Ok(());
+        };
+        loader::wait_for_programs()?;
+        for delete in &rest.gone {
+            remove(maps, delete)?;
+        }
+        self.rest = None;
+        Ok(())
     }
 
     /// Makes `documents` and the manual blocks what counts. On failure nothing has changed.
     pub fn commit(&mut self, maps: &Maps, state_file: &Path, change: impl FnOnce(&mut State)) -> Result<u64> {
+        self.settle(maps)?;
         let mut state = self.state.clone();
         change(&mut state);
         let now = Timestamp::now();
@@ -86,12 +107,7 @@ impl Committed {
         let gone = sweep(&self.live, &compiled);
         self.state = state;
         self.live = compiled;
-        if !gone.is_empty() {
-            std::thread::sleep(GRACE);
-            for delete in &gone {
-                remove(maps, delete)?;
-            }
-        }
+        self.rest = Some(Rest { gone });
         Ok(self.state.revision)
     }
 

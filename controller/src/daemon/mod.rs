@@ -1,7 +1,7 @@
 //! `tidegate run`: loads, commits, attaches, serves. What it attached goes on when it ends.
 
 mod api;
-mod commit;
+pub mod commit;
 mod failsafe;
 mod half_open;
 mod metrics;
@@ -379,6 +379,7 @@ async fn every_second(shared: Arc<Shared>) {
         interval.tick().await;
         let shared = shared.clone();
         let work = move || -> Result<()> {
+            lock(&shared.committed).settle(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
             if second % 10 == 9 {
                 failsafe::sync(&shared.maps, &shared.failsafe)?;
