@@ -1,10 +1,13 @@
 //! Packets that are not settled, first half: whose connection is it, and may it go on?
 
 use crate::abi::packet::Trace;
-use crate::abi::{Action, Config, Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Settled, Side};
+use crate::abi::{
+    Action, Config, Connection, Direction, FlowKey, FlowRecord, Limits, Packet, Reason, Settled, Side,
+};
 use crate::event;
 use crate::frame::Frame;
 use crate::judge::Verdict;
+use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::record;
 use crate::stage::Stages;
@@ -64,7 +67,7 @@ fn admitted<F: Stages<T>, T: Tables>(
                 );
             }
             record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
-            return verdict_of(record);
+            return verdict_of(record, u32::from(conn.limits));
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
         incarnation = incarnation.wrapping_add(1);
@@ -81,6 +84,9 @@ fn admitted<F: Stages<T>, T: Tables>(
     } else {
         either(frame, &plane.rules, packet, &moment, &mut originator)
     };
+    if j.limits & Limits::AT_OPEN != 0 {
+        frame.opening(&plane.rules, &mut plane.buckets, &moment, &mut j);
+    }
     monitored(&mut j, &moment);
     let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
     record::judged(record, &j, &moment, originator);
@@ -90,19 +96,20 @@ fn admitted<F: Stages<T>, T: Tables>(
     }
     if !j.passes() {
         // This side only: the other may be allowed to open what this one may not.
-        record.settled = Settled::bit(Settled::ALL, packet.side());
+        record.settled = Settled::bit(limits::settled_drops(&j), packet.side());
     } else if packet.fragment_offset == 0 && !is_dropped_for_flags(packet, &moment) {
         let Some(conn) = plane.draft.connection() else {
             return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
         };
         track::open(conn, packet, originator, incarnation, moment.now_ns);
         conn.rule = j.rule;
+        conn.limits = j.limits as u8;
         conn.identity = j.identity;
         if !plane.half_open.insert(&packet.key, conn) {
             return Verdict::plain(Action::Dropped, Reason::CtMapFull);
         }
     }
-    let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason };
+    let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits };
     if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8; // for the packets that follow
     }
@@ -129,6 +136,7 @@ fn known<F: Stages<T>, T: Tables>(
         j = Judgement::nothing();
         frame.decide(rules, &packet.key, originator, moment, &mut j);
     }
+    frame.running(rules, conn, moment, &mut j);
     monitored(&mut j, moment);
     let changed = if record.epoch == 0 { !j.passes() } else { record.action != j.action as u8 };
     record::judged(record, &j, moment, originator);
@@ -136,19 +144,21 @@ fn known<F: Stages<T>, T: Tables>(
         record.reason = Reason::Established as u8;
     }
     if !j.passes() {
-        record.settled = Settled::bit(Settled::ALL, Side::A) | Settled::bit(Settled::ALL, Side::B);
+        record.settled = Settled::both(limits::settled_drops(&j));
     }
     conn.rule = j.rule;
+    conn.limits = j.limits as u8;
     conn.identity = j.identity;
     (changed, j)
 }
 
 #[inline(always)]
-fn verdict_of(record: &FlowRecord) -> Verdict {
+fn verdict_of(record: &FlowRecord, limits: u32) -> Verdict {
     Verdict {
         rule: record.rule,
         action: Action::from_u8(record.action),
         reason: Reason::from_u8(record.reason),
+        limits,
     }
 }
 
@@ -223,6 +233,7 @@ fn related_now(moment: &Moment) -> Judgement {
         rule: 0,
         action: Action::Forwarded,
         reason: Reason::Related,
+        limits: 0,
     }
 }
 

@@ -49,7 +49,7 @@ fn track_packet<F: Stages<T>, T: Tables>(frame: &F, packet: &Packet, conn: &mut 
         return;
     }
     track::tcp::segment(conn, packet, is_orig, now_ns);
-    if packet.payload_bytes != 0 && !packet.flag(Packet::SYN | Packet::RST) {
+    if packet.payload_bytes != 0 && !packet.flag(Packet::RST) {
         frame.tls(conn, packet, now_ns);
     }
     if packet.flag(Packet::FIN | Packet::RST) {

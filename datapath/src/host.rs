@@ -2,15 +2,17 @@
 
 use crate::abi::config::PortCounters;
 use crate::abi::{
-    Addr, BindingVersions, BlockVersions, ClosedEvent, Config, Connection, DecisionVersions, Direction,
-    Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
-    HandshakeStats, PolicyKey,
+    Addr, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection, DecisionVersions,
+    Direction, Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
+    HandshakeStats, PolicyKey, RuleVersions, Unit,
 };
 use crate::frame::Frame;
+use crate::limits::{Claim, take};
 use crate::stage::Stages;
-use crate::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
+use crate::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Table, Tables};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
 
 /// The engine that runs natively.
 #[derive(Debug, Default)]
@@ -23,6 +25,7 @@ impl Tables for Host {
     type HalfOpen = HostTable<FlowKey, Connection>;
     type Fragments = HostTable<FragmentKey, FragmentPorts>;
     type Rules = HostRules;
+    type Buckets = HostBuckets;
     type Sink = HostSink;
     type Draft = HostDraft;
 }
@@ -40,6 +43,7 @@ pub fn plane(config: Config) -> Plane<Host> {
         half_open: HostTable::default(),
         fragments: HostTable::default(),
         rules: HostRules { config, ..HostRules::empty() },
+        buckets: HostBuckets::default(),
         sink: HostSink::default(),
         draft: HostDraft { connection: bytemuck::Zeroable::zeroed() },
     }
@@ -136,6 +140,8 @@ pub struct HostRules {
     pub blocklist: PrefixMap<16, BlockVersions>,
     /// Policy.
     pub policy: PrefixMap<12, DecisionVersions>,
+    /// Numbers of the rules' limits.
+    pub rules: HashMap<u32, RuleVersions>,
     /// Failsafe services.
     pub failsafe: HashSet<FailsafeKey>,
 }
@@ -147,6 +153,7 @@ impl HostRules {
             bindings: PrefixMap::default(),
             blocklist: PrefixMap::default(),
             policy: PrefixMap::default(),
+            rules: HashMap::new(),
             failsafe: HashSet::new(),
         }
     }
@@ -183,8 +190,24 @@ impl Rules for HostRules {
         self.policy.get(key.bytes, PolicyKey::FULL_BITS)
     }
 
+    fn rule(&self, number: u32) -> Option<&RuleVersions> {
+        self.rules.get(&number)
+    }
+
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
         self.failsafe.contains(key)
+    }
+}
+
+/// Token buckets.
+#[derive(Debug, Default)]
+pub struct HostBuckets {
+    buckets: HashMap<BucketKey, [AtomicU64; Unit::COUNT]>,
+}
+
+impl Buckets for HostBuckets {
+    fn take(&mut self, key: &BucketKey, unit: Unit, claim: &Claim) -> bool {
+        take(&self.buckets.entry(*key).or_default()[unit as usize], claim)
     }
 }
 

@@ -6,7 +6,8 @@
 
 use crate::abi::packet::Trace;
 use crate::abi::{
-    Action, Config, Direction, FlowKey, FlowRecord, FragmentKey, FragmentPorts, Packet, Reason, Settled, Side,
+    Action, Config, Direction, FlowKey, FlowRecord, FragmentKey, FragmentPorts, Limits, Packet, Reason,
+    Settled, Side,
 };
 use crate::event;
 use crate::frame::Frame;
@@ -26,13 +27,16 @@ pub struct Verdict {
     pub action: Action,
     /// The reason.
     pub reason: Reason,
+    /// What the rule asks beyond the verdict: the [`crate::abi::Limits`] bits. A word, or LLVM writes two bytes
+    /// at an odd place ("misaligned stack access", 6.18).
+    pub limits: u32,
 }
 
 impl Verdict {
     /// A verdict that no rule gave.
     #[inline(always)]
     pub(crate) fn plain(action: Action, reason: Reason) -> Self {
-        Self { rule: 0, action, reason }
+        Self { rule: 0, action, reason, limits: 0 }
     }
 }
 
@@ -239,6 +243,12 @@ pub fn unsettled<F: Stages<T>, T: Tables>(
     }
     if trace.packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(&trace.packet) {
         frame.refuse(direction, plane, trace, Reason::TcpInvalidFlags);
+        if trace.action() == Action::Dropped {
+            return;
+        }
+    }
+    if u32::from(trace.limits) & Limits::BY_PACKET != 0 {
+        frame.by_packet(direction, plane, trace, index);
         if trace.action() == Action::Dropped {
             return;
         }

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod host;
 pub mod judge;
 pub mod lane;
+pub mod limits;
 pub mod policy;
 mod record;
 pub mod stage;

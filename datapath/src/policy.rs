@@ -80,6 +80,8 @@ pub struct Judgement {
     pub action: Action,
     /// The reason.
     pub reason: Reason,
+    /// What the rule asks beyond the verdict: the [`crate::abi::Limits`] bits; a word, as in [`crate::judge::Verdict`].
+    pub limits: u32,
 }
 
 impl Judgement {
@@ -92,6 +94,7 @@ impl Judgement {
             rule: 0,
             action: Action::Forwarded,
             reason: Reason::Forwarded,
+            limits: 0,
         }
     }
 
@@ -102,14 +105,14 @@ impl Judgement {
     }
 
     #[inline(always)]
-    fn decided(&mut self, action: Action, reason: Reason, rule: u32) {
+    pub(crate) fn decided(&mut self, action: Action, reason: Reason, rule: u32) {
         self.action = action;
         self.reason = reason;
         self.rule = rule;
     }
 
     #[inline(always)]
-    fn until(&mut self, not_after_ns: u64) {
+    pub(crate) fn until(&mut self, not_after_ns: u64) {
         if not_after_ns < self.fresh_until_ns {
             self.fresh_until_ns = not_after_ns;
         }
@@ -191,6 +194,7 @@ fn by_policy<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: u32, t
         Some(versions) => *versions.at(moment.epoch),
         None => Decision::NONE,
     };
+    j.limits = u32::from(decision.limits);
     match decision.action {
         Decision::ALLOW => j.decided(Action::Forwarded, Reason::Forwarded, decision.rule),
         Decision::DENY if decision.audit != 0 => j.decided(Action::Audit, Reason::PolicyDeny, decision.rule),

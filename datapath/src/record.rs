@@ -1,6 +1,7 @@
 //! A flow's record on this CPU: whose slot it is, what it counts, what it settles.
 
 use crate::abi::{Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
+use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
 use crate::track::{self, history};
@@ -115,7 +116,7 @@ pub(crate) fn by_side(identity: [u32; 2], originator: Side) -> [u32; 2] {
 /// Notes what of this side needs nothing but counting from now on.
 #[inline(always)]
 pub(crate) fn settle(record: &mut FlowRecord, conn: &Connection, packet: &Packet) {
-    if conn.closed_ns != 0 {
+    if conn.closed_ns != 0 || limits::looks_on(conn) {
         record.settled = 0;
         return;
     }

@@ -9,7 +9,7 @@ use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, judge, track};
+use crate::{admit, follow, judge, limits, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -47,6 +47,24 @@ pub trait Stages<T: Tables>: Frame + Sized {
     #[inline(always)]
     fn decide(&self, rules: &T::Rules, key: &FlowKey, originator: Side, moment: &Moment, j: &mut Judgement) {
         policy::decide_into(rules, moment, &Ends::new(key, originator), j);
+    }
+
+    /// The limits of a connection that is about to open.
+    #[inline(always)]
+    fn opening(&self, rules: &T::Rules, buckets: &mut T::Buckets, moment: &Moment, j: &mut Judgement) {
+        limits::opening(rules, buckets, moment, j);
+    }
+
+    /// The limits of a connection that is judged again.
+    #[inline(always)]
+    fn running(&self, rules: &T::Rules, conn: &mut Connection, moment: &Moment, j: &mut Judgement) {
+        limits::running(rules, conn, moment, j);
+    }
+
+    /// The limits that need every packet.
+    #[inline(always)]
+    fn by_packet(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace, index: u32) {
+        limits::by_packet(self, direction, plane, trace, index);
     }
 
     /// What the packet changes in its connection.

@@ -3,9 +3,11 @@
 //! Each table is a field of its own, so that a record of one can be held while another is asked.
 
 use crate::abi::{
-    Addr, BindingVersions, BlockVersions, ClosedEvent, Config, Connection, DecisionVersions, Direction,
-    Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, PolicyKey,
+    Addr, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection, DecisionVersions,
+    Direction, Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
+    PolicyKey, RuleVersions, Unit,
 };
+use crate::limits::Claim;
 
 /// A keyed table.
 pub trait Table<K, V> {
@@ -37,8 +39,17 @@ pub trait Rules {
     fn block(&self, addr: &Addr) -> Option<&BlockVersions>;
     /// Both versions of what the policy says of `key`.
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions>;
+    /// Both versions of the numbers of a rule's limits.
+    fn rule(&self, number: u32) -> Option<&RuleVersions>;
     /// Whether `key` is a failsafe service of the gateway itself.
     fn is_failsafe(&self, key: &FailsafeKey) -> bool;
+}
+
+/// Token buckets, shared by all CPUs.
+pub trait Buckets {
+    /// Takes from one of the buckets of `key` if it holds so much; a bucket that was never asked is full. Returns
+    /// whether it did.
+    fn take(&mut self, key: &BucketKey, unit: Unit, claim: &Claim) -> bool;
 }
 
 /// Where counts and events go.
@@ -73,6 +84,8 @@ pub trait Tables {
     type Fragments: Table<FragmentKey, FragmentPorts>;
     /// Policy, identities, blocklists, configuration, clock.
     type Rules: Rules;
+    /// Token buckets.
+    type Buckets: Buckets;
     /// Counters and events.
     type Sink: Sink;
     /// Room for a new connection.
@@ -94,6 +107,8 @@ pub struct Plane<T: Tables> {
     pub fragments: T::Fragments,
     /// Policy, identities, blocklists, configuration, clock.
     pub rules: T::Rules,
+    /// Token buckets.
+    pub buckets: T::Buckets,
     /// Counters and events.
     pub sink: T::Sink,
     /// Room for a new connection.

@@ -6,7 +6,7 @@ use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
     Action, BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, FlowKey, HandshakeKey,
-    Packet, Reason, Settled,
+    Packet, Reason, RuleVersions, Settled,
 };
 use datapath::frame::SliceFrame;
 use datapath::host::{self, Host};
@@ -46,6 +46,11 @@ impl Engine for HostEngine {
             let versions =
                 DecisionVersions { since: EPOCH, _pad: 0, old: datapath::abi::Decision::NONE, new: *new };
             rules.policy.insert(key.bytes, *bits, versions);
+        }
+        for (number, new) in &setup.rules {
+            let versions =
+                RuleVersions { since: EPOCH, _pad: 0, old: datapath::abi::RuleSettings::NONE, new: *new };
+            rules.rules.insert(*number, versions);
         }
         rules.failsafe.extend(setup.failsafe.iter().copied());
     }
@@ -196,4 +201,27 @@ fn agrees(frame: &[u8]) -> bool {
         "{frame:02x?}"
     );
     true
+}
+
+#[test]
+fn a_bucket_that_threads_share_gives_what_it_holds_and_no_more() {
+    use datapath::abi::Rate;
+    use datapath::limits::{Claim, take};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let (full_ns, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+    let rate = Rate::new(1_000_000, fixtures::S, 50_000);
+    let claim = Claim { now_ns: fixtures::START, cost_ns: rate.cost_ns(1), burst_ns: rate.burst_ns };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // A claim that lost its races is made again: there is more than enough to go round.
+                for _ in 0..200_000 {
+                    taken.fetch_add(u64::from(take(&full_ns, &claim)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(taken.into_inner(), 50_000);
+    assert_eq!(full_ns.into_inner(), fixtures::START + rate.burst_ns);
 }

@@ -24,7 +24,7 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 16] = [
+pub(crate) const SHAPES: [Shape; 18] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
@@ -33,6 +33,8 @@ pub(crate) const SHAPES: [Shape; 16] = [
     trie::<Addr, BindingVersions>(MapName::BINDINGS),
     trie::<Addr, BlockVersions>(MapName::BLOCKLIST),
     trie::<PolicyKey, DecisionVersions>(MapName::POLICY),
+    shape::<u32, RuleVersions>(MapName::RULES, MapType::Hash),
+    shape::<BucketKey, Bucket>(MapName::BUCKETS, MapType::LruHash),
     shape::<FailsafeKey, u32>(MapName::FAILSAFE, MapType::Hash),
     shape::<FragmentKey, FragmentPorts>(MapName::FRAGMENTS, MapType::LruHash),
     shape::<u32, PortCounters>(MapName::PORTS, MapType::PerCpuArray),

@@ -19,6 +19,10 @@ pub struct Sizes {
     pub blocklist: u32,
     /// Policy entries.
     pub policy: u32,
+    /// Rules that have limits.
+    pub rules: u32,
+    /// Token buckets: one for a rule, or one for a rule and identity.
+    pub buckets: u32,
     /// Failsafe services.
     pub failsafe: u32,
     /// Fragmented datagrams in flight.
@@ -42,6 +46,8 @@ impl Default for Sizes {
             bindings: 1_048_576,
             blocklist: 1_048_576,
             policy: 262_144,
+            rules: 16_384,
+            buckets: 65_536,
             failsafe: 1_024,
             fragments: 8_192,
             handshakes: 8_192,
@@ -62,6 +68,8 @@ impl Sizes {
             bindings: 16_384,
             blocklist: 16_384,
             policy: 65_536,
+            rules: 1_024,
+            buckets: 1_024,
             failsafe: 64,
             fragments: 1_024,
             handshakes: 1_024,
@@ -80,6 +88,8 @@ impl Sizes {
             MapName::BINDINGS => self.bindings,
             MapName::BLOCKLIST => self.blocklist,
             MapName::POLICY => self.policy,
+            MapName::RULES => self.rules,
+            MapName::BUCKETS => self.buckets,
             MapName::FAILSAFE => self.failsafe,
             MapName::FRAGMENTS => self.fragments,
             MapName::HANDSHAKES => self.handshakes,

@@ -7,7 +7,7 @@ use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
     Binding, BindingVersions, Block, BlockVersions, Connection, Decision, DecisionVersions, Direction,
-    FlowKey, HandshakeKey, Reason,
+    FlowKey, HandshakeKey, Reason, RuleSettings, RuleVersions,
 };
 use fixtures::{Counts, EPOCH, Engine, START, Setup};
 use loader::maps::{Table, Trie};
@@ -69,6 +69,8 @@ impl KernelEngine {
         empty(&maps.connections);
         empty(&maps.half_open);
         empty(&maps.failsafe);
+        empty(&maps.rules);
+        empty(&maps.buckets);
         empty(&maps.fragments);
         empty_trie(&maps.bindings);
         empty_trie(&maps.blocklist);
@@ -109,6 +111,10 @@ impl Engine for KernelEngine {
         for (key, bits, new) in &setup.policy {
             let versions = DecisionVersions { since: EPOCH, _pad: 0, old: Decision::NONE, new: *new };
             maps.policy.insert(key, *bits, &versions).expect("policy");
+        }
+        for (number, new) in &setup.rules {
+            let versions = RuleVersions { since: EPOCH, _pad: 0, old: RuleSettings::NONE, new: *new };
+            maps.rules.insert(number, &versions).expect("rule");
         }
         for key in &setup.failsafe {
             maps.failsafe.insert(key, &1).expect("failsafe");

@@ -1,6 +1,7 @@
 //! The TC program: judges what the gateway itself sends, and leaves alone what XDP has judged on its way in.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod frame;
 #[path = "../../xdp/src/maps.rs"]

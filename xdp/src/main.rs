@@ -1,6 +1,7 @@
 //! The XDP program: judges every frame that enters the gateway.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod frame;
 mod maps;

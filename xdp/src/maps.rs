@@ -3,6 +3,7 @@
 //! Here and in the frame of each program is the only `unsafe` of the kernel side: a map hands out a pointer, the path
 //! wants a reference.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{
@@ -11,11 +12,12 @@ use aya_ebpf::maps::{
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Addr, BindingVersions, BlockVersions, ClosedEvent, Config, Connection, DecisionVersions, Direction,
-    Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
-    HandshakeStats, PolicyKey,
+    Addr, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
+    DecisionVersions, Direction, Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
+    FragmentPorts, HandshakeKey, HandshakeStats, PolicyKey, RuleVersions, Unit,
 };
-use datapath::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
+use datapath::limits::{Claim, Word, take};
+use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Table, Tables};
 
 /// Configuration: one entry.
 #[map]
@@ -41,6 +43,12 @@ static TG_BLOCKLIST: LpmTrie<[u8; 16], BlockVersions> = LpmTrie::pinned(1_048_57
 /// Pair of classes, protocol and port to decision.
 #[map]
 static TG_POLICY: LpmTrie<[u8; 12], DecisionVersions> = LpmTrie::pinned(262_144, 0);
+/// Numbers of the limits of rules that have some, by the rule's number.
+#[map]
+static TG_RULES: HashMap<u32, RuleVersions> = HashMap::pinned(16_384, 0);
+/// Token buckets, by rule and identity. When it is full, the bucket that was idle longest begins anew, full.
+#[map]
+static TG_BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::pinned(65_536, 0);
 /// Services of the gateway itself that no policy cuts.
 #[map]
 static TG_FAILSAFE: HashMap<FailsafeKey, u32> = HashMap::pinned(1024, 0);
@@ -80,6 +88,7 @@ impl Tables for Kernel {
     type HalfOpen = KernelHalfOpen;
     type Fragments = KernelFragments;
     type Rules = KernelRules;
+    type Buckets = KernelBuckets;
     type Sink = KernelSink;
     type Draft = KernelDraft;
 }
@@ -94,6 +103,7 @@ pub fn plane() -> Plane<Kernel> {
         half_open: KernelHalfOpen,
         fragments: KernelFragments,
         rules: KernelRules,
+        buckets: KernelBuckets,
         sink: KernelSink,
         draft: KernelDraft,
     }
@@ -230,9 +240,70 @@ impl Rules for KernelRules {
         TG_POLICY.get(PrefixKey::policy(key).key())
     }
 
+    #[inline(always)]
+    fn rule(&self, number: u32) -> Option<&RuleVersions> {
+        let rule = TG_RULES.get_ptr(&number)?;
+        // SAFETY: the kernel keeps the element's memory until the program returns, and the controller replaces entries
+        // whole.
+        Some(unsafe { &*rule })
+    }
+
     #[inline(never)] // its key has a stack of its own
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
         TG_FAILSAFE.get_ptr(key).is_some()
+    }
+}
+
+/// `TG_BUCKETS`.
+pub struct KernelBuckets;
+
+impl KernelBuckets {
+    #[inline(always)]
+    fn get(key: &BucketKey) -> Option<*mut Bucket> {
+        if let Some(bucket) = TG_BUCKETS.get_ptr_mut(key) {
+            return Some(bucket);
+        }
+        // Another CPU may be quicker: then its bucket is the one.
+        let _was_there = TG_BUCKETS.insert(key, &Bucket::default(), u64::from(BPF_NOEXIST));
+        TG_BUCKETS.get_ptr_mut(key)
+    }
+}
+
+impl Buckets for KernelBuckets {
+    #[inline(always)]
+    fn take(&mut self, key: &BucketKey, unit: Unit, claim: &Claim) -> bool {
+        let Some(bucket) = Self::get(key) else {
+            return false; // no memory: a limit is not exceeded for want of it
+        };
+        // SAFETY: the element lives until the program returns; the address of a field is taken, nothing is read.
+        take(&SharedWord(unsafe { &raw mut (*bucket).full_ns[unit as usize] }), claim)
+    }
+}
+
+/// A word of a map's element that other CPUs change too.
+struct SharedWord(*mut u64);
+
+impl Word for SharedWord {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: an aligned word of an element that lives until the program returns.
+        unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn replace(&self, seen: u64, next: u64) -> bool {
+        let found: u64;
+        // SAFETY: as above; the instruction (Linux 5.12) compares with r0 and leaves there what it found.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({at} + 0, r0, {next})",
+                at = in(reg) self.0,
+                next = in(reg) next,
+                inout("r0") seen => found,
+                options(nostack),
+            );
+        }
+        found == seen
     }
 }
 

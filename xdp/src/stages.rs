@@ -4,13 +4,13 @@
 //! To the verifier the arguments are the context, numbers, and pointers to memory of their type's size that may be null.
 
 use crate::frame::{Context, DIRECTION, HookFrame};
-use crate::maps::{Kernel, KernelRules, plane};
+use crate::maps::{Kernel, KernelBuckets, KernelRules, plane};
 use datapath::abi::packet::Trace;
 use datapath::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, judge, track};
+use datapath::{admit, follow, judge, limits, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -41,6 +41,21 @@ impl Stages<Kernel> for HookFrame {
     #[inline(always)]
     fn decide(&self, _: &KernelRules, key: &FlowKey, originator: Side, moment: &Moment, j: &mut Judgement) {
         tg_decide(key, originator.index() as u32, moment, j);
+    }
+
+    #[inline(always)]
+    fn opening(&self, _: &KernelRules, _: &mut KernelBuckets, moment: &Moment, j: &mut Judgement) {
+        tg_opening(moment, j);
+    }
+
+    #[inline(always)]
+    fn running(&self, _: &KernelRules, conn: &mut Connection, moment: &Moment, j: &mut Judgement) {
+        tg_running(conn, moment, j);
+    }
+
+    #[inline(always)]
+    fn by_packet(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace, index: u32) {
+        tg_by_packet(self.context(), trace, index);
     }
 
     #[inline(always)]
@@ -122,6 +137,39 @@ pub extern "C" fn tg_decide(
     if let (Some(key), Some(moment), Some(j)) = unsafe { (key.as_ref(), moment.as_ref(), j.as_mut()) } {
         let originator = if originator == 0 { Side::A } else { Side::B };
         policy::decide_into(&KernelRules, moment, &Ends::new(key, originator), j);
+    }
+    0
+}
+
+/// [`limits::opening`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_opening(moment: *const Moment, j: *mut Judgement) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(moment), Some(j)) = unsafe { (moment.as_ref(), j.as_mut()) } {
+        limits::opening(&KernelRules, &mut KernelBuckets, moment, j);
+    }
+    0
+}
+
+/// [`limits::running`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_running(conn: *mut Connection, moment: *const Moment, j: *mut Judgement) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(moment), Some(j)) = unsafe { (conn.as_mut(), moment.as_ref(), j.as_mut()) } {
+        limits::running(&KernelRules, conn, moment, j);
+    }
+    0
+}
+
+/// [`limits::by_packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_by_packet(ctx: *mut Context, trace: *mut Trace, index: u32) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        limits::by_packet(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace, index);
     }
     0
 }

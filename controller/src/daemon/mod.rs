@@ -285,6 +285,8 @@ fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::BINDINGS => &mut sizes.bindings,
                 MapName::BLOCKLIST => &mut sizes.blocklist,
                 MapName::POLICY => &mut sizes.policy,
+                MapName::RULES => &mut sizes.rules,
+                MapName::BUCKETS => &mut sizes.buckets,
                 MapName::FAILSAFE => &mut sizes.failsafe,
                 MapName::FRAGMENTS => &mut sizes.fragments,
                 MapName::HANDSHAKES => &mut sizes.handshakes,

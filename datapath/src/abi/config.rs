@@ -132,6 +132,8 @@ impl MapName {
     pub const BINDINGS: &str = "TG_BINDINGS";
     pub const BLOCKLIST: &str = "TG_BLOCKLIST";
     pub const POLICY: &str = "TG_POLICY";
+    pub const RULES: &str = "TG_RULES";
+    pub const BUCKETS: &str = "TG_BUCKETS";
     pub const FAILSAFE: &str = "TG_FAILSAFE";
     pub const FRAGMENTS: &str = "TG_FRAGMENTS";
     pub const PORTS: &str = "TG_PORTS";
@@ -141,7 +143,7 @@ impl MapName {
     pub const TRACE: &str = "TG_TRACE";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
 
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 18] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -150,6 +152,8 @@ impl MapName {
         Self::BINDINGS,
         Self::BLOCKLIST,
         Self::POLICY,
+        Self::RULES,
+        Self::BUCKETS,
         Self::FAILSAFE,
         Self::FRAGMENTS,
         Self::PORTS,

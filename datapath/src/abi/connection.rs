@@ -93,8 +93,8 @@ pub struct Connection {
     pub flags: u8,
     /// What the last tracked packet brought about: [`crate::track::happened`].
     pub happened: u8,
-    /// Padding.
-    pub _pad: [u8; 1],
+    /// What the rule that decided last asks of its packets: the [`super::Limits`] bits.
+    pub limits: u8,
 }
 const _: () = assert!(size_of::<Connection>() == 112);
 
@@ -124,6 +124,12 @@ impl Connection {
     pub const IS_MIDSTREAM: u8 = 1 << 2;
     /// The first packet seen was taken for the responder's.
     pub const IS_FLIPPED: u8 = 1 << 3;
+    /// A limit of its rule ended it: its packets are dropped, and a new SYN opens another connection.
+    pub const IS_CUT: u8 = 1 << 4;
+    /// Taken up in mid-stream, and its first payload was a TLS record under keys.
+    pub const IS_TLS_MIDSTREAM: u8 = 1 << 5;
+    /// A packet of it was over a rate.
+    pub const IS_THROTTLED: u8 = 1 << 6;
 
     /// The side that opened the connection.
     #[inline(always)]

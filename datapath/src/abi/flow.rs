@@ -27,6 +27,12 @@ impl Settled {
     pub fn bit(kinds: u16, side: Side) -> u16 {
         kinds << (side.index() * 3)
     }
+
+    /// The bits of these kinds of packets from both sides.
+    #[inline(always)]
+    pub fn both(kinds: u16) -> u16 {
+        Self::bit(kinds, Side::A) | Self::bit(kinds, Side::B)
+    }
 }
 
 /// What one CPU knows of a flow.

@@ -124,8 +124,8 @@ pub struct Trace {
     pub reason: u8,
     /// 1 where the first-level flow record was settled and nothing else was looked at.
     pub settled: u8,
-    /// Padding.
-    pub _pad: [u8; 1],
+    /// What the rule asks of the packet beyond the verdict: the [`super::Limits`] bits.
+    pub limits: u8,
 }
 const _: () = assert!(size_of::<Trace>() == 96);
 
@@ -137,6 +137,7 @@ impl Trace {
         self.action = verdict.action as u8;
         self.reason = verdict.reason as u8;
         self.settled = 0;
+        self.limits = verdict.limits as u8;
     }
 
     /// The verdict.

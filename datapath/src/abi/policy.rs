@@ -71,8 +71,10 @@ pub struct Decision {
     pub action: u8,
     /// 1 where the rule only audits: a deny is let through with verdict AUDIT.
     pub audit: u8,
+    /// What the rule asks of the packets that it decides on: the `Limits` bits.
+    pub limits: u8,
     /// Padding.
-    pub _pad: [u8; 2],
+    pub _pad: [u8; 1],
 }
 
 impl Decision {
@@ -83,7 +85,7 @@ impl Decision {
     /// Drop with `POLICY_DENY`.
     pub const DENY: u8 = 2;
     /// No rule decides.
-    pub const NONE: Self = Self { rule: 0, action: Self::DEFAULT, audit: 0, _pad: [0; 2] };
+    pub const NONE: Self = Self { rule: 0, action: Self::DEFAULT, audit: 0, limits: 0, _pad: [0] };
 }
 
 macro_rules! versions {
@@ -112,6 +114,7 @@ macro_rules! versions {
         }
     };
 }
+pub(super) use versions;
 
 versions! {
     /// Two versions of a [`Binding`].

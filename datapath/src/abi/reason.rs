@@ -157,6 +157,12 @@ reasons! {
     NoConfiguration = 21, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION", 165;
     /// Passed: sent by the gateway for a packet that XDP judged on its way in.
     JudgedAtIngress = 22, "JUDGED_AT_INGRESS", 5;
+    /// The rule asks for TLS, and the connection does not begin with a ClientHello (RFC 8446, section 5.1).
+    TlsRequired = 23, "TLS_REQUIRED", 16;
+    /// The connection has lasted for as long as its rule lets one last.
+    LifetimeExceeded = 24, "LIFETIME_EXCEEDED", 17;
+    /// More packets, bytes or new connections than the rule lets pass.
+    RateLimited = 25, "DROP_RATE_LIMITED", 198;
 }
 
 impl Reason {

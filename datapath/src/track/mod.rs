@@ -44,7 +44,9 @@ pub fn open(conn: &mut Connection, packet: &Packet, originator: Side, incarnatio
     conn.last_ns = now_ns;
     conn.incarnation = incarnation;
     conn.originator = originator.index() as u8;
-    conn.isn = packet.seq;
+    // What acknowledges a SYN names its sequence number.
+    let answers = packet.flag(Packet::SYN) && packet.flag(Packet::ACK);
+    conn.isn = if answers { packet.ack.wrapping_sub(1) } else { packet.seq };
     if packet.has(Packet::HAS_TCP) && (!packet.flag(Packet::SYN) || packet.flag(Packet::ACK)) {
         conn.flags |= Connection::IS_MIDSTREAM;
         if originator != packet.side() {
@@ -62,8 +64,11 @@ pub fn is_over(conn: &Connection, packet: &Packet, last_ns: u64, now_ns: u64, co
     if !packet.has(Packet::HAS_TCP) {
         return idle_ns > config.datagram_timeout_ns;
     }
+    let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK) && packet.seq != conn.isn;
+    if opens && conn.flags & Connection::IS_CUT != 0 {
+        return true;
+    }
     if conn.closed_ns != 0 {
-        let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK) && packet.seq != conn.isn;
         return opens || now_ns.saturating_sub(conn.closed_ns) >= config.close_linger_ns;
     }
     if conn.orig() == Endpoint::SynSent && conn.resp() == Endpoint::Inactive {

@@ -78,7 +78,9 @@ fn begin<F: Frame>(conn: &mut Connection, frame: &F, packet: &Packet, is_orig: b
     conn.tls = match first {
         Some(Record { content: tls::HANDSHAKE, length, first: [tls::CLIENT_HELLO, _] }) if is_orig => {
             conn.client_hello_ns = now_ns;
-            conn.tls_next_seq[0] = packet.seq.wrapping_add(tls::HEADER as u32 + u32::from(length));
+            // A SYN takes a sequence number (RFC 9293, section 3.4); with data it is a Fast Open (RFC 7413).
+            let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
+            conn.tls_next_seq[0] = seq.wrapping_add(tls::HEADER as u32 + u32::from(length));
             TlsState::ClientHello as u8
         }
         _ => TlsState::NotTls as u8,

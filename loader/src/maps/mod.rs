@@ -33,6 +33,10 @@ pub struct Maps {
     pub blocklist: Trie<Addr, BlockVersions>,
     /// Decisions by classes, protocol and port.
     pub policy: Trie<PolicyKey, DecisionVersions>,
+    /// Limits of rules that have some, by the rule's number.
+    pub rules: Table<u32, RuleVersions>,
+    /// Token buckets.
+    pub buckets: Table<BucketKey, Bucket>,
     /// Services that no policy may cut.
     pub failsafe: Table<FailsafeKey, u32>,
     /// Fragmented datagrams in flight.
@@ -83,6 +87,8 @@ impl Maps {
             bindings: Trie::new(take(MapName::BINDINGS)?)?,
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
             policy: Trie::new(take(MapName::POLICY)?)?,
+            rules: Table::new(take(MapName::RULES)?)?,
+            buckets: Table::new(take(MapName::BUCKETS)?)?,
             failsafe: Table::new(take(MapName::FAILSAFE)?)?,
             fragments: Table::new(take(MapName::FRAGMENTS)?)?,
             ports: PerCpuCells::new(take(MapName::PORTS)?)?,

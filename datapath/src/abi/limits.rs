@@ -1,0 +1,114 @@
+//! What a rule asks of a connection beyond who may open it: TLS, an end, a rate, an answer.
+
+use super::policy::versions;
+use bytemuck::{Pod, Zeroable};
+
+/// Bits of [`super::Decision::limits`]. All fit into a byte. They say what has to be looked at, so that a rule without limits costs nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits;
+
+impl Limits {
+    /// A TCP connection has to begin with a TLS ClientHello.
+    pub const TLS_REQUIRED: u32 = 1 << 0;
+    /// A connection ends [`RuleSettings::lifetime_ns`] after it was opened.
+    pub const LIFETIME: u32 = 1 << 1;
+    /// Packets, bytes or new connections are counted against [`RuleSettings::rates`].
+    pub const RATE: u32 = 1 << 2;
+    /// What is dropped is answered: by a TCP reset, or by ICMP.
+    pub const REJECT: u32 = 1 << 3;
+    /// The limits only audit: what they would drop passes with verdict AUDIT.
+    pub const AUDIT: u32 = 1 << 4;
+    /// Those that have to be looked at when a connection opens.
+    pub const AT_OPEN: u32 = Self::LIFETIME | Self::RATE;
+    /// Those that have to be looked at packet by packet, before the packet changes its connection.
+    pub const BY_PACKET: u32 = Self::TLS_REQUIRED | Self::RATE;
+}
+
+/// What a token bucket counts: the index into [`RuleSettings::rates`] and [`Bucket::full_ns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Packets.
+    Packets = 0,
+    /// IP bytes.
+    Bytes = 1,
+    /// New connections.
+    Connections = 2,
+}
+
+impl Unit {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+}
+
+/// How much passes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Rate {
+    /// So many in a period; 0 for no limit.
+    pub units: u64,
+    /// Length of the period.
+    pub period_ns: u64,
+    /// How long an empty bucket takes to fill.
+    pub burst_ns: u64,
+}
+
+impl Rate {
+    /// No limit.
+    pub const NONE: Self = Self { units: 0, period_ns: 0, burst_ns: 0 };
+
+    /// So many a period, and at most `burst` at once.
+    pub fn new(units: u64, period_ns: u64, burst: u64) -> Self {
+        let ns = u128::from(burst) * u128::from(period_ns) / u128::from(units.max(1));
+        Self { units, period_ns, burst_ns: u64::try_from(ns).unwrap_or(u64::MAX).min(u64::MAX / 4) }
+    }
+
+    /// How long the bucket takes to regain so many units, rounded down: the error is below a nanosecond a packet.
+    #[inline(always)]
+    pub fn cost_ns(&self, units: u32) -> u64 {
+        if self.units == 0 { 0 } else { u64::from(units) * self.period_ns / self.units }
+    }
+}
+
+/// The numbers of a rule's limits. A rule without any has no entry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RuleSettings {
+    /// How long a connection may last.
+    pub lifetime_ns: u64,
+    /// Packets, bytes, new connections, by [`Unit`].
+    pub rates: [Rate; Unit::COUNT],
+    /// 1 where every originating identity has buckets of its own, 0 where all share the rule's.
+    pub per_identity: u32,
+    /// Padding.
+    pub _pad: u32,
+}
+
+impl RuleSettings {
+    /// No limits.
+    pub const NONE: Self =
+        Self { lifetime_ns: 0, rates: [Rate::NONE; Unit::COUNT], per_identity: 0, _pad: 0 };
+}
+
+versions! {
+    /// Two versions of [`RuleSettings`].
+    RuleVersions of RuleSettings, size 184
+}
+
+/// Whose buckets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct BucketKey {
+    /// The rule; 0 for the answers to rejected packets.
+    pub rule: u32,
+    /// The originator's identity, 0 where the rule's buckets are shared.
+    pub identity: u32,
+}
+
+/// Token buckets, each as the boot-clock time at which it is full again. All zeroes is full.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Bucket {
+    /// Packets, bytes, new connections, by [`Unit`].
+    pub full_ns: [u64; Unit::COUNT],
+}
+const _: () = assert!(size_of::<Bucket>() == 24);
