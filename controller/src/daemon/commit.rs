@@ -5,7 +5,7 @@ use crate::policy::{
     Clock, Compiled, Documents, MapDelete, MapWrite, PolicyPrefix, Prefix, compile, diff, sweep,
 };
 use crate::state::State;
-use datapath::abi::{Addr, BindingVersions, BlockVersions, Config, DecisionVersions};
+use datapath::abi::{Addr, BindingVersions, BlockVersions, Config, DecisionVersions, RuleVersions};
 use jiff::Timestamp;
 use loader::Maps;
 use std::path::Path;
@@ -55,6 +55,13 @@ impl Committed {
                 maps.policy.insert(&key, bits, &DecisionVersions { old: now, new: now, ..v })?;
             }
             live.policy.insert(PolicyPrefix::new(key, bits), now);
+        }
+        for (number, v) in maps.rules.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.rules.insert(&number, &RuleVersions { old: now, new: now, ..v })?;
+            }
+            live.settings.insert(number, now);
         }
         Ok(Self { state, live, rest: Some(Rest::default()) })
     }
@@ -128,6 +135,7 @@ impl Committed {
                 MapWrite::Binding(key, _) => self.live.bindings.contains_key(key),
                 MapWrite::Block(key, _) => self.live.blocklist.contains_key(key),
                 MapWrite::Decision(key, _) => self.live.policy.contains_key(key),
+                MapWrite::Rule(key, _) => self.live.settings.contains_key(key),
             };
             let done =
                 if was_there { write(maps, &one.given_up()) } else { remove(maps, &one.delete()).map(drop) };
@@ -155,6 +163,7 @@ fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
         MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), v),
         MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), v),
         MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, v),
+        MapWrite::Rule(key, v) => maps.rules.insert(key, v),
     }
 }
 
@@ -163,5 +172,6 @@ fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
         MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits()),
         MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits()),
         MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits),
+        MapDelete::Rule(key) => maps.rules.remove(key),
     }
 }

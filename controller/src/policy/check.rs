@@ -113,7 +113,7 @@ fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<W
         |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });
     for (n, (policy, rule)) in ordered.iter().enumerate() {
         let name = label(policy, rule);
-        if rule.action == RuleAction::Allow && rule.mode == RuleMode::Audit {
+        if rule.action == RuleAction::Allow && rule.mode == RuleMode::Audit && rule.limits.is_none() {
             let text =
                 format!("rule {name}: `mode: audit` changes nothing for an allow, which drops nothing");
             warn(WarningKind::NoEffect, rule, text);

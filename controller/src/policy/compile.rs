@@ -3,6 +3,7 @@
 use super::classes::Classes;
 use super::document::{BlockEntry, Documents, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
+use super::limits::Limits;
 use super::numbering::Numbering;
 use super::place::Place;
 use super::ports::PortMatch;
@@ -10,7 +11,7 @@ use super::prefix::Prefix;
 use super::selector::selectors_text;
 use super::time::{Clock, boot_time_ns};
 use super::trie::PolicyPrefix;
-use datapath::abi::{Binding, Block, Decision, NEVER, PolicyKey};
+use datapath::abi::{Binding, Block, Decision, NEVER, PolicyKey, RuleSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -24,6 +25,8 @@ pub struct Compiled {
     pub blocklist: BTreeMap<Prefix, Block>,
     /// What is decided for (source class, destination class, protocol, port).
     pub policy: BTreeMap<PolicyPrefix, Decision>,
+    /// Limits of the rules that have some, by the rule's number.
+    pub settings: BTreeMap<u32, RuleSettings>,
     /// Numbers given so far; pass them to the next compile.
     pub numbering: Numbering,
     /// What the numbers of rules mean.
@@ -51,6 +54,9 @@ pub struct RuleInfo {
     pub action: RuleAction,
     /// Whether it is enforced.
     pub mode: RuleMode,
+    /// What it asks of the connections that it allows.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// Where it stands.
     pub place: Place,
     /// What it says, in a line.
@@ -83,6 +89,7 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
         .map(|(policy, rule)| Ordered { number: numbering.rule(&policy.name, &rule.name), policy, rule })
         .collect();
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
+    let settings = ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
     let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns);
     let policy = decisions(&ordered, &classes);
     let blocklist = blocks(documents, &mut numbering, &mut rules, wall_of_boot_ns);
@@ -91,7 +98,7 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();
     let default_allow = documents.policies.is_empty();
     let bindings = classes.bindings;
-    Compiled { bindings, blocklist, policy, numbering, rules, classes: class_texts, default_allow }
+    Compiled { bindings, blocklist, policy, settings, numbering, rules, classes: class_texts, default_allow }
 }
 
 /// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
@@ -115,7 +122,8 @@ impl Ordered<'_> {
             RuleAction::Deny => Decision::DENY,
         };
         let audit = u8::from(self.rule.mode == RuleMode::Audit);
-        Decision { rule: self.number, action, audit, ..Decision::NONE }
+        let limits = self.rule.limits.bits(self.rule.mode);
+        Decision { rule: self.number, action, audit, limits, ..Decision::NONE }
     }
 
     fn info(&self) -> RuleInfo {
@@ -128,6 +136,7 @@ impl Ordered<'_> {
             tier: policy.tier,
             action: rule.action,
             mode: rule.mode,
+            limits: rule.limits.clone(),
             place: rule.place.clone(),
             text: rule_text(rule),
         }
@@ -137,12 +146,14 @@ impl Ordered<'_> {
 /// A rule in a line.
 pub fn rule_text(rule: &Rule) -> String {
     let action = match (rule.action, rule.mode) {
+        (RuleAction::Allow, RuleMode::Audit) if !rule.limits.is_none() => "allow (limits audit)",
         (RuleAction::Allow, _) => "allow",
         (RuleAction::Deny, RuleMode::Enforce) => "deny",
         (RuleAction::Deny, RuleMode::Audit) => "deny (audit)",
     };
     let ports = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
-    format!("{action} {ports} from {} to {}", selectors_text(&rule.from), selectors_text(&rule.to))
+    let limits = if rule.limits.is_none() { String::new() } else { format!("; {}", rule.limits) };
+    format!("{action} {ports} from {} to {}{limits}", selectors_text(&rule.from), selectors_text(&rule.to))
 }
 
 /// The rules that speak of a pair of classes, in order of precedence.
@@ -254,6 +265,7 @@ fn block_info(numbering: &mut Numbering, list: &str, entry: &BlockEntry) -> Rule
         tier: 0,
         action: RuleAction::Deny,
         mode: RuleMode::Enforce,
+        limits: Limits::default(),
         place: entry.place.clone(),
     }
 }

@@ -3,6 +3,7 @@
 use super::across::Across;
 use super::document::*;
 use super::fields::{Context, Fields};
+use super::limits::{self, Limits};
 use super::place;
 use super::place::{Mistake, one_of};
 use super::ports::{PortError, PortMatch};
@@ -209,7 +210,9 @@ fn policy(cx: &mut Context<'_>, spec: &Node) -> Option<Policy> {
 }
 
 fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
-    let fields = Fields::of(cx, node, "a rule", &["name", "action", "from", "to", "ports", "mode"])?;
+    let mut names = vec!["name", "action", "from", "to", "ports", "mode"];
+    names.extend(Limits::FIELDS);
+    let fields = Fields::of(cx, node, "a rule", &names)?;
     let name = fields.required(cx, "name", "verdicts show it").and_then(|node| cx.name(node, "`name`"));
     let actions = [("allow", RuleAction::Allow), ("deny", RuleAction::Deny)];
     let action = fields
@@ -231,8 +234,11 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
         Some(node) => cx.word(node, "mode", &modes),
         None => Some(RuleMode::default()),
     };
-    let place = cx.place(node);
-    Some(Rule { name: name.unwrap_or_default(), action: action?, from, to, ports, mode: mode?, place })
+    let limits = limits::decode(cx, &fields);
+    let (name, place) = (name.unwrap_or_default(), cx.place(node));
+    let rule = Rule { name, action: action?, from, to, ports, mode: mode?, limits, place };
+    limits::check(cx, &fields, &rule);
+    Some(rule)
 }
 
 fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) -> Vec<Selector> {

@@ -7,7 +7,10 @@
 use super::compile::Compiled;
 use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, TrieKey, lookup_sorted};
-use datapath::abi::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, MapName};
+use datapath::abi::{
+    Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, MapName, RuleSettings,
+    RuleVersions,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One entry to write.
@@ -19,6 +22,8 @@ pub enum MapWrite {
     Block(Prefix, BlockVersions),
     /// Into the policy.
     Decision(PolicyPrefix, DecisionVersions),
+    /// Into the limits of rules.
+    Rule(u32, RuleVersions),
 }
 
 /// One key to delete.
@@ -30,6 +35,8 @@ pub enum MapDelete {
     Block(Prefix),
     /// From the policy.
     Decision(PolicyPrefix),
+    /// From the limits of rules.
+    Rule(u32),
 }
 
 impl MapWrite {
@@ -39,6 +46,7 @@ impl MapWrite {
             Self::Binding(..) => MapName::BINDINGS,
             Self::Block(..) => MapName::BLOCKLIST,
             Self::Decision(..) => MapName::POLICY,
+            Self::Rule(..) => MapName::RULES,
         }
     }
 
@@ -49,6 +57,7 @@ impl MapWrite {
             Self::Binding(key, v) => Self::Binding(key, BindingVersions { new: v.old, ..v }),
             Self::Block(key, v) => Self::Block(key, BlockVersions { new: v.old, ..v }),
             Self::Decision(key, v) => Self::Decision(key, DecisionVersions { new: v.old, ..v }),
+            Self::Rule(key, v) => Self::Rule(key, RuleVersions { new: v.old, ..v }),
         }
     }
 
@@ -58,6 +67,7 @@ impl MapWrite {
             Self::Binding(key, _) => MapDelete::Binding(*key),
             Self::Block(key, _) => MapDelete::Block(*key),
             Self::Decision(key, _) => MapDelete::Decision(*key),
+            Self::Rule(key, _) => MapDelete::Rule(*key),
         }
     }
 }
@@ -69,6 +79,7 @@ impl MapDelete {
             Self::Binding(_) => MapName::BINDINGS,
             Self::Block(_) => MapName::BLOCKLIST,
             Self::Decision(_) => MapName::POLICY,
+            Self::Rule(_) => MapName::RULES,
         }
     }
 }
@@ -87,6 +98,15 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
     changes(&old.policy, &new.policy, Decision::NONE, |key, old, new| {
         writes.push(MapWrite::Decision(key, DecisionVersions { since, _pad: 0, old, new }));
     });
+    // A hash map: a rule that has no entry in one epoch has no limits there.
+    let numbers: BTreeSet<u32> = old.settings.keys().chain(new.settings.keys()).copied().collect();
+    for key in numbers {
+        let of = |compiled: &Compiled| compiled.settings.get(&key).copied().unwrap_or(RuleSettings::NONE);
+        let (old, new) = (of(old), of(new));
+        if old != new {
+            writes.push(MapWrite::Rule(key, RuleVersions { since, _pad: 0, old, new }));
+        }
+    }
     writes
 }
 
@@ -95,7 +115,9 @@ pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
     let bindings = gone(&old.bindings, &new.bindings).map(MapDelete::Binding);
     let blocks = gone(&old.blocklist, &new.blocklist).map(MapDelete::Block);
     let decisions = gone(&old.policy, &new.policy).map(MapDelete::Decision);
-    bindings.chain(blocks).chain(decisions).collect()
+    let rules =
+        old.settings.keys().filter(|key| !new.settings.contains_key(key)).map(|key| MapDelete::Rule(*key));
+    bindings.chain(blocks).chain(decisions).chain(rules).collect()
 }
 
 fn changes<K: TrieKey, V: Copy + PartialEq>(

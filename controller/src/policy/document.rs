@@ -1,5 +1,6 @@
 //! What policy files say, once they are read and found right.
 
+use super::limits::Limits;
 use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
 use super::prefix::Prefix;
@@ -92,6 +93,9 @@ pub struct Rule {
     pub ports: Vec<PortMatch>,
     /// Whether it only audits.
     pub mode: RuleMode,
+    /// What it asks of the connections that it allows.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// Where it begins.
     pub place: Place,
 }

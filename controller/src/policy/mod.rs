@@ -13,6 +13,7 @@ pub mod document;
 pub mod explain;
 mod fields;
 mod flatten;
+pub mod limits;
 mod load;
 pub mod native;
 pub mod numbering;
@@ -21,6 +22,7 @@ mod oracle;
 pub mod place;
 pub mod ports;
 pub mod prefix;
+pub mod quantity;
 pub mod selector;
 pub mod spiffe;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, lookup};
 use datapath::abi::{
     Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, PolicyKey,
+    RuleVersions,
 };
 use datapath::host::HostRules;
 
@@ -44,6 +45,9 @@ pub(super) fn rules_of_flow(compiled: &Compiled, src: Addr, dst: Addr, proto: u8
 
 fn with_default(compiled: &Compiled) -> HostRules {
     let mut rules = HostRules::default();
+    for (number, settings) in &compiled.settings {
+        rules.rules.insert(*number, RuleVersions { since: 0, _pad: 0, old: *settings, new: *settings });
+    }
     if compiled.default_allow {
         rules.config.flags |= Config::DEFAULT_ALLOW;
     } else {

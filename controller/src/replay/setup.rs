@@ -85,6 +85,9 @@ impl Setup {
                 MapWrite::Decision(prefix, versions) => {
                     rules.policy.insert(prefix.key.bytes, prefix.bits, versions);
                 }
+                MapWrite::Rule(number, versions) => {
+                    rules.rules.insert(number, versions);
+                }
             }
         }
     }
@@ -105,6 +108,7 @@ impl Setup {
                 MapWrite::Decision(prefix, versions) => {
                     maps.policy.insert(&prefix.key, prefix.bits, &versions)?;
                 }
+                MapWrite::Rule(number, versions) => maps.rules.insert(&number, &versions)?,
             }
         }
         Ok(())

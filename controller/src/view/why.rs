@@ -10,6 +10,7 @@ use crate::policy::{Clock, Documents, Prefix, compile};
 use crate::state::State;
 use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, PolicyKey,
+    RuleVersions,
 };
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::tables::Rules;
@@ -179,6 +180,10 @@ impl Rules for Fetched {
 
     fn decision(&self, _key: &PolicyKey) -> Option<&DecisionVersions> {
         self.decision.as_ref()
+    }
+
+    fn rule(&self, _number: u32) -> Option<&RuleVersions> {
+        None // limits are for connections that run
     }
 
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
