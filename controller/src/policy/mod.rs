@@ -27,6 +27,8 @@ pub mod selector;
 pub mod spiffe;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_limits;
 pub mod time;
 pub mod trie;
 mod yaml;

@@ -65,7 +65,7 @@ impl Rate {
     /// How long the bucket takes to regain so many units, rounded down: the error is below a nanosecond a packet.
     #[inline(always)]
     pub fn cost_ns(&self, units: u32) -> u64 {
-        if self.units == 0 { 0 } else { u64::from(units) * self.period_ns / self.units }
+        (u64::from(units) * self.period_ns).checked_div(self.units).unwrap_or(0)
     }
 }
 

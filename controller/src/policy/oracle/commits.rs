@@ -6,7 +6,10 @@ use super::super::numbering::Numbering;
 use super::super::prefix::Prefix;
 use super::super::trie::{PolicyPrefix, TrieKey, lookup};
 use super::{ADDRESSES, addr, clock, documents};
-use datapath::abi::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, PolicyKey};
+use datapath::abi::{
+    Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, PolicyKey, RuleSettings,
+    RuleVersions,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ struct Maps {
     bindings: BTreeMap<Prefix, BindingVersions>,
     blocklist: BTreeMap<Prefix, BlockVersions>,
     policy: BTreeMap<PolicyPrefix, DecisionVersions>,
+    rules: BTreeMap<u32, RuleVersions>,
 }
 
 impl Maps {
@@ -25,6 +29,7 @@ impl Maps {
             MapWrite::Binding(key, value) => drop(self.bindings.insert(key, value)),
             MapWrite::Block(key, value) => drop(self.blocklist.insert(key, value)),
             MapWrite::Decision(key, value) => drop(self.policy.insert(key, value)),
+            MapWrite::Rule(key, value) => drop(self.rules.insert(key, value)),
         }
     }
 
@@ -33,6 +38,7 @@ impl Maps {
             MapDelete::Binding(key) => self.bindings.remove(key).is_some(),
             MapDelete::Block(key) => self.blocklist.remove(key).is_some(),
             MapDelete::Decision(key) => self.policy.remove(key).is_some(),
+            MapDelete::Rule(key) => self.rules.remove(key).is_some(),
         };
         assert!(there, "{delete:?} was not there");
     }
@@ -53,11 +59,17 @@ impl Maps {
                 prop_assert_eq!(found, value(&wanted.policy, &key).unwrap_or(Decision::NONE), "{:?}", key);
             }
         }
+        for key in self.rules.keys().chain(wanted.settings.keys()) {
+            let found = self.rules.get(key).map_or(RuleSettings::NONE, |v| *v.at(epoch));
+            let wanted = wanted.settings.get(key).copied().unwrap_or(RuleSettings::NONE);
+            prop_assert_eq!(found, wanted, "limits of rule {}", key);
+        }
         Ok(())
     }
 
     fn keys_are(&self, wanted: &Compiled) -> bool {
-        self.bindings.keys().eq(wanted.bindings.keys())
+        self.rules.keys().eq(wanted.settings.keys())
+            && self.bindings.keys().eq(wanted.bindings.keys())
             && self.blocklist.keys().eq(wanted.blocklist.keys())
             && self.policy.keys().eq(wanted.policy.keys())
     }

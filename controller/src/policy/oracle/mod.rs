@@ -7,6 +7,7 @@ mod commits;
 use super::compile::{Compiled, compile};
 use super::document::*;
 use super::explain::{Flow, explain};
+use super::limits::Limits;
 use super::native::host_rules;
 use super::numbering::Numbering;
 use super::place::Place;
@@ -141,14 +142,16 @@ fn rule() -> impl Strategy<Value = Rule> {
     let action = select(&[RuleAction::Allow, RuleAction::Deny][..]);
     let mode = select(&[RuleMode::Enforce, RuleMode::Audit][..]);
     let ports = vec(select(&PORTS[..]).prop_map(|t| t.parse::<PortMatch>().expect(t)), 1..4);
-    (action, vec(selector(), 1..3), vec(selector(), 1..3), ports, mode).prop_map(
-        |(action, from, to, ports, mode)| Rule {
+    let lifetime = select(&[None, Some(60), Some(3600)][..]);
+    (action, vec(selector(), 1..3), vec(selector(), 1..3), ports, mode, lifetime).prop_map(
+        |(action, from, to, ports, mode, lifetime_seconds)| Rule {
             name: String::new(),
             action,
             from,
             to,
             ports,
             mode,
+            limits: Limits { lifetime_seconds, ..Limits::default() },
             place: place(),
         },
     )
