@@ -33,7 +33,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     trie::<Addr, BindingVersions>(MapName::BINDINGS),
     trie::<Addr, BlockVersions>(MapName::BLOCKLIST),
     trie::<PolicyKey, DecisionVersions>(MapName::POLICY),
-    shape::<u32, RuleVersions>(MapName::RULES, MapType::Hash),
+    trie::<u32, RuleVersions>(MapName::RULES),
     shape::<BucketKey, Bucket>(MapName::BUCKETS, MapType::LruHash),
     shape::<FailsafeKey, u32>(MapName::FAILSAFE, MapType::Hash),
     shape::<FragmentKey, FragmentPorts>(MapName::FRAGMENTS, MapType::LruHash),

@@ -69,7 +69,7 @@ impl KernelEngine {
         empty(&maps.connections);
         empty(&maps.half_open);
         empty(&maps.failsafe);
-        empty(&maps.rules);
+        empty_trie(&maps.rules);
         empty(&maps.buckets);
         empty(&maps.fragments);
         empty_trie(&maps.bindings);
@@ -114,7 +114,7 @@ impl Engine for KernelEngine {
         }
         for (number, new) in &setup.rules {
             let versions = RuleVersions { since: EPOCH, _pad: 0, old: RuleSettings::NONE, new: *new };
-            maps.rules.insert(number, &versions).expect("rule");
+            maps.rules.insert(number, 32, &versions).expect("rule");
         }
         for key in &setup.failsafe {
             maps.failsafe.insert(key, &1).expect("failsafe");

@@ -43,9 +43,10 @@ static TG_BLOCKLIST: LpmTrie<[u8; 16], BlockVersions> = LpmTrie::pinned(1_048_57
 /// Pair of classes, protocol and port to decision.
 #[map]
 static TG_POLICY: LpmTrie<[u8; 12], DecisionVersions> = LpmTrie::pinned(262_144, 0);
-/// Numbers of the limits of rules that have some, by the rule's number.
+/// Numbers of the limits of rules that have some, by the rule's number, in full. A trie, because it frees what a commit
+/// replaced only after the packets that read it, where a hash map gives the memory to the next key at once.
 #[map]
-static TG_RULES: HashMap<u32, RuleVersions> = HashMap::pinned(16_384, 0);
+static TG_RULES: LpmTrie<[u8; 4], RuleVersions> = LpmTrie::pinned(16_384, 0);
 /// Token buckets, by rule and identity. When it is full, the bucket that was idle longest begins anew, full.
 #[map]
 static TG_BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::pinned(65_536, 0);
@@ -181,6 +182,13 @@ impl PrefixKey<16> {
     }
 }
 
+impl PrefixKey<4> {
+    #[inline(always)]
+    fn number(number: u32) -> Self {
+        Self { _pad: 0, prefix_len: 32, data: number.to_ne_bytes() }
+    }
+}
+
 impl PrefixKey<12> {
     #[inline(always)]
     fn policy(key: &PolicyKey) -> Self {
@@ -240,12 +248,9 @@ impl Rules for KernelRules {
         TG_POLICY.get(PrefixKey::policy(key).key())
     }
 
-    #[inline(always)]
+    #[inline(never)] // its key has a stack of its own
     fn rule(&self, number: u32) -> Option<&RuleVersions> {
-        let rule = TG_RULES.get_ptr(&number)?;
-        // SAFETY: the kernel keeps the element's memory until the program returns, and the controller replaces entries
-        // whole.
-        Some(unsafe { &*rule })
+        TG_RULES.get(PrefixKey::number(number).key())
     }
 
     #[inline(never)] // its key has a stack of its own

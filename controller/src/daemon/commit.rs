@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use loader::Maps;
 use std::path::Path;
 
+/// Rules are looked up by their whole number.
+const RULE_BITS: u32 = 32;
+
 /// What the maps hold, and what it means.
 #[derive(Debug, Default)]
 pub struct Committed {
@@ -56,10 +59,10 @@ impl Committed {
             }
             live.policy.insert(PolicyPrefix::new(key, bits), now);
         }
-        for (number, v) in maps.rules.entries()? {
+        for ((number, bits), v) in maps.rules.entries()? {
             let now = *v.at(epoch);
             if pending(v.since) {
-                maps.rules.insert(&number, &RuleVersions { old: now, new: now, ..v })?;
+                maps.rules.insert(&number, bits, &RuleVersions { old: now, new: now, ..v })?;
             }
             live.settings.insert(number, now);
         }
@@ -163,7 +166,7 @@ fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
         MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), v),
         MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), v),
         MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, v),
-        MapWrite::Rule(key, v) => maps.rules.insert(key, v),
+        MapWrite::Rule(key, v) => maps.rules.insert(key, RULE_BITS, v),
     }
 }
 
@@ -172,6 +175,6 @@ fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
         MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits()),
         MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits()),
         MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits),
-        MapDelete::Rule(key) => maps.rules.remove(key),
+        MapDelete::Rule(key) => maps.rules.remove(key, RULE_BITS),
     }
 }

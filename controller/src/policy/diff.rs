@@ -98,7 +98,7 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
     changes(&old.policy, &new.policy, Decision::NONE, |key, old, new| {
         writes.push(MapWrite::Decision(key, DecisionVersions { since, _pad: 0, old, new }));
     });
-    // A hash map: a rule that has no entry in one epoch has no limits there.
+    // Looked up in full: a rule that has no entry in one epoch has no limits there.
     let numbers: BTreeSet<u32> = old.settings.keys().chain(new.settings.keys()).copied().collect();
     for key in numbers {
         let of = |compiled: &Compiled| compiled.settings.get(&key).copied().unwrap_or(RuleSettings::NONE);

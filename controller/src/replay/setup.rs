@@ -108,7 +108,7 @@ impl Setup {
                 MapWrite::Decision(prefix, versions) => {
                     maps.policy.insert(&prefix.key, prefix.bits, &versions)?;
                 }
-                MapWrite::Rule(number, versions) => maps.rules.insert(&number, &versions)?,
+                MapWrite::Rule(number, versions) => maps.rules.insert(&number, 32, &versions)?,
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ pub struct Maps {
     /// Decisions by classes, protocol and port.
     pub policy: Trie<PolicyKey, DecisionVersions>,
     /// Limits of rules that have some, by the rule's number.
-    pub rules: Table<u32, RuleVersions>,
+    pub rules: Trie<u32, RuleVersions>,
     /// Token buckets.
     pub buckets: Table<BucketKey, Bucket>,
     /// Services that no policy may cut.
@@ -87,7 +87,7 @@ impl Maps {
             bindings: Trie::new(take(MapName::BINDINGS)?)?,
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
             policy: Trie::new(take(MapName::POLICY)?)?,
-            rules: Table::new(take(MapName::RULES)?)?,
+            rules: Trie::new(take(MapName::RULES)?)?,
             buckets: Table::new(take(MapName::BUCKETS)?)?,
             failsafe: Table::new(take(MapName::FAILSAFE)?)?,
             fragments: Table::new(take(MapName::FRAGMENTS)?)?,
