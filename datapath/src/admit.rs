@@ -5,7 +5,6 @@ use crate::abi::{
     Action, Config, Connection, Direction, FlowKey, FlowRecord, Limits, Packet, Reason, Settled, Side,
 };
 use crate::event;
-use crate::frame::Frame;
 use crate::judge::Verdict;
 use crate::limits;
 use crate::policy::{Judgement, Moment};
@@ -13,7 +12,7 @@ use crate::record;
 use crate::stage::Stages;
 use crate::tables::{Draft, Plane, Rules, Slots, Table, Tables};
 use crate::track;
-use crate::wire::{icmp, tcp};
+use crate::wire::tcp;
 
 /// Judges a packet whose record does not settle it, and leaves verdict and reason in `trace`. A connection that may
 /// open is in its table afterwards.
@@ -36,6 +35,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     packet: &Packet,
     index: u32,
 ) -> Verdict {
+    let related = frame.related(plane, packet);
     let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
@@ -44,7 +44,6 @@ fn admitted<F: Stages<T>, T: Tables>(
         record::claim(slot, &mut plane.spill, packet, moment.now_ns);
     }
     let record = &mut slot.record;
-    let related = is_related(frame, &mut plane.connections, &mut plane.half_open, packet);
 
     let mut incarnation = record.incarnation;
     if let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) {
@@ -204,24 +203,6 @@ fn either<F: Stages<T>, T: Tables>(
         }
     }
     j
-}
-
-/// Whether the packet is an ICMP error about a connection that is tracked (RFC 5927 says why no other should pass).
-///
-/// A function of its own in BPF, so that its key has room on the stack.
-#[inline(never)]
-fn is_related<F: Frame, C, H>(frame: &F, connections: &mut C, half_open: &mut H, packet: &Packet) -> bool
-where
-    C: Table<FlowKey, Connection>,
-    H: Table<FlowKey, Connection>,
-{
-    if !icmp::is_error(packet) {
-        return false;
-    }
-    let Some(quoted) = icmp::quoted_flow(frame, packet) else {
-        return false;
-    };
-    find(connections, half_open, &quoted).is_some()
 }
 
 /// Good for this packet alone: the next error of the same kind may quote another flow.

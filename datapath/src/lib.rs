@@ -17,6 +17,7 @@ pub mod lane;
 pub mod limits;
 pub mod policy;
 mod record;
+pub mod related;
 pub mod stage;
 pub mod tables;
 pub mod track;

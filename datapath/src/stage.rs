@@ -9,7 +9,7 @@ use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, judge, limits, track};
+use crate::{admit, follow, judge, limits, related, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -41,6 +41,12 @@ pub trait Stages<T: Tables>: Frame + Sized {
     #[inline(always)]
     fn admit(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace, index: u32) {
         admit::admit(self, direction, plane, trace, index);
+    }
+
+    /// Is the packet an ICMP error about a connection that is tracked?
+    #[inline(always)]
+    fn related(&self, plane: &mut Plane<T>, packet: &Packet) -> bool {
+        related::is_related(self, plane, packet)
     }
 
     /// Decides on the connection of `key` that `originator` opened.

@@ -10,7 +10,7 @@ use datapath::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, judge, limits, track};
+use datapath::{admit, follow, judge, limits, related, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -36,6 +36,11 @@ impl Stages<Kernel> for HookFrame {
     #[inline(always)]
     fn admit(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace, index: u32) {
         tg_admit(self.context(), trace, index);
+    }
+
+    #[inline(always)]
+    fn related(&self, _: &mut Plane<Kernel>, packet: &Packet) -> bool {
+        tg_related(self.context(), packet) != 0
     }
 
     #[inline(always)]
@@ -122,6 +127,17 @@ pub extern "C" fn tg_admit(ctx: *mut Context, trace: *mut Trace, index: u32) -> 
         admit::admit(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace, index);
     }
     0
+}
+
+/// [`related::is_related`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_related(ctx: *mut Context, packet: *const Packet) -> u32 {
+    // SAFETY: the caller's reference.
+    match unsafe { packet.as_ref() } {
+        Some(packet) => u32::from(related::is_related(&HookFrame::new(ctx), &mut plane(), packet)),
+        None => 0,
+    }
 }
 
 /// [`policy::decide`].

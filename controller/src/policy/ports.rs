@@ -4,8 +4,20 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Protocols with names; the first three have ports.
-const NAMES: [(&str, u8); 5] = [("tcp", 6), ("udp", 17), ("sctp", 132), ("icmp", 1), ("icmpv6", 58)];
+/// Protocols with names; the first three have ports. `ipip` and `ip6ip` carry IPv4 and IPv6.
+const NAMES: [(&str, u8); 11] = [
+    ("tcp", 6),
+    ("udp", 17),
+    ("sctp", 132),
+    ("icmp", 1),
+    ("icmpv6", 58),
+    ("igmp", 2),
+    ("ipip", 4),
+    ("ip6ip", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+];
 
 /// A protocol and a range of destination ports, or everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,7 +46,7 @@ pub struct PortError {
 
 impl PortError {
     /// What is accepted.
-    pub const ACCEPTED: &'static str = "accepted: `tcp/443`, `tcp/8000-8010`, `tcp`, the same with `udp` and `sctp`, `icmp`, `icmpv6`, `proto/47`, `any`";
+    pub const ACCEPTED: &'static str = "accepted: `tcp/443`, `tcp/8000-8010`, `tcp`, the same with `udp` and `sctp`, `icmp`, `icmpv6`, `igmp`, `esp`, `ah`, `gre`, `ipip`, `ip6ip`, `proto/89`, `any`";
 }
 
 impl PortMatch {
@@ -175,7 +187,11 @@ mod tests {
             "sctp/38412",
             "icmp",
             "icmpv6",
-            "proto/47",
+            "proto/89",
+            "gre",
+            "esp",
+            "ipip",
+            "ip6ip",
             "any",
             "tcp",
             "tcp/0",

@@ -166,7 +166,7 @@ pub fn proto_name(proto: u8) -> String {
         4 => "ipip",
         6 => "tcp",
         17 => "udp",
-        41 => "ipv6",
+        41 => "ip6ip",
         47 => "gre",
         50 => "esp",
         51 => "ah",

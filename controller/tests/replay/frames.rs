@@ -112,16 +112,16 @@ fn every_malformed_shape_has_its_reason_and_no_invented_field() {
     let ipv4 = json!(0x0800);
     let expected = [
         json!({"reason": "INVALID_PACKET_DROPPED"}),
-        json!({"reason": "INVALID_IPV4_HEADER", "eth_type": ipv4}),
-        json!({"reason": "INVALID_IPV4_HEADER", "eth_type": ipv4}),
-        json!({"reason": "INVALID_IPV4_HEADER", "eth_type": ipv4}),
-        json!({"reason": "INVALID_IPV4_HEADER", "eth_type": ipv4}),
+        json!({"reason": "IPV4_HEADER_TRUNCATED", "eth_type": ipv4}),
+        json!({"reason": "IPV4_HEADER_LENGTH_INVALID", "eth_type": ipv4}),
+        json!({"reason": "IPV4_VERSION_MISMATCH", "eth_type": ipv4}),
+        json!({"reason": "IPV4_PACKET_CUT_OFF", "eth_type": ipv4}),
         json!({
-            "reason": "CT_TRUNCATED_OR_INVALID_HEADER", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1",
+            "reason": "UDP_LENGTH_INVALID", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1",
             "dst": "10.0.0.2", "proto": 17, "frag_offset": 0, "more_fragments": false, "ip_bytes": 33,
             "payload_bytes": 13,
         }),
-        json!({"reason": "INVALID_IPV6_HEADER", "eth_type": 0x86dd}),
+        json!({"reason": "IPV6_HEADER_TRUNCATED", "eth_type": 0x86dd}),
         json!({"reason": "UNSUPPORTED_L2_PROTOCOL", "eth_type": 0x9999}),
         json!({
             "reason": "TCP_INVALID_FLAGS", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1", "dst": "10.0.0.2",
@@ -129,7 +129,7 @@ fn every_malformed_shape_has_its_reason_and_no_invented_field() {
             "ip_bytes": 40, "payload_bytes": 0,
         }),
         json!({
-            "reason": "CT_TRUNCATED_OR_INVALID_HEADER", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1",
+            "reason": "TCP_DATA_OFFSET_INVALID", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1",
             "dst": "10.0.0.2", "proto": 6, "frag_offset": 0, "more_fragments": false, "ip_bytes": 40,
             "payload_bytes": 20,
         }),

@@ -95,9 +95,9 @@ pub struct PortCounters {
 
 impl PortCounters {
     /// Reasons that a slot has room for; a power of two, so that an index is masked.
-    pub const REASONS: usize = 64;
+    pub const REASONS: usize = 128;
     /// Added to the reason's number where the verdict was AUDIT.
-    pub const AUDITED: usize = 32;
+    pub const AUDITED: usize = 64;
     /// Slots: interface n has slot `n % 256`; slot 0 counts for interfaces whose slot another one has, or is 0.
     pub const SLOTS: u32 = 256;
     /// The slot that counts for interfaces without one of their own.

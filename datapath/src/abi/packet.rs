@@ -14,7 +14,7 @@ pub struct Packet {
     pub ip_bytes: u32,
     /// Transport payload in bytes, by the IP length.
     pub payload_bytes: u32,
-    /// TCP sequence number.
+    /// TCP sequence number; SCTP verification tag.
     pub seq: u32,
     /// TCP acknowledgement number.
     pub ack: u32,
@@ -34,6 +34,10 @@ pub struct Packet {
     pub vlans: [u16; 3],
     /// The twelve bits of TCP flags and reserved bits, FIN lowest (RFC 9293, section 3.1).
     pub tcp_flags: u16,
+    /// The window field of TCP, not scaled.
+    pub tcp_window: u16,
+    /// The maximum segment size that a SYN announces, 0 for none (RFC 9293, section 3.7.1).
+    pub tcp_mss: u16,
     /// The `HAS_` bits.
     pub has: u16,
     /// How many VLAN tags the frame has.
@@ -46,10 +50,16 @@ pub struct Packet {
     pub icmp_type: u8,
     /// ICMP or ICMPv6 code.
     pub icmp_code: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// The shift that a SYN announces, where [`Packet::HAS_WINDOW_SCALE`] is set (RFC 7323, section 2.2).
+    pub tcp_window_scale: u8,
+    /// Type of the first SCTP chunk, where [`Packet::HAS_SCTP`] is set.
+    pub sctp_chunk: u8,
     /// Padding.
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 4],
 }
-const _: () = assert!(size_of::<Packet>() == 88);
+const _: () = assert!(size_of::<Packet>() == 96);
 
 impl Packet {
     /// An IP header was read: addresses and protocol are there.
@@ -68,6 +78,12 @@ impl Packet {
     pub const HAS_ETHERNET: u16 = 1 << 6;
     /// An IPv6 fragment header was read, also one of a packet that is whole (RFC 6946).
     pub const HAS_FRAGMENT_HEADER: u16 = 1 << 7;
+    /// A SYN announced a window scale.
+    pub const HAS_WINDOW_SCALE: u16 = 1 << 8;
+    /// An SCTP header and its first chunk's header were read.
+    pub const HAS_SCTP: u16 = 1 << 9;
+    /// The packet names its own way: where it ends is not its destination address.
+    pub const IS_SOURCE_ROUTED: u16 = 1 << 10;
 
     /// TCP flag bits.
     pub const FIN: u16 = 0x01;
@@ -127,7 +143,7 @@ pub struct Trace {
     /// What the rule asks of the packet beyond the verdict: the [`super::Limits`] bits.
     pub limits: u8,
 }
-const _: () = assert!(size_of::<Trace>() == 96);
+const _: () = assert!(size_of::<Trace>() == 104);
 
 impl Trace {
     /// Notes a verdict.

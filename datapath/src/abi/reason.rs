@@ -131,23 +131,23 @@ reasons! {
     LeaseExpired = 8, "LEASE_EXPIRED", 10;
     /// One end is on a blocklist.
     Blocklisted = 9, "BLOCKLISTED", 11;
-    /// The frame ends within the Ethernet or VLAN header, or says nothing that a parser can hold on to.
+    /// The frame ends within the Ethernet header, or says nothing that a parser can hold on to.
     InvalidPacket = 10, "INVALID_PACKET_DROPPED", 134;
-    /// A transport header is cut off or contradicts itself.
+    /// The packet ends within the header of a protocol that has no reason of its own for it: ESP, GRE.
     CtInvalidHeader = 11, "CT_TRUNCATED_OR_INVALID_HEADER", 135;
     /// An EtherType that is none of IPv4, IPv6, ARP and link control.
     UnsupportedL2 = 12, "UNSUPPORTED_L2_PROTOCOL", 166;
     /// More VLAN tags than this version reads.
     VlanFiltered = 13, "VLAN_FILTERED", 182;
-    /// The IPv4 header is cut off, or its version or length contradicts the frame (RFC 791, section 3.1).
-    InvalidIpv4 = 14, "INVALID_IPV4_HEADER", 12;
-    /// The IPv6 header is cut off, or its version or length contradicts the frame (RFC 8200, section 3).
-    InvalidIpv6 = 15, "INVALID_IPV6_HEADER", 13;
-    /// An IPv6 extension header is cut off, or the chain is longer than this version reads (RFC 8200, section 4).
+    /// The frame ends within the IPv4 header (RFC 791, section 3.1).
+    Ipv4Truncated = 14, "IPV4_HEADER_TRUNCATED", 12;
+    /// The frame ends within the IPv6 header (RFC 8200, section 3).
+    Ipv6Truncated = 15, "IPV6_HEADER_TRUNCATED", 13;
+    /// An IPv6 extension header is cut off, or longer than the packet (RFC 8200, section 4).
     InvalidExtension = 16, "INVALID_IPV6_EXTENSION_HEADER", 156;
     /// A later fragment whose first fragment was not seen.
     FragmentOrphan = 17, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", 175;
-    /// A first fragment too short to hold the ports (RFC 1858, RFC 7112).
+    /// A first fragment that does not hold all headers up to the ports (RFC 1858, RFC 7112).
     FragmentTiny = 18, "FRAGMENT_WITHOUT_HEADER", 14;
     /// Flags that no TCP sends: none at all, or SYN with FIN or RST.
     TcpInvalidFlags = 19, "TCP_INVALID_FLAGS", 15;
@@ -163,6 +163,57 @@ reasons! {
     LifetimeExceeded = 24, "LIFETIME_EXCEEDED", 17;
     /// More packets, bytes or new connections than the rule lets pass.
     RateLimited = 25, "DROP_RATE_LIMITED", 198;
+    /// The frame ends within a VLAN tag.
+    VlanTruncated = 26, "VLAN_TAG_TRUNCATED", 40;
+    /// The EtherType says IPv4, the header another version.
+    Ipv4Version = 27, "IPV4_VERSION_MISMATCH", 41;
+    /// The IPv4 header says that it has less than five words (RFC 791, section 3.1).
+    Ipv4HeaderLength = 28, "IPV4_HEADER_LENGTH_INVALID", 42;
+    /// The IPv4 packet says that it is shorter than its own header.
+    Ipv4TotalLength = 29, "IPV4_TOTAL_LENGTH_INVALID", 43;
+    /// The frame ends before the IPv4 packet in it does.
+    Ipv4CutOff = 30, "IPV4_PACKET_CUT_OFF", 44;
+    /// The IPv4 options do not add up to the header's length (RFC 791, section 3.1).
+    Ipv4Options = 31, "IPV4_OPTIONS_MALFORMED", 45;
+    /// The packet names its own way: IPv4 loose or strict source route (RFC 7126, section 4.3), or an IPv6 routing header
+    /// of type 0 with segments left (RFC 5095). Its destination address is not where it ends.
+    SourceRouted = 32, "SOURCE_ROUTED", 46;
+    /// The EtherType says IPv6, the header another version.
+    Ipv6Version = 33, "IPV6_VERSION_MISMATCH", 47;
+    /// The frame ends before the IPv6 packet in it does.
+    Ipv6CutOff = 34, "IPV6_PACKET_CUT_OFF", 48;
+    /// More IPv6 extension headers than this version follows.
+    ExtensionChain = 35, "IPV6_EXTENSION_CHAIN_TOO_LONG", 49;
+    /// An IPv6 extension header where none of its kind may stand: hop-by-hop options that are not the first, or a second
+    /// fragment header (RFC 8200, section 4.1).
+    ExtensionOrder = 36, "IPV6_EXTENSION_ORDER", 50;
+    /// A fragment that more follow is not a multiple of eight bytes long, or a fragment is empty (RFC 8200, section 4.5).
+    FragmentLength = 37, "FRAGMENT_LENGTH_INVALID", 51;
+    /// A fragment that ends beyond the longest datagram (RFC 8200, section 4.5).
+    FragmentBeyond = 38, "FRAGMENT_BEYOND_DATAGRAM", 52;
+    /// A fragment that would overwrite the flags of a TCP header that was judged (RFC 1858, section 3).
+    FragmentOverlap = 39, "FRAGMENT_OVERLAPS_HEADER", 53;
+    /// The packet ends within the TCP header.
+    TcpTruncated = 40, "TCP_HEADER_TRUNCATED", 54;
+    /// The TCP header says that it has less than five words (RFC 9293, section 3.1).
+    TcpDataOffset = 41, "TCP_DATA_OFFSET_INVALID", 55;
+    /// The TCP options of a SYN do not add up to the header's length, or one of them has a length of another.
+    TcpOptions = 42, "TCP_OPTIONS_MALFORMED", 56;
+    /// The packet ends within the UDP header.
+    UdpTruncated = 43, "UDP_HEADER_TRUNCATED", 57;
+    /// The UDP header says that the datagram is shorter than itself or longer than the packet (RFC 768).
+    UdpLength = 44, "UDP_LENGTH_INVALID", 58;
+    /// The packet ends within the SCTP header or its first chunk's.
+    SctpTruncated = 45, "SCTP_HEADER_TRUNCATED", 59;
+    /// The first SCTP chunk is shorter than its own header or longer than the packet, or an INIT has a verification tag,
+    /// or not its own packet (RFC 9260, sections 3.2 and 8.5.1).
+    SctpChunk = 46, "SCTP_CHUNK_INVALID", 60;
+    /// The packet ends within the ICMP or ICMPv6 header.
+    IcmpTruncated = 47, "ICMP_HEADER_TRUNCATED", 61;
+    /// Neighbour discovery from beyond the link: its hop limit is not 255 (RFC 4861, sections 6.1 and 7.1).
+    NdHopLimit = 48, "ND_HOP_LIMIT_INVALID", 62;
+    /// Neighbour discovery with a code, or shorter than its kind is (RFC 4861, sections 6.1, 7.1 and 8.1).
+    NdMalformed = 49, "ND_MALFORMED", 63;
 }
 
 impl Reason {

@@ -52,7 +52,7 @@ fn tags<F: Frame>(frame: &F, packet: &mut Packet) -> Result<usize, Reason> {
     let mut offset = HEADER;
     for i in 0..packet.vlans.len() {
         let Some(tag) = frame.header::<TAG>(offset) else {
-            return Err(Reason::InvalidPacket);
+            return Err(Reason::VlanTruncated);
         };
         packet.vlans[i] = be16(tag[0], tag[1]) & 0x0fff;
         packet.vlan_count = i as u8 + 1;

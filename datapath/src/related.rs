@@ -1,0 +1,35 @@
+//! ICMP errors about connections that are known: they pass with these (RELATED), path-MTU messages among them.
+
+use crate::abi::{Addr, FlowKey, FragmentKey, Packet};
+use crate::admit::find;
+use crate::frame::Frame;
+use crate::tables::{Plane, Table, Tables};
+use crate::wire::icmp::{self, Quote};
+
+/// Whether the packet is an ICMP error that tells the sender of a tracked connection's packet what became of it.
+///
+/// RFC 5927 says why no other should pass. What the error quotes was sent by whom the error goes to; that a router sends
+/// it which nobody knows is usual.
+#[inline(always)]
+pub fn is_related<F: Frame, T: Tables>(frame: &F, plane: &mut Plane<T>, packet: &Packet) -> bool {
+    if !icmp::is_error(packet) || packet.fragment_offset != 0 {
+        return false;
+    }
+    let nowhere = Addr { words: [0, 0] };
+    let mut quote =
+        Quote { src: nowhere, dst: nowhere, fragment_id: 0, proto: 0, fragment_offset: 0, ports: [0, 0] };
+    if !icmp::quote(frame, packet, &mut quote) || quote.src != packet.dst().0 {
+        return false;
+    }
+    if quote.fragment_offset != 0 {
+        // Its ports are where those of the fragment itself were found, if it came by here.
+        let key = FragmentKey { src: quote.src, dst: quote.dst, id: quote.fragment_id, proto: quote.proto };
+        let Some(first) = plane.fragments.get(&key) else {
+            return false;
+        };
+        quote.ports = [first.src_port, first.dst_port];
+    }
+    let (src, dst) = ((quote.src, quote.ports[0]), (quote.dst, quote.ports[1]));
+    let (key, _) = FlowKey::canonical(packet.ip_version, quote.proto as u8, src, dst);
+    find(&mut plane.connections, &mut plane.half_open, &key).is_some()
+}
