@@ -109,11 +109,26 @@ impl Engine for HostEngine {
 #[test]
 fn every_fixture_on_the_native_path() {
     let rows = fixtures::all();
-    assert!(rows.len() >= 60, "only {} rows", rows.len());
-    let mut engine = HostEngine::new();
-    for fixture in &rows {
-        fixtures::run(fixture, &mut engine);
-    }
+    println!("{} rows", rows.len());
+    assert!(rows.len() >= 400, "only {} rows", rows.len());
+    let failed: Vec<_> = rows
+        .iter()
+        .filter(|fixture| {
+            let run = || fixtures::run(fixture, &mut HostEngine::new());
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
+        })
+        .map(|fixture| fixture.name)
+        .collect();
+    assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), rows.len());
+}
+
+#[test]
+fn every_fixture_has_a_name_of_its_own() {
+    let mut names: Vec<_> = fixtures::all().iter().map(|fixture| fixture.name).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
 }
 
 /// The reasons that no fixture can bring about, each with why.

@@ -11,7 +11,7 @@ use datapath::abi::{
 };
 use fixtures::{Counts, EPOCH, Engine, START, Setup};
 use loader::maps::{Table, Trie};
-use loader::{CpuPin, Kernel, LoadOptions, Sizes};
+use loader::{CpuPin, Kernel, LoadOptions, RunResult, Sizes};
 use std::collections::BTreeMap;
 
 struct KernelEngine {
@@ -41,6 +41,14 @@ impl KernelEngine {
             counts_before: BTreeMap::new(),
             handshakes_before: BTreeMap::new(),
         }
+    }
+
+    /// Runs the XDP program, which leaves every byte as it was.
+    fn run_xdp(&self, frame: &[u8]) -> loader::Result<RunResult> {
+        let mut out = vec![0; frame.len() + 64];
+        let run = self.kernel.run_xdp_out(frame, &mut out)?;
+        assert_eq!(&out[..run.frame_bytes], frame);
+        Ok(run)
     }
 
     /// What the counters say since the maps were made.
@@ -127,8 +135,8 @@ impl Engine for KernelEngine {
     fn judge(&mut self, frame: &[u8], at_ns: u64) -> Trace {
         self.kernel.set_now(at_ns).expect("the time");
         let (run, dropped, passed) = match self.direction {
-            Direction::Ingress => (self.kernel.run_xdp(frame, 1), 1, 2), // XDP_DROP, XDP_PASS
-            Direction::Egress => (self.kernel.run_tc(frame, 0, 1), 2, u32::MAX), // TC_ACT_SHOT, TC_ACT_UNSPEC
+            Direction::Ingress => (self.run_xdp(frame), RunResult::XDP_DROP, RunResult::XDP_PASS),
+            Direction::Egress => (self.kernel.run_tc(frame, 0, 1), RunResult::TC_SHOT, RunResult::TC_NEXT),
         };
         let returned = run.expect("test-run").action;
         assert!(returned == dropped || returned == passed, "the program returned {returned}");
