@@ -23,17 +23,29 @@ pub mod happened {
 
 /// Which side opened the connection that a packet without a record belongs to.
 ///
-/// A SYN-ACK is an answer. In mid-stream the end on a well-known port is taken for the server, where only one is
+/// A SYN-ACK is an answer, and so is an echo reply: who may not ask must not be let in by being answered first. In
+/// mid-stream the end on a well-known port is taken for the server, where only one is
 /// on one. In every other case the sender opened it.
 #[inline(always)]
 pub fn originator(packet: &Packet) -> Side {
     let sender = packet.side();
     if !packet.has(Packet::HAS_TCP) {
-        return sender;
+        return if is_icmp_reply(packet) { sender.other() } else { sender };
     }
     let syn = packet.flag(Packet::SYN);
     let midstream = !syn && packet.src().1 < 1024 && packet.dst().1 >= 1024;
     if syn && packet.flag(Packet::ACK) || midstream { sender.other() } else { sender }
+}
+
+/// Replies to echo, timestamp, information and address mask requests (RFC 792, RFC 950), and to their kin of ICMPv6
+/// (RFC 4443, RFC 4620). Advertisements come unasked and are none.
+#[inline(always)]
+fn is_icmp_reply(packet: &Packet) -> bool {
+    if packet.key.proto == proto::ICMP {
+        packet.has(Packet::HAS_ICMP) && matches!(packet.icmp_type, 0 | 14 | 16 | 18)
+    } else {
+        packet.has(Packet::HAS_ICMP) && matches!(packet.icmp_type, 129 | 140)
+    }
 }
 
 /// Begins the record of a connection of which nothing was seen before this packet.

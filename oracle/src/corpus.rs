@@ -1,0 +1,111 @@
+//! Seeds for the fuzz targets: the fixture table's frames, and captures made of them.
+
+#[path = "../../datapath/tests/fixtures/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use all of it")]
+mod fixtures;
+
+use anyhow::{Context, Result};
+use fixtures::Fixture;
+use std::path::{Path, PathBuf};
+
+/// Where to.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A folder; seeds of a target go into one of its name in there
+    folder: PathBuf,
+}
+
+/// Writes a file a fixture and target.
+pub fn run(args: &Args) -> Result<()> {
+    let fixtures = fixtures::all();
+    for (n, fixture) in fixtures.iter().enumerate() {
+        write(&args.folder.join("frames"), n, &sequence(fixture))?;
+        let capture = if n % 2 == 0 { pcap(fixture) } else { pcapng(fixture) };
+        write(&args.folder.join("capture"), n, &capture)?;
+    }
+    println!("{} seeds for each target in {}", fixtures.len(), args.folder.display());
+    Ok(())
+}
+
+fn write(folder: &Path, n: usize, bytes: &[u8]) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(format!("fixture-{n:03}"));
+    std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Frames as the target `frames` reads them: each behind its length in one byte.
+fn sequence(fixture: &Fixture) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for step in fixture.steps.iter().take(40) {
+        let frame = &step.frame[..step.frame.len().min(255)];
+        bytes.push(frame.len() as u8);
+        bytes.extend(frame);
+    }
+    bytes
+}
+
+const ETHERNET: u32 = 1;
+const FRAMES: usize = 12;
+
+fn pcap(fixture: &Fixture) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, ETHERNET] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for step in fixture.steps.iter().take(FRAMES) {
+        let len = step.frame.len() as u32;
+        let (seconds, ns) = ((step.at_ns / 1_000_000_000) as u32, (step.at_ns % 1_000_000_000) as u32);
+        for word in [seconds, ns, len, len] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(&step.frame);
+    }
+    bytes
+}
+
+/// Section header, interface description, enhanced packets (draft-ietf-opsawg-pcapng).
+fn pcapng(fixture: &Fixture) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    block(&mut bytes, 0x0a0d_0d0a, &[&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat());
+    block(&mut bytes, 1, &[ETHERNET.to_le_bytes(), 65_535u32.to_le_bytes()].concat());
+    for step in fixture.steps.iter().take(FRAMES) {
+        let us = step.at_ns / 1000;
+        let mut body = Vec::new();
+        for word in [0, (us >> 32) as u32, us as u32, step.frame.len() as u32, step.frame.len() as u32] {
+            body.extend(word.to_le_bytes());
+        }
+        body.extend(&step.frame);
+        block(&mut bytes, 6, &body);
+    }
+    bytes
+}
+
+fn block(bytes: &mut Vec<u8>, kind: u32, body: &[u8]) {
+    let padded = body.len().next_multiple_of(4);
+    let len = (padded + 12) as u32;
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend(len.to_le_bytes());
+    bytes.extend(body);
+    bytes.resize(bytes.len() + padded - body.len(), 0);
+    bytes.extend(len.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate::replay::capture::Capture;
+
+    #[test]
+    fn captures_hold_the_frames_of_their_fixture() {
+        for fixture in fixtures::all() {
+            for bytes in [pcap(&fixture), pcapng(&fixture)] {
+                let mut capture = Capture::open(bytes.as_slice()).expect("a capture");
+                for step in fixture.steps.iter().take(FRAMES) {
+                    let frame = capture.next_frame().expect("a frame").expect("not the end");
+                    assert_eq!(frame.data, step.frame, "{}", fixture.name);
+                }
+                assert!(capture.next_frame().expect("an end").is_none());
+            }
+        }
+    }
+}

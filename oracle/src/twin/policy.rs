@@ -1,0 +1,281 @@
+//! Random policies, as the files that people write.
+
+use crate::rng::Rng;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Which side of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Behind the first link.
+    Left,
+    /// Behind the second.
+    Right,
+}
+
+/// An address: few of them, so that prefixes nest and rules meet.
+pub fn address(rng: &mut Rng, side: Side, v6: bool) -> IpAddr {
+    let (x, y) = (rng.below(4), rng.below(16));
+    let net = if side == Side::Left { 0 } else { 1 };
+    if v6 {
+        IpAddr::V6(Ipv6Addr::new(0xfd64 + net, 0, 0, 0, 0, 0, x as u16, y as u16))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(10, 64 + net as u8, x as u8, y as u8))
+    }
+}
+
+/// A prefix of the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Net {
+    /// Its first address.
+    pub addr: IpAddr,
+    /// Its length.
+    pub bits: u8,
+}
+
+impl Net {
+    /// One around a random address.
+    pub fn random(rng: &mut Rng) -> Self {
+        let side = rng.pick(&[Side::Left, Side::Right]);
+        let v6 = rng.percent(40);
+        let length = rng.pick(&[32u8, 32, 32, 31, 30, 29, 28, 26, 24, 24, 22, 16, 8]);
+        match address(rng, side, v6) {
+            IpAddr::V4(addr) => {
+                let mask = u32::MAX << (32 - u32::from(length));
+                Self { addr: Ipv4Addr::from_bits(addr.to_bits() & mask).into(), bits: length }
+            }
+            IpAddr::V6(addr) => {
+                let bits = 96 + length;
+                let mask = u128::MAX << (128 - u32::from(bits));
+                Self { addr: Ipv6Addr::from_bits(addr.to_bits() & mask).into(), bits }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.bits)
+    }
+}
+
+/// A workload.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Trust domain.
+    pub domain: &'static str,
+    /// Namespace in its SPIFFE ID.
+    pub namespace: &'static str,
+    /// Value of the label `app`.
+    pub app: &'static str,
+    /// Its addresses.
+    pub nets: Vec<Net>,
+}
+
+impl Workload {
+    fn spiffe_id(&self, n: usize) -> String {
+        format!("spiffe://{}/ns/{}/sa/w{n}", self.domain, self.namespace)
+    }
+}
+
+/// What a rule selects.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// One workload, by its number.
+    Workload(usize),
+    /// A namespace of a trust domain, by pattern.
+    Pattern(&'static str, &'static str),
+    /// A trust domain.
+    Domain(&'static str),
+    /// A label.
+    App(&'static str),
+    /// Addresses.
+    Cidr(Net),
+    /// Everything.
+    Any,
+}
+
+/// Protocol and ports of a rule.
+#[derive(Clone, Copy, Debug)]
+pub enum Ports {
+    /// All.
+    Any,
+    /// A protocol without ports, or all of its ports.
+    Protocol(&'static str),
+    /// A range of ports.
+    Range(&'static str, u16, u16),
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Allow, else deny.
+    pub allow: bool,
+    /// A deny that only audits.
+    pub audit: bool,
+    /// Who opens.
+    pub from: Vec<Selector>,
+    /// Who answers.
+    pub to: Vec<Selector>,
+    /// To what.
+    pub ports: Vec<Ports>,
+}
+
+/// A whole policy.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Workloads; their number plus one stands for them in nftables.
+    pub workloads: Vec<Workload>,
+    /// Tier and rules, one document each, in the order of the file.
+    pub tiers: Vec<(u32, Vec<Rule>)>,
+    /// Blocked prefixes.
+    pub blocked: Vec<Net>,
+}
+
+const DOMAINS: [&str; 2] = ["acme.example", "globex.example"];
+const NAMESPACES: [&str; 3] = ["shop", "lab", "ops"];
+const APPS: [&str; 3] = ["orders", "payments", "reports"];
+/// Ports that rules name and packets go to.
+pub const PORTS: [u16; 9] = [22, 53, 80, 443, 5000, 5004, 5010, 8080, 40_000];
+
+impl Policy {
+    /// A random one. One in twelve has no rules at all: then everything passes that is not blocked.
+    pub fn random(rng: &mut Rng) -> Self {
+        let mut taken = BTreeSet::new();
+        let workloads: Vec<Workload> = (0..2 + rng.below(10))
+            .map(|_| workload(rng, &mut taken))
+            .filter(|w| !w.nets.is_empty())
+            .collect();
+        let mut policy = Self { workloads, ..Self::default() };
+        if !rng.percent(8) {
+            for _ in 0..1 + rng.below(3) {
+                let rules = (0..1 + rng.below(6)).map(|_| rule(rng, policy.workloads.len())).collect();
+                policy.tiers.push((rng.pick(&[10, 100, 100, 200]), rules));
+            }
+        }
+        let blocked: BTreeSet<Net> = (0..rng.below(3)).map(|_| Net::random(rng)).collect();
+        policy.blocked = blocked.into_iter().filter(|net| net.bits % 96 >= 26 || net.bits == 128).collect();
+        policy
+    }
+
+    /// Which workloads a selector selects; `None` for selectors by address.
+    pub fn selected(&self, selector: &Selector) -> Option<Vec<usize>> {
+        let by = |fits: &dyn Fn(&Workload) -> bool| {
+            Some((0..self.workloads.len()).filter(|n| fits(&self.workloads[*n])).collect())
+        };
+        match selector {
+            Selector::Workload(n) => Some(vec![*n]),
+            Selector::Pattern(domain, namespace) => by(&|w| w.domain == *domain && w.namespace == *namespace),
+            Selector::Domain(domain) => by(&|w| w.domain == *domain),
+            Selector::App(app) => by(&|w| w.app == *app),
+            Selector::Cidr(_) | Selector::Any => None,
+        }
+    }
+
+    /// The files.
+    pub fn to_yaml(&self) -> String {
+        let head = |kind: &str, name: String| {
+            format!("---\napiVersion: tidegate.dev/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n")
+        };
+        let mut text = String::new();
+        for (n, w) in self.workloads.iter().enumerate() {
+            let nets: Vec<String> = w.nets.iter().map(|net| format!("\"{net}\"")).collect();
+            text += &head("Workload", format!("w{n}"));
+            text += &format!("  spiffeId: {}\n  addresses: [{}]\n", w.spiffe_id(n), nets.join(", "));
+            text += &format!("  labels: {{app: {}}}\n", w.app);
+        }
+        for (n, (tier, rules)) in self.tiers.iter().enumerate() {
+            text += &head("Policy", format!("p{n}"));
+            text += &format!("  tier: {tier}\n  rules:\n");
+            for (k, rule) in rules.iter().enumerate() {
+                let action = if rule.allow { "allow" } else { "deny" };
+                let mode = if rule.audit { "audit" } else { "enforce" };
+                text += &format!("    - name: r{k}\n      action: {action}\n      mode: {mode}\n");
+                text += &format!("      from: [{}]\n", self.list(&rule.from));
+                text += &format!("      to: [{}]\n", self.list(&rule.to));
+                let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
+                text += &format!("      ports: [{}]\n", ports.join(", "));
+            }
+        }
+        if !self.blocked.is_empty() {
+            text += &head("Blocklist", "b".into());
+            text += "  entries:\n";
+            for net in &self.blocked {
+                text += &format!("    - {{cidr: \"{net}\", reason: random}}\n");
+            }
+        }
+        text
+    }
+
+    fn list(&self, selectors: &[Selector]) -> String {
+        let one = |selector: &Selector| match selector {
+            Selector::Workload(n) => format!("{{spiffeId: {}}}", self.workloads[*n].spiffe_id(*n)),
+            Selector::Pattern(domain, namespace) => {
+                format!("{{spiffePath: \"spiffe://{domain}/ns/{namespace}/*\"}}")
+            }
+            Selector::Domain(domain) => format!("{{trustDomain: {domain}}}"),
+            Selector::App(app) => format!("{{labels: {{app: {app}}}}}"),
+            Selector::Cidr(net) => format!("{{cidr: \"{net}\"}}"),
+            Selector::Any => "{any: true}".into(),
+        };
+        selectors.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => write!(f, "any"),
+            Self::Protocol(name) => write!(f, "{name}"),
+            Self::Range(name, first, last) if first == last => write!(f, "{name}/{first}"),
+            Self::Range(name, first, last) => write!(f, "{name}/{first}-{last}"),
+        }
+    }
+}
+
+fn workload(rng: &mut Rng, taken: &mut BTreeSet<Net>) -> Workload {
+    let wanted = 1 + rng.below(3);
+    let nets: Vec<Net> = (0..wanted).map(|_| Net::random(rng)).filter(|net| taken.insert(*net)).collect();
+    Workload { domain: rng.pick(&DOMAINS), namespace: rng.pick(&NAMESPACES), app: rng.pick(&APPS), nets }
+}
+
+fn rule(rng: &mut Rng, workloads: usize) -> Rule {
+    let allow = rng.percent(65);
+    let some = |rng: &mut Rng| 1 + rng.below(2);
+    Rule {
+        allow,
+        audit: !allow && rng.percent(15),
+        from: (0..some(rng)).map(|_| selector(rng, workloads)).collect(),
+        to: (0..some(rng)).map(|_| selector(rng, workloads)).collect(),
+        ports: (0..some(rng)).map(|_| ports(rng)).collect(),
+    }
+}
+
+fn selector(rng: &mut Rng, workloads: usize) -> Selector {
+    match rng.below(10) {
+        0..3 if workloads > 0 => Selector::Workload(rng.below(workloads as u64) as usize),
+        3 if workloads > 0 => Selector::Pattern(rng.pick(&DOMAINS), rng.pick(&NAMESPACES)),
+        4 if workloads > 0 => Selector::Domain(rng.pick(&DOMAINS)),
+        5 | 6 if workloads > 0 => Selector::App(rng.pick(&APPS)),
+        8 | 9 => Selector::Any,
+        _ => Selector::Cidr(Net::random(rng)),
+    }
+}
+
+fn ports(rng: &mut Rng) -> Ports {
+    match rng.below(10) {
+        0 => Ports::Any,
+        1 => Ports::Protocol(rng.pick(&["tcp", "udp"])),
+        2 => Ports::Protocol(rng.pick(&["icmp", "icmpv6"])),
+        3..6 => {
+            let protocol = rng.pick(&["tcp", "udp"]);
+            let (a, b) = (rng.pick(&PORTS), rng.pick(&PORTS));
+            Ports::Range(protocol, a.min(b), a.max(b).saturating_add(rng.below(3) as u16))
+        }
+        _ => {
+            let port = rng.pick(&PORTS);
+            Ports::Range(rng.pick(&["tcp", "udp"]), port, port)
+        }
+    }
+}

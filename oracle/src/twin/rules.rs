@@ -1,0 +1,156 @@
+//! A policy in nftables' words.
+//!
+//! Written from what docs/policy.md says, not from what the compiler makes of it. The mark holds what is known of a
+//! packet: bits 0-7 the workload of the sender, 8-15 that of the receiver, 16 and 17 what policy says of it.
+
+use super::policy::{Net, Policy, Ports, Rule, Selector};
+use std::fmt::Write;
+use std::net::IpAddr;
+
+const ALLOWED: &str = "meta mark set meta mark or 0x10000 return";
+const DENIED: &str = "meta mark set meta mark or 0x20000 return";
+
+/// The whole ruleset, which replaces whatever was there.
+pub fn ruleset(policy: &Policy, stateful: bool) -> String {
+    let mut text = String::from("flush ruleset\ntable inet twin {\n");
+    chain(&mut text, "sender", &who(policy, "saddr", 0));
+    chain(&mut text, "receiver", &who(policy, "daddr", 8));
+    chain(&mut text, "ahead", &rules(policy, Way::Ahead));
+    chain(&mut text, "back", &rules(policy, Way::Back));
+    chain(
+        &mut text,
+        "either",
+        // In mid-stream nobody was seen to open it: the other direction may be the one that is allowed.
+        &["meta mark set meta mark and 0xffff".into(), "jump back".into(), VERDICT.into(), "drop".into()],
+    );
+    chain(&mut text, "answer", &["jump back".into(), VERDICT.into(), "drop".into()]);
+    let mut forward =
+        vec!["udp dport 9 meta mark 0 ip daddr { 10.64.255.254, 10.65.255.254 } accept".to_owned()];
+    forward.push("tcp flags & (fin | syn | rst | ack) == 0 drop".into());
+    forward.push("tcp flags & (syn | fin) == (syn | fin) drop".into());
+    forward.push("tcp flags & (syn | rst) == (syn | rst) drop".into());
+    if stateful {
+        forward.push("ct state established,related accept".into());
+    }
+    for net in &policy.blocked {
+        forward.push(format!("{} saddr {net} drop", family(net)));
+        forward.push(format!("{} daddr {net} drop", family(net)));
+    }
+    if policy.tiers.is_empty() {
+        forward.push("accept".into());
+    }
+    forward.extend(["jump sender".into(), "jump receiver".into()]);
+    forward.push("tcp flags & (syn | ack) == (syn | ack) goto answer".into());
+    // An answer to a question that nobody has seen: who asked has to be allowed to.
+    forward.push("icmp type echo-reply goto answer".into());
+    forward.push("icmpv6 type echo-reply goto answer".into());
+    forward.push("jump ahead".into());
+    forward.push(VERDICT.into());
+    forward.push("meta l4proto tcp tcp flags & syn == 0 goto either".into());
+    let head = ["type filter hook forward priority 0; policy drop;".to_owned()];
+    chain(&mut text, "forward", &head.into_iter().chain(forward).collect::<Vec<_>>());
+    text + "}\n"
+}
+
+const VERDICT: &str = "meta mark and 0x10000 == 0x10000 accept";
+
+fn chain(text: &mut String, name: &str, rules: &[String]) {
+    let _ = writeln!(text, " chain {name} {{");
+    for rule in rules {
+        let _ = writeln!(text, "  {rule}");
+    }
+    let _ = writeln!(text, " }}");
+}
+
+fn family(net: &Net) -> &'static str {
+    if net.addr.is_ipv4() { "ip" } else { "ip6" }
+}
+
+/// Whose an address is: the longest prefix comes first.
+fn who(policy: &Policy, field: &str, shift: u32) -> Vec<String> {
+    let mut nets: Vec<(Net, usize)> = Vec::new();
+    for (n, workload) in policy.workloads.iter().enumerate() {
+        nets.extend(workload.nets.iter().map(|net| (*net, n)));
+    }
+    nets.sort_by_key(|(net, _)| std::cmp::Reverse(net.bits));
+    nets.iter()
+        .map(|(net, n)| {
+            let mark = (n + 1) << shift;
+            format!("{} {field} {net} meta mark set meta mark or {mark:#x} return", family(net))
+        })
+        .collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Ahead,
+    Back,
+}
+
+/// Lower tiers first; in a tier denies before allows, then the order of the file.
+fn rules(policy: &Policy, way: Way) -> Vec<String> {
+    let mut tiers: Vec<u32> = policy.tiers.iter().map(|(tier, _)| *tier).collect();
+    tiers.sort_unstable();
+    tiers.dedup();
+    let mut lines = Vec::new();
+    for tier in tiers {
+        for allow in [false, true] {
+            let of_tier = policy.tiers.iter().filter(|(t, _)| *t == tier).flat_map(|(_, rules)| rules);
+            for rule in of_tier.filter(|rule| rule.allow == allow) {
+                lines.extend(one(policy, rule, way));
+            }
+        }
+    }
+    lines
+}
+
+fn one(policy: &Policy, rule: &Rule, way: Way) -> Vec<String> {
+    let verdict = if rule.allow || rule.audit { ALLOWED } else { DENIED };
+    let (from_field, to_field) = match way {
+        Way::Ahead => (("saddr", 0), ("daddr", 8)),
+        Way::Back => (("daddr", 8), ("saddr", 0)),
+    };
+    let mut lines = Vec::new();
+    for from in rule.from.iter().filter_map(|s| address(policy, s, from_field)) {
+        for to in rule.to.iter().filter_map(|s| address(policy, s, to_field)) {
+            if (from.contains("ip ") && to.contains("ip6 ")) || (from.contains("ip6 ") && to.contains("ip "))
+            {
+                continue; // nft refuses what no packet can be
+            }
+            for service in &rule.ports {
+                lines.push(format!("{from} {to} {} {verdict}", ports(*service, way)));
+            }
+        }
+    }
+    lines
+}
+
+/// `None` where a selector selects nobody.
+fn address(policy: &Policy, selector: &Selector, (field, shift): (&str, u32)) -> Option<String> {
+    match policy.selected(selector) {
+        Some(found) if found.is_empty() => None,
+        Some(found) => {
+            let marks: Vec<String> = found.iter().map(|n| format!("{:#x}", (n + 1) << shift)).collect();
+            Some(format!("meta mark and {:#x} {{ {} }}", 0xff << shift, marks.join(", ")))
+        }
+        None => match selector {
+            Selector::Cidr(net) if net.bits == 0 => Some(match net.addr {
+                IpAddr::V4(_) => "meta nfproto ipv4".into(),
+                IpAddr::V6(_) => "meta nfproto ipv6".into(),
+            }),
+            Selector::Cidr(net) => Some(format!("{} {field} {net}", family(net))),
+            _ => Some(String::new()),
+        },
+    }
+}
+
+fn ports(ports: Ports, way: Way) -> String {
+    let field = if way == Way::Ahead { "dport" } else { "sport" };
+    match ports {
+        Ports::Any => String::new(),
+        Ports::Protocol("icmpv6") => "meta l4proto ipv6-icmp".into(),
+        Ports::Protocol(name) => format!("meta l4proto {name}"),
+        Ports::Range(name, first, last) if first == last => format!("{name} {field} {first}"),
+        Ports::Range(name, first, last) => format!("{name} {field} {first}-{last}"),
+    }
+}

@@ -1,0 +1,248 @@
+//! The states through which connections go, ours against what `conntrack -E` reports.
+
+use super::flows::{Course, Tcp};
+use super::frame::{Spec, Transport};
+use super::ours::Ours;
+use super::policy::{PORTS, Side, address};
+use super::round::forwarded;
+use crate::net::{Port, Twin};
+use crate::rng::{Rng, from_clock};
+use anyhow::{Context, Result, bail};
+use datapath::abi::{Connection, Endpoint};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// How many connections, and which.
+#[derive(Debug, clap::Args)]
+pub struct StateArgs {
+    /// Connections in all
+    #[arg(long, default_value_t = 400)]
+    connections: u64,
+    /// The seed of a run that is to be repeated
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Everything passes, and connections are tracked.
+const RULES: &str = "flush ruleset
+table inet twin {
+ chain forward {
+  type filter hook forward priority 0; policy accept;
+  ct state established accept
+ }
+}
+";
+/// Connections between two looks at what conntrack has said.
+const AT_A_TIME: u64 = 100;
+
+/// Originator and responder, as conntrack prints them.
+type Ends = (IpAddr, u16, IpAddr, u16);
+
+/// Runs all connections; an error if one went through other states.
+pub fn run(args: &StateArgs) -> Result<()> {
+    let seed = args.seed.unwrap_or_else(from_clock);
+    println!("conntrack: seed {seed}, {} TCP connections", args.connections);
+    let mut ours = Ours::new()?;
+    ours.commit("")?;
+    let twin = Twin::new()?;
+    twin.load_rules(RULES)?;
+    let mut events = Events::start(&twin)?;
+    let mut ports = twin.ports()?;
+    let mut rng = Rng::new(seed, 0);
+    let (mut differ, mut seen) = (0, BTreeMap::<String, u64>::new());
+    let mut next_port = 10_000u16;
+    for first in (0..args.connections).step_by(AT_A_TIME as usize) {
+        let mut expected: BTreeMap<Ends, (Course, [Vec<&'static str>; 2])> = BTreeMap::new();
+        for _ in first..args.connections.min(first + AT_A_TIME) {
+            next_port = if next_port > 60_000 { 10_000 } else { next_port + 1 };
+            let course = rng.pick(&Course::ALL);
+            let ends = ends(&mut rng, next_port);
+            let talk = Tcp::between([ends.0, ends.2], (ends.1, ends.3), &mut rng).go(course, &mut rng);
+            expected.insert(ends, (course, follow(&mut ours, &mut ports, &talk)?));
+        }
+        let told = events.until_quiet(&mut ports, &mut rng)?;
+        for (ends, (course, states)) in expected {
+            let theirs = told.get(&ends).cloned().unwrap_or_default();
+            *seen.entry(theirs.join(" ")).or_default() += 1;
+            if states[0] != theirs || states[1] != theirs {
+                differ += 1;
+                println!(
+                    "DIFFERENCE {course:?} {ends:?}\n  conntrack {theirs:?}\n  kernel {:?}\n  native {:?}",
+                    states[0], states[1]
+                );
+            }
+        }
+    }
+    for (states, count) in &seen {
+        println!("{count:>8}  {states}");
+    }
+    println!("{} connections, {differ} differences", args.connections);
+    if differ > 0 {
+        bail!("{differ} connections went through other states (seed {seed})");
+    }
+    Ok(())
+}
+
+fn ends(rng: &mut Rng, port: u16) -> Ends {
+    let v6 = rng.percent(40);
+    let sides = if rng.percent(50) { (Side::Left, Side::Right) } else { (Side::Right, Side::Left) };
+    (address(rng, sides.0, v6), port, address(rng, sides.1, v6), rng.pick(&PORTS))
+}
+
+/// Sends every packet; our states after each, by both engines, without repetitions.
+fn follow(ours: &mut Ours, ports: &mut [Port; 2], talk: &[Spec]) -> Result<[Vec<&'static str>; 2]> {
+    let mut key = None;
+    let mut states = [Vec::new(), Vec::new()];
+    for spec in talk {
+        forwarded(ports, std::slice::from_ref(spec))?;
+        let verdicts = ours.judge(&spec.frame(0))?;
+        // The first packet is the opener's SYN; errors about it have a flow of their own.
+        let key = *key.get_or_insert(verdicts.host.packet.key);
+        for (states, conn) in states.iter_mut().zip(ours.connection(&key)?) {
+            let state = conn.map_or("none", |conn| state_of(&conn));
+            if states.last() != Some(&state) {
+                states.push(state);
+            }
+        }
+        ours.tick()?;
+    }
+    Ok(states)
+}
+
+/// Our state in conntrack's words. What an ACK adds to a FIN we do not keep: docs/oracles.md.
+fn state_of(conn: &Connection) -> &'static str {
+    match (conn.orig(), conn.resp()) {
+        (Endpoint::Reset, _) | (_, Endpoint::Reset) => "CLOSE",
+        (Endpoint::Closed, Endpoint::Closed) => "BOTH_FINS",
+        (Endpoint::Closed, _) | (_, Endpoint::Closed) => "ONE_FIN",
+        (Endpoint::SynSent, Endpoint::Inactive) => "SYN_SENT",
+        (Endpoint::Established, Endpoint::Established) if conn.established_ns == 0 => "SYN_RECV",
+        (Endpoint::Established, Endpoint::Established) => "ESTABLISHED",
+        _ => "other",
+    }
+}
+
+fn in_our_words(state: &str) -> Option<&'static str> {
+    Some(match state {
+        "SYN_SENT" => "SYN_SENT",
+        "SYN_SENT2" | "SYN_RECV" => "SYN_RECV",
+        "ESTABLISHED" => "ESTABLISHED",
+        "FIN_WAIT" | "CLOSE_WAIT" => "ONE_FIN",
+        "LAST_ACK" | "TIME_WAIT" => "BOTH_FINS",
+        "CLOSE" => "CLOSE",
+        _ => return None,
+    })
+}
+
+/// `conntrack -E`, running.
+struct Events {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Events {
+    fn start(twin: &Twin) -> Result<Self> {
+        let args = ["-E", "-b", "8388608"];
+        let mut child = twin.start("conntrack", &args, Stdio::null(), Stdio::piped())?;
+        let stdout = child.stdout.take().context("conntrack has no output")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// What was told up to now: a connection is made whose event ends the wait.
+    fn until_quiet(
+        &mut self,
+        ports: &mut [Port; 2],
+        rng: &mut Rng,
+    ) -> Result<BTreeMap<Ends, Vec<&'static str>>> {
+        let src: IpAddr = [10, 64, 200, 1].into();
+        let dst: IpAddr = [10, 65, 200, 1].into();
+        let mut told = BTreeMap::<Ends, Vec<&'static str>>::new();
+        // conntrack listens a moment after it was started: the last connection is sent until it is heard of.
+        for attempt in 0..100 {
+            let port = 1024 + rng.below(60_000) as u16;
+            let transport = Transport::Udp { ports: (port, 7) };
+            forwarded(ports, &[Spec { src, dst, transport }])?;
+            while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
+                if line.contains(&format!("sport={port} dport=7 ")) && line.contains("10.64.200.1") {
+                    return Ok(told);
+                }
+                note(&mut told, &line);
+            }
+            if attempt == 99 {
+                break;
+            }
+        }
+        bail!("conntrack -E says nothing")
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn note(told: &mut BTreeMap<Ends, Vec<&'static str>>, line: &str) {
+    let Some(ends) = ends_of(line) else { return };
+    let states = told.entry(ends).or_default();
+    let state = if line.contains("[DESTROY]") {
+        // A refused SYN is forgotten at once, which is all that is told of it.
+        (states.as_slice() == ["SYN_SENT"]).then_some("CLOSE")
+    } else {
+        line.split_whitespace().find_map(in_our_words)
+    };
+    if let Some(state) = state
+        && states.last() != Some(&state)
+    {
+        states.push(state);
+    }
+}
+
+/// The first of the two tuples in an event about TCP.
+fn ends_of(line: &str) -> Option<Ends> {
+    if !line.contains(" tcp ") {
+        return None;
+    }
+    let value =
+        |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    Some((
+        value("src")?.parse().ok()?,
+        value("sport")?.parse().ok()?,
+        value("dst")?.parse().ok()?,
+        value("dport")?.parse().ok()?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_become_states_without_repetitions() {
+        let tuple = "src=10.64.0.1 dst=10.65.0.2 sport=40000 dport=443 src=10.65.0.2 dst=10.64.0.1 sport=443 dport=40000";
+        let mut told = BTreeMap::new();
+        for state in
+            ["[NEW] tcp      6 120 SYN_SENT", "[UPDATE] tcp 6 60 SYN_RECV", "[UPDATE] tcp 6 9 FIN_WAIT"]
+        {
+            note(&mut told, &format!(" {state} {tuple}"));
+        }
+        note(&mut told, &format!(" [UPDATE] tcp      6 60 CLOSE_WAIT {tuple} [ASSURED]"));
+        note(&mut told, &format!("[DESTROY] tcp      6 {tuple}"));
+        let states: Vec<_> = told.into_values().collect();
+        assert_eq!(states, [["SYN_SENT", "SYN_RECV", "ONE_FIN"]]);
+    }
+}
