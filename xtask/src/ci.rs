@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: what has to hold before a change lands. Nothing here is CI's alone.
 
 use crate::options::Options;
-use crate::{demo, docs, lint, sh, test};
+use crate::{demo, docs, lint, oracle, sh, test};
 use anyhow::{Result, bail};
 use std::time::Instant;
 
@@ -31,6 +31,7 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         println!("demo: not run, it needs root: {}", sh::sudo("demo"));
     }
+    note("oracle", oracle::run(&Options::default()));
     println!("\ncargo xtask ci: {:.0} s in all", start.elapsed().as_secs_f32());
     println!("{closing}");
     if failed.is_empty() {

@@ -9,6 +9,7 @@ mod demo;
 mod docs;
 mod lint;
 mod options;
+mod oracle;
 mod setup;
 mod sh;
 mod test;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         "test" => test::run(&options).and_then(|counts| counts.verdict()),
         "demo" => demo::run(&options),
         "bench" => bench::run(&options),
+        "oracle" => oracle::run(&options),
         "fmt" => lint::format(false),
         "lint" => lint::run(),
         "docs" => docs::run(&options),

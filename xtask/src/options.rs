@@ -12,14 +12,17 @@ Usage: cargo xtask TASK [OPTIONS]
   bench [--check] [--kernel|--native]
                    kernel test-run beside xdp-filter (root) and criterion benches of the native path;
                    --check fails where a ratio is above its bound
+  oracle [nft|tshark|zeek|coverage|fuzz]... [--short|--long]
+                   the packet path judged by others (docs/oracles.md); short unless --long
   fmt              format all crates
   lint             rustfmt, clippy and the BPF crates, warnings denied
   docs [--check]   write docs/drops.md (--check: compare it), check links and commands in the docs, rustdoc
-  ci               test, lint, docs --check and demo, as .ci/run does
+  ci               test, lint, docs --check, demo and oracle --short, as .ci/run does
 
 Exit status: 0 done, 1 failed, 2 usage.";
 
-const TASKS: [&str; 10] = ["setup", "build", "test", "demo", "bench", "fmt", "lint", "docs", "ci", "help"];
+const TASKS: [&str; 11] =
+    ["setup", "build", "test", "demo", "bench", "oracle", "fmt", "lint", "docs", "ci", "help"];
 
 /// A task and its options.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Options {
     pub kernel: bool,
     /// `--native`
     pub native: bool,
+    /// `--long`
+    pub long: bool,
     /// `-p CRATE`, may be repeated.
     pub packages: Vec<String>,
     /// What else was given, for the program that the task runs.
@@ -58,6 +63,9 @@ impl Options {
                 ("build", "--debug") => options.debug = true,
                 ("bench", "--kernel") => options.kernel = true,
                 ("bench", "--native") => options.native = true,
+                ("oracle", "--long") => options.long = true,
+                ("oracle", "--short") => options.long = false,
+                ("oracle", name) if !name.starts_with('-') => options.rest.push(word.clone()),
                 ("test", "-p") => match words.next() {
                     Some(package) => options.packages.push(package.clone()),
                     None => return Err("-p wants the name of a crate".into()),
@@ -89,6 +97,12 @@ mod tests {
     #[test]
     fn the_demo_hands_its_options_on() {
         assert_eq!(parse("demo -o json").map(|options| options.rest), Ok(vec!["-o".into(), "json".into()]));
+    }
+
+    #[test]
+    fn oracles_are_short_unless_long_ones_are_asked_for() {
+        assert!(parse("oracle nft --long").is_ok_and(|options| options.long && options.rest == ["nft"]));
+        assert!(parse("oracle").is_ok_and(|options| !options.long && options.rest.is_empty()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ const MARKERS: &[(&str, Need)] = &[
     ("with_promtool", Need::Program("promtool")),
     ("with_bpftool", Need::Program("bpftool")),
     ("with_xdp_filter", Need::Program("xdp-filter")),
+    ("with_nft", Need::Program("nft")),
     ("with_shared_captures", Need::Folder("../shared/captures")),
 ];
 

@@ -185,3 +185,34 @@ fn sentinel(from: usize) -> Spec {
     let host = |net: usize| IpAddr::from([10, 64 + net as u8, 255, 254]);
     Spec { src: host(from), dst: host(1 - from), transport: Transport::Udp { ports: (9, 9) } }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs root: loads the programs and makes network namespaces"]
+    fn a_rule_that_is_another_in_the_twin_is_a_difference_with_nft() {
+        let mut rng = Rng::new(3, 0);
+        let mut policy = Policy::random(&mut rng);
+        let mut ours = Ours::new().expect("the programs load");
+        let twin = Twin::new().expect("namespaces");
+        let mut ports = twin.ports().expect("links");
+        let mut strangers = Strangers::default();
+        let packets: Vec<Spec> = (0..200).map(|_| strangers.next(&mut rng)).collect();
+        ours.commit(&policy.to_yaml()).expect("a commit");
+        let mut differences = || {
+            twin.load_rules(&ruleset(&policy, false)).expect("rules");
+            let passed = forwarded(&mut ports, &packets).expect("packets");
+            let mut tally = Tally::default();
+            for (spec, nft_passes) in packets.iter().zip(passed) {
+                let verdicts = ours.judge(&spec.frame(0)).expect("a verdict");
+                tally.add(spec, &verdicts, nft_passes, String::new);
+            }
+            policy.tiers.iter_mut().flat_map(|(_, rules)| rules).for_each(|rule| rule.allow = !rule.allow);
+            tally.differ
+        };
+        assert_eq!(differences(), 0);
+        assert!(differences() > 0);
+    }
+}
