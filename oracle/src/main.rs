@@ -2,6 +2,7 @@
 //! own, tshark. `cargo xtask oracle` runs these, docs/oracles.md tells what they found.
 
 mod corpus;
+mod fields;
 mod net;
 mod rng;
 mod twin;
@@ -17,6 +18,8 @@ enum Command {
     Nft(twin::Args),
     /// TCP states against `conntrack -E`
     Conntrack(twin::StateArgs),
+    /// Fields of hostile frames against tshark's
+    Tshark(fields::Args),
     /// Write seeds for the fuzz targets, made from the fixture table
     Corpus(corpus::Args),
 }
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Nft(args) => twin::run(&args),
         Command::Conntrack(args) => twin::run_states(&args),
+        Command::Tshark(args) => fields::run(&args),
         Command::Corpus(args) => corpus::run(&args),
     };
     match result {

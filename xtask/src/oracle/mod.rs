@@ -74,7 +74,15 @@ fn nft(length: Length) -> Result<Outcome> {
     tools::oracle(&["conntrack", "--connections", connections])
 }
 
-fn tshark(_: Length) -> Result<Outcome> {
+fn tshark(length: Length) -> Result<Outcome> {
+    if let Some(why) = tools::missing(&["tshark", "scapy"]) {
+        return Ok(Outcome::Skipped(why));
+    }
+    let frames = match length {
+        Length::Short => "3000",
+        Length::Long => "100000",
+    };
+    tools::oracle(&["tshark", "--frames", frames])?;
     tools::replay_test("frames_agree_with_shared_tshark_answers")
 }
 

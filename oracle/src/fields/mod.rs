@@ -1,0 +1,108 @@
+//! The fields of hostile frames, held against tshark's.
+
+mod compare;
+mod tshark;
+
+use crate::rng::from_clock;
+use anyhow::{Context, Result, anyhow, bail};
+use compare::Difference;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use tidegate::replay::output::Format;
+use tidegate::replay::{EngineChoice, Mode, ReplayArgs, run_to};
+
+/// How many frames, and which.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Frames
+    #[arg(long, default_value_t = 3_000)]
+    frames: u32,
+    /// The seed of a run that is to be repeated
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Keep the capture here
+    #[arg(long)]
+    keep: Option<std::path::PathBuf>,
+}
+
+const MAKER: &str = include_str!("frames.py");
+/// More differences than this are not printed.
+const PRINTED: usize = 2000;
+/// A piece at a time: JSON of 100,000 frames is large.
+const PIECE: u32 = 20_000;
+
+/// Makes frames, has both sides read them; an error if a difference is not one of the explained ones.
+pub fn run(args: &Args) -> Result<()> {
+    let seed = args.seed.unwrap_or_else(from_clock);
+    println!("tshark: seed {seed}, {} frames", args.frames);
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let judge = tshark::Tshark::new(folder.path())?;
+    let (mut whole, mut explained, mut open) = (0, BTreeMap::<&str, u32>::new(), Vec::new());
+    for first in (0..args.frames).step_by(PIECE as usize) {
+        let count = PIECE.min(args.frames - first);
+        let seed = seed + u64::from(first);
+        let capture = folder.path().join("frames.pcap");
+        make(seed, count, &capture)?;
+        if let Some(path) = &args.keep {
+            std::fs::copy(&capture, path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let theirs = judge.rows(&capture)?;
+        let native = records(&capture, EngineChoice::Host)?;
+        let loaded = records(&capture, EngineChoice::Kernel)?;
+        if theirs.len() != native.len() || native.len() != loaded.len() {
+            bail!("tshark has {} rows, the engines {} and {}", theirs.len(), native.len(), loaded.len());
+        }
+        for (row, (native, loaded)) in theirs.iter().zip(native.iter().zip(&loaded)) {
+            if native != loaded {
+                open.push(format!("seed {seed}, engines differ: native {native}\n  kernel {loaded}"));
+            }
+            match compare::compare(row, native) {
+                Difference::None => whole += 1,
+                Difference::Explained(why) => *explained.entry(why).or_default() += 1,
+                Difference::Open(what) => open.push(format!("seed {seed}, {what}\n  {native}")),
+            }
+        }
+    }
+    for what in open.iter().take(PRINTED) {
+        println!("DIFFERENCE {what}");
+    }
+    for (why, count) in &explained {
+        println!("{count:>8}  {why}");
+    }
+    println!("{} frames, {whole} agree in every field, {} unexplained differences", args.frames, open.len());
+    if !open.is_empty() {
+        bail!("{} differences from tshark (seed {seed})", open.len());
+    }
+    Ok(())
+}
+
+fn make(seed: u64, count: u32, capture: &Path) -> Result<()> {
+    // Debian's Python, which is the one that has Debian's scapy.
+    let output = Command::new("/usr/bin/python3")
+        .args(["-c", MAKER, &seed.to_string(), &count.to_string()])
+        .arg(capture)
+        .output()
+        .context("cannot start /usr/bin/python3")?;
+    if !output.status.success() {
+        bail!("no frames (Debian: python3-scapy): {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// What `tidegate replay --packets -o json` prints.
+fn records(capture: &Path, engine: EngineChoice) -> Result<Vec<Value>> {
+    let args = ReplayArgs {
+        file: capture.into(),
+        policy: Vec::new(),
+        packets: true,
+        engine: Some(engine),
+        mode: Mode::Enforce,
+        output: Format::Json,
+    };
+    let mut out = Vec::new();
+    run_to(&args, &mut out).map_err(|error| anyhow!("{error}"))?;
+    let lines = std::str::from_utf8(&out)?.lines();
+    lines.map(|line| serde_json::from_str(line).context("a record is no JSON")).collect()
+}
