@@ -161,7 +161,8 @@ fn prefix(addr: Addr, bits: u32) -> Prefix {
     Prefix::new(addr, bits as u8)
 }
 
-fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
+/// Writes one entry of a commit.
+pub fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
     match write {
         MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), v),
         MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), v),
@@ -170,7 +171,8 @@ fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
     }
 }
 
-fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
+/// Removes an entry that no epoch needs any more. Returns whether it was there.
+pub fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
     match delete {
         MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits()),
         MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits()),

@@ -9,9 +9,8 @@ use datapath::judge::judge;
 use datapath::tables::Plane;
 use jiff::Timestamp;
 use loader::{CpuPin, Kernel, LoadOptions, RunResult, Sizes};
-use tidegate::policy::{
-    Clock, Compiled, Documents, MapDelete, MapWrite, Numbering, compile, diff, host_rules, sweep,
-};
+use tidegate::daemon::commit;
+use tidegate::policy::{Clock, Compiled, Documents, Numbering, compile, diff, host_rules, sweep};
 
 const SLOTS: u32 = 1024;
 const SEED: u64 = 0x7477_696e;
@@ -94,12 +93,8 @@ impl Ours {
     fn commit_to_kernel(&mut self, compiled: &Compiled) -> Result<()> {
         let maps = self.kernel.maps();
         let next = maps.config.get()?.epoch.wrapping_add(1);
-        for write in diff(&self.live, compiled, next) {
-            match write {
-                MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), &v)?,
-                MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), &v)?,
-                MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, &v)?,
-            }
+        for write in &diff(&self.live, compiled, next) {
+            commit::write(maps, write)?;
         }
         let now_ns = self.now_ns;
         maps.config.update(|config| {
@@ -107,12 +102,8 @@ impl Ours {
             config.fixed_now_ns = now_ns;
             config.flags = FLAGS | default_allow(compiled);
         })?;
-        for delete in sweep(&self.live, compiled) {
-            match delete {
-                MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits())?,
-                MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits())?,
-                MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits)?,
-            };
+        for delete in &sweep(&self.live, compiled) {
+            commit::remove(maps, delete)?;
         }
         Ok(())
     }
