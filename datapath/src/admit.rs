@@ -40,10 +40,10 @@ fn admitted<F: Stages<T>, T: Tables>(
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
     let moment = Moment::now(&plane.rules, config);
-    if slot.key != packet.key {
-        record::claim(slot, &mut plane.spill, packet, moment.now_ns);
-    }
-    let record = &mut slot.record;
+    let answered = plane.connections.get(&packet.key).is_some();
+    let Some(record) = record::of(slot, &mut plane.spill, packet, answered, moment.now_ns) else {
+        return Verdict::plain(Action::Dropped, Reason::CtMapFull);
+    };
 
     let mut incarnation = record.incarnation;
     if let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) {

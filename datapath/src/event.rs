@@ -1,13 +1,30 @@
 //! What goes up to user space about a packet.
 
 use crate::abi::{
-    Action, Connection, Direction, Event, EventKind, FlowRecord, HandshakeKey, HandshakeKind,
-    HandshakeOutcome, Packet, Reason, Side,
+    Action, Connection, Direction, Event, EventBudget, EventKind, FlowRecord, HandshakeKey, HandshakeKind,
+    HandshakeOutcome, Lost, Packet, Reason, Side,
 };
 use crate::frame::Frame;
 use crate::policy::{Judgement, Moment};
 use crate::record::by_side;
 use crate::tables::Sink;
+
+/// Whether there is budget for one more of this kind, reason and identity. An event storm costs its own kind alone; the
+/// counters are exact whatever is sent.
+///
+/// A function of its own in BPF: its ways out would multiply.
+#[inline(never)]
+fn may_tell<S: Sink>(sink: &mut S, moment: &Moment, kind: EventKind, reason: Reason, identity: u32) -> bool {
+    if moment.event_limit == 0 {
+        return true;
+    }
+    let budget = sink.budget(EventBudget::index(kind, reason as u8, identity));
+    let within = budget.is_some_and(|budget| budget.take(moment.now_ns, moment.event_limit));
+    if !within {
+        sink.lost(Lost::Limited);
+    }
+    within
+}
 
 /// A flow was judged for the first time, or otherwise than before.
 #[inline(always)]
@@ -20,6 +37,9 @@ pub(crate) fn verdict<F: Frame, S: Sink>(
     j: &Judgement,
     originator: Side,
 ) {
+    if !may_tell(sink, moment, EventKind::Verdict, j.reason, j.identity[0]) {
+        return;
+    }
     sink.event(|e| {
         describe(e, frame, direction, packet);
         e.time_ns = moment.now_ns;
@@ -44,6 +64,9 @@ pub(crate) fn refused<F: Frame, S: Sink>(
     action: Action,
     reason: Reason,
 ) {
+    if !may_tell(sink, moment, EventKind::Drop, reason, 0) {
+        return;
+    }
     sink.event(|e| {
         describe(e, frame, direction, packet);
         e.time_ns = moment.now_ns;
@@ -98,6 +121,9 @@ pub(crate) fn handshake<F: Frame, S: Sink>(
         _pad: [0; 2],
     };
     sink.handshake(&key, duration_ns);
+    if !may_tell(sink, moment, EventKind::Handshake, Reason::Established, conn.identity[0]) {
+        return;
+    }
     sink.event(|e| {
         describe(e, frame, direction, packet);
         e.time_ns = moment.now_ns;

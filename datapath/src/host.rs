@@ -3,8 +3,8 @@
 use crate::abi::config::PortCounters;
 use crate::abi::{
     Addr, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection, DecisionVersions,
-    Direction, Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
-    HandshakeStats, PolicyKey, RuleVersions, Unit,
+    Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts,
+    HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
 };
 use crate::frame::Frame;
 use crate::limits::{Claim, take};
@@ -222,6 +222,9 @@ pub struct HostSink {
     pub events: VecDeque<Event>,
     /// Connections that gave way to others.
     pub closed: VecDeque<ClosedEvent>,
+    /// Events not sent, by [`Lost`].
+    pub lost: [u64; Lost::COUNT as usize],
+    budgets: HashMap<u32, EventBudget>,
 }
 
 impl Sink for HostSink {
@@ -235,6 +238,14 @@ impl Sink for HostSink {
 
     fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64) {
         self.handshakes.entry(*key).or_insert_with(bytemuck::Zeroable::zeroed).record(duration_ns);
+    }
+
+    fn budget(&mut self, index: u32) -> Option<&mut EventBudget> {
+        Some(self.budgets.entry(index).or_default())
+    }
+
+    fn lost(&mut self, why: Lost) {
+        self.lost[why as usize] += 1;
     }
 
     fn event(&mut self, fill: impl FnOnce(&mut Event)) {

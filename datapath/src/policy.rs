@@ -19,6 +19,8 @@ pub struct Moment {
     pub now_ns: u64,
     /// No verdict holds beyond this: a quarter of the shortest idle time from now.
     pub refresh_ns: u64,
+    /// [`Config::event_limit`].
+    pub event_limit: u32,
 }
 
 impl Moment {
@@ -32,7 +34,7 @@ impl Moment {
     #[inline(always)]
     pub fn at(config: &Config, now_ns: u64) -> Self {
         let refresh_ns = now_ns + config.datagram_timeout_ns / 4;
-        Self { epoch: config.epoch, flags: config.flags, now_ns, refresh_ns }
+        Self { epoch: config.epoch, flags: config.flags, now_ns, refresh_ns, event_limit: config.event_limit }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A flow's record on this CPU: whose slot it is, what it counts, what it settles.
 
-use crate::abi::{Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
+use crate::abi::{Action, Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
 use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
@@ -37,14 +37,46 @@ pub(crate) fn count(record: &mut FlowRecord, side: Side, ip_bytes: u32, now_ns: 
     record.last_ns = now_ns;
 }
 
+/// The record of the packet's flow: in its slot, which it claims, or where the slot is a living flow's and nobody has
+/// answered this one yet, in the second level. So a flood takes no living flow off the fast lane.
+#[inline(always)]
+pub(crate) fn of<'a, S: Table<FlowKey, FlowRecord>>(
+    slot: &'a mut FlowSlot,
+    spill: &'a mut S,
+    packet: &Packet,
+    answered: bool,
+    now_ns: u64,
+) -> Option<&'a mut FlowRecord> {
+    if slot.key == packet.key {
+        return Some(&mut slot.record);
+    }
+    if answered || !is_living(slot, now_ns) {
+        claim(slot, spill, packet, now_ns);
+        return Some(&mut slot.record);
+    }
+    if spill.get(&packet.key).is_none() {
+        let mut fresh = bytemuck::Zeroable::zeroed();
+        reset(&mut fresh, 0, now_ns);
+        spill.insert(&packet.key, &fresh);
+    }
+    spill.get(&packet.key)
+}
+
+/// How long after its last packet a flow that passes keeps its slot against those that nobody has answered.
+const LIVING_NS: u64 = 1_000_000_000;
+
+#[inline(always)]
+fn is_living(slot: &FlowSlot, now_ns: u64) -> bool {
+    let record = &slot.record;
+    slot.key.family != 0
+        && record.settled != 0
+        && record.action != Action::Dropped as u8
+        && now_ns.wrapping_sub(record.last_ns) < LIVING_NS
+}
+
 /// Takes a slot for the packet's flow: what was there is spilled, what was spilled of this flow comes back.
 #[inline(always)]
-pub(crate) fn claim<S: Table<FlowKey, FlowRecord>>(
-    slot: &mut FlowSlot,
-    spill: &mut S,
-    packet: &Packet,
-    now_ns: u64,
-) {
+fn claim<S: Table<FlowKey, FlowRecord>>(slot: &mut FlowSlot, spill: &mut S, packet: &Packet, now_ns: u64) {
     if slot.key.family != 0 {
         match spill.get(&slot.key) {
             Some(spilled) => merge(spilled, &slot.record),

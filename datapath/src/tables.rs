@@ -4,8 +4,8 @@
 
 use crate::abi::{
     Addr, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection, DecisionVersions,
-    Direction, Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey,
-    PolicyKey, RuleVersions, Unit,
+    Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts,
+    HandshakeKey, Lost, PolicyKey, RuleVersions, Unit,
 };
 use crate::limits::Claim;
 
@@ -58,6 +58,10 @@ pub trait Sink {
     fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64);
     /// Counts one handshake of a pair of identities.
     fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64);
+    /// What was sent lately of the events that share budget `index`.
+    fn budget(&mut self, index: u32) -> Option<&mut EventBudget>;
+    /// Counts an event that is not sent.
+    fn lost(&mut self, why: Lost);
     /// Hands up an event that `fill` writes. Without room for it the loss is counted.
     fn event(&mut self, fill: impl FnOnce(&mut Event));
     /// Hands up the record of a connection that gives way to another.

@@ -24,7 +24,7 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 18] = [
+pub(crate) const SHAPES: [Shape; 19] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
@@ -41,6 +41,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     shape::<HandshakeKey, HandshakeStats>(MapName::HANDSHAKES, MapType::PerCpuHash),
     Shape { name: MapName::EVENTS, map_type: MapType::RingBuf, key_bytes: 0, value_bytes: 0 },
     shape::<u32, u64>(MapName::LOST, MapType::PerCpuArray),
+    shape::<u32, EventBudget>(MapName::EVENT_BUDGET, MapType::PerCpuArray),
     shape::<u32, Trace>(MapName::TRACE, MapType::PerCpuArray),
     shape::<u32, u32>(MapName::JUDGED_PORTS, MapType::Hash),
 ];

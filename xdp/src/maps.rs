@@ -13,8 +13,8 @@ use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
     Addr, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
-    DecisionVersions, Direction, Event, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, PolicyKey, RuleVersions, Unit,
+    DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
+    FragmentPorts, HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
 };
 use datapath::limits::{Claim, Word, take};
 use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Table, Tables};
@@ -68,9 +68,12 @@ static TG_ZERO: PerCpuArray<HandshakeStats> = PerCpuArray::pinned(1, 0);
 /// Events for user space.
 #[map]
 static TG_EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
-/// Events that found no room.
+/// Events that were not sent, by why.
 #[map]
-static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(Lost::COUNT, 0);
+/// What was sent lately, by kind, reason and identity.
+#[map]
+static TG_EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::pinned(EventBudget::COUNT, 0);
 /// The packet that is being judged, then the last one, with its verdict. The stack has no room for it.
 #[map]
 static TG_TRACE: PerCpuArray<Trace> = PerCpuArray::pinned(1, 0);
@@ -325,14 +328,6 @@ impl KernelSink {
         }
         TG_PORTS.get_ptr_mut(PortCounters::SHARED)
     }
-
-    #[inline(always)]
-    fn lost() {
-        if let Some(lost) = TG_LOST.get_ptr_mut(0) {
-            // SAFETY: a per-CPU element, alive until the program returns.
-            unsafe { *lost += 1 };
-        }
-    }
 }
 
 impl Sink for KernelSink {
@@ -359,7 +354,22 @@ impl Sink for KernelSink {
         match TG_HANDSHAKES.get_ptr_mut(key) {
             // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
             Some(stats) => unsafe { (*stats).record(duration_ns) },
-            None => Self::lost(),
+            None => self.lost(Lost::NoRoom),
+        }
+    }
+
+    #[inline(always)]
+    fn budget(&mut self, index: u32) -> Option<&mut EventBudget> {
+        let budget = TG_EVENT_BUDGET.get_ptr_mut(index)?;
+        // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+        Some(unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn lost(&mut self, why: Lost) {
+        if let Some(lost) = TG_LOST.get_ptr_mut(why as u32) {
+            // SAFETY: a per-CPU element, alive until the program returns.
+            unsafe { *lost += 1 };
         }
     }
 
@@ -371,7 +381,7 @@ impl Sink for KernelSink {
                 fill(unsafe { zeroed(entry.as_mut_ptr()) });
                 entry.submit(0);
             }
-            None => Self::lost(),
+            None => self.lost(Lost::NoRoom),
         }
     }
 
@@ -383,7 +393,7 @@ impl Sink for KernelSink {
                 fill(unsafe { zeroed(entry.as_mut_ptr()) });
                 entry.submit(0);
             }
-            None => Self::lost(),
+            None => self.lost(Lost::NoRoom),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Shared;
 use crate::exit_code::{Failure, Result};
 use crate::view::drops::counters;
 use crate::view::status::pressure;
-use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStats};
+use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStats, Lost};
 use loader::Maps;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -147,12 +147,17 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         (labels(&[("state", "half_open")]), entries(datapath::abi::MapName::HALF_OPEN)),
     ];
     let lost = [
-        (labels(&[("source", "ring_buffer")]), maps.lost_events()?),
+        (labels(&[("source", "ring_buffer")]), maps.lost_events(Lost::NoRoom)?),
+        (labels(&[("source", "event_limit")]), maps.lost_events(Lost::Limited)?),
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
     ];
     let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
     Ok(vec![
-        counter("tidegate_lost_events_total", "Events that found no room.", lost.into_iter()),
+        counter(
+            "tidegate_lost_events_total",
+            "Events that found no room, or were more of a kind than --event-limit.",
+            lost.into_iter(),
+        ),
         gauge("tidegate_bpf_map_pressure", "How full a map is, from 0 to 1.", full),
         gauge("tidegate_connections", "Connections that are tracked.", connections.into_iter()),
         gauge(

@@ -49,6 +49,9 @@ pub struct RunArgs {
     /// A service of the gateway itself that no policy cuts, such as tcp/22 (may be repeated)
     #[arg(long, value_name = "PROTO/PORT")]
     pub failsafe: Vec<String>,
+    /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub event_limit: u32,
     /// Capacity of a map, such as TG_CONNECTIONS=500000 (may be repeated); counts when the maps are made
     #[arg(long, value_name = "MAP=N")]
     pub map_size: Vec<String>,
@@ -213,6 +216,7 @@ fn start(
         })?;
         failsafe::sync(&maps, &failsafe)?;
         set_mode(&maps, args.mode, reused)?;
+        maps.config.update(|config| config.event_limit = args.event_limit)?;
         if !reused {
             attach()?;
         }

@@ -3,7 +3,7 @@
 use super::{Format, View, print_json, say, table};
 use crate::exit_code::Result;
 use crate::instance::Instance;
-use datapath::abi::{Config, MapName};
+use datapath::abi::{Config, Lost, MapName};
 use loader::Maps;
 use serde_json::json;
 
@@ -41,7 +41,8 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
     let mode = if config.has(Config::ENFORCE) { "enforce" } else { "monitor" };
     let default = if config.has(Config::DEFAULT_ALLOW) { "allow" } else { "deny" };
     let pressure = pressure(&view.maps)?;
-    let lost = view.maps.lost_events()?;
+    let lost = view.maps.lost_events(Lost::NoRoom)?;
+    let limited = view.maps.lost_events(Lost::Limited)?;
     if format == Format::Json {
         let interfaces: Vec<_> = ports
             .iter()
@@ -58,13 +59,13 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
             .collect();
         return print_json(&json!({
             "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "interfaces": interfaces,
-            "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "maps": maps,
+            "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "limited_events": limited, "maps": maps,
             "pin_dir": instance.pin_dir(),
         }));
     }
     let runs = if daemon { "running" } else { "not running (the programs go on)" };
     say(&format!(
-        "instance {}: daemon {runs}, mode {mode}, default {default}, policy revision {}, epoch {}, lost events {lost}",
+        "instance {}: daemon {runs}, mode {mode}, default {default}, policy revision {}, epoch {}, lost events {lost} (and {limited} over the limit)",
         instance.name, view.state.revision, config.epoch
     ))?;
     let mut out = table::table(&["INTERFACE", "XDP", "PROGRAM", "TC"]);

@@ -31,8 +31,12 @@ pub struct Config {
     pub close_linger_ns: u64,
     /// A UDP, ICMP or other flow idle for this long is over.
     pub datagram_timeout_ns: u64,
+    /// Events a second and CPU of one kind, reason and identity; what is over is counted, not sent. 0 for no limit.
+    pub event_limit: u32,
+    /// Padding.
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<Config>() == 80);
+const _: () = assert!(size_of::<Config>() == 88);
 
 impl Config {
     /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
@@ -59,6 +63,8 @@ impl Config {
             tcp_idle_timeout_ns: 300_000_000_000,
             close_linger_ns: 5_000_000_000,
             datagram_timeout_ns: 60_000_000_000,
+            event_limit: 0,
+            _pad: 0,
         }
     }
 
@@ -140,10 +146,11 @@ impl MapName {
     pub const HANDSHAKES: &str = "TG_HANDSHAKES";
     pub const EVENTS: &str = "TG_EVENTS";
     pub const LOST: &str = "TG_LOST";
+    pub const EVENT_BUDGET: &str = "TG_EVENT_BUDGET";
     pub const TRACE: &str = "TG_TRACE";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
 
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -160,6 +167,7 @@ impl MapName {
         Self::HANDSHAKES,
         Self::EVENTS,
         Self::LOST,
+        Self::EVENT_BUDGET,
         Self::TRACE,
         Self::JUDGED_PORTS,
     ];

@@ -99,6 +99,63 @@ impl Event {
     }
 }
 
+/// Why an event was not sent: the index into the map that counts them.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The ring buffer had no room.
+    NoRoom = 0,
+    /// There were more of its kind than [`super::Config::event_limit`].
+    Limited = 1,
+}
+
+impl Lost {
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// What this CPU has sent in this second of the events of one kind, reason and identity.
+///
+/// Direct-mapped: two that share one share its limit, which costs events of a storm and no count.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct EventBudget {
+    /// When the second began, boot-clock time.
+    pub began_ns: u64,
+    /// Events sent since.
+    pub sent: u32,
+    /// Padding.
+    pub _pad: u32,
+}
+
+impl EventBudget {
+    /// Budgets a CPU; a power of two.
+    pub const COUNT: u32 = 1024;
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// Which one.
+    #[inline(always)]
+    pub fn index(kind: EventKind, reason: u8, identity: u32) -> u32 {
+        let key = (kind as u32) << 8 | u32::from(reason);
+        let mixed = key.wrapping_mul(0x9e37_79b1) ^ identity.wrapping_mul(0x85eb_ca6b);
+        (mixed >> 16) & (Self::COUNT - 1)
+    }
+
+    /// Takes one of `limit` a second; `false` where none is left.
+    #[inline(always)]
+    pub fn take(&mut self, now_ns: u64, limit: u32) -> bool {
+        if now_ns.wrapping_sub(self.began_ns) >= Self::SECOND_NS {
+            self.began_ns = now_ns;
+            self.sent = 0;
+        }
+        if self.sent >= limit {
+            return false;
+        }
+        self.sent += 1;
+        true
+    }
+}
+
 /// A connection that is over, with what this CPU counted of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

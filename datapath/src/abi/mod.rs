@@ -16,7 +16,7 @@ pub mod reason;
 
 pub use config::{Config, MapName, PortCounters};
 pub use connection::{Connection, Endpoint};
-pub use event::{ClosedEvent, Event, EventKind};
+pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost};
 pub use flow::{FlowRecord, FlowSlot, Settled};
 pub use handshake::{HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStats, TlsState};
 pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, PolicyKey, Side};
@@ -26,7 +26,7 @@ pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, Decis
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

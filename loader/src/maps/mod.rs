@@ -147,9 +147,9 @@ impl Maps {
         Ok(all)
     }
 
-    /// Events that found no room in the ring buffer.
-    pub fn lost_events(&self) -> Result<u64> {
-        Ok(self.lost.get(0)?.iter().sum())
+    /// Events that were not sent.
+    pub fn lost_events(&self, why: Lost) -> Result<u64> {
+        Ok(self.lost.get(why as u32)?.iter().sum())
     }
 
     /// What the last packet on `cpu` was and what became of it; see [`Config::TRACE`] and [`crate::CpuPin`].
