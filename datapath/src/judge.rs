@@ -157,7 +157,7 @@ fn hit<'a, S: Slots, R: Rules>(
     config: &Config,
     lane: &Lane,
 ) -> Option<&'a FlowRecord> {
-    let slot = slots.slot(lane.key.hash(config.hash_seed) & config.flow_mask)?;
+    let slot = slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
     let record = &mut slot.record;
     if slot.key != lane.key
         || record.epoch != config.epoch
@@ -219,10 +219,6 @@ pub fn unsettled<F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     trace: &mut Trace,
 ) {
-    let Some(config) = plane.rules.config() else {
-        return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
-    };
-    let (seed, mask) = (config.hash_seed, config.flow_mask);
     let packet = &mut trace.packet;
     if trace.reason != PARSED {
         return frame.refuse(direction, plane, trace, Reason::from_u8(trace.reason));
@@ -236,7 +232,10 @@ pub fn unsettled<F: Stages<T>, T: Tables>(
     if packet.has(Packet::IS_FRAGMENT) && !follow_fragment(plane, packet) {
         return frame.refuse(direction, plane, trace, Reason::FragmentOrphan);
     }
-    let index = packet.key.hash(seed) & mask;
+    let Some(config) = plane.rules.config() else {
+        return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
+    };
+    let index = packet.key.hash(&config.hash_keys) & config.flow_mask;
     frame.admit(direction, plane, trace, index);
     if trace.action() == Action::Dropped {
         return;

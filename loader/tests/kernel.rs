@@ -1,6 +1,6 @@
 //! The loader against the running kernel: namespaces, interfaces and pins of their own, all gone afterwards.
 
-use datapath::abi::{ABI_VERSION, Addr, Binding, BindingVersions, Config, MapName};
+use datapath::abi::{ABI_VERSION, Addr, Binding, BindingVersions, Config, HashKeys, MapName};
 use loader::{
     Error, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, TcModeChoice, XdpMode, XdpModeChoice,
 };
@@ -81,7 +81,7 @@ fn programs_run_on_frames_without_a_pin_and_leave_none() {
     let options = LoadOptions { sizes: Sizes::small(), hash_seed: Some(7), ..LoadOptions::default() };
     let kernel = Kernel::load(&options).unwrap();
     let config = kernel.maps().config.get().unwrap();
-    assert_eq!((config.abi_version, config.epoch, config.hash_seed), (ABI_VERSION, 1, 7));
+    assert_eq!((config.abi_version, config.epoch, config.hash_keys), (ABI_VERSION, 1, HashKeys::new(7)));
     assert_eq!(config.flow_mask, 1023);
     assert_eq!(kernel.run_xdp(&syn(), 3).unwrap().action, RunResult::XDP_PASS);
     let flows = kernel.maps().flow_records().unwrap();
@@ -141,11 +141,11 @@ fn a_second_load_takes_over_the_maps() {
         let kernel = Kernel::load(&pins.options()).unwrap();
         assert!(!kernel.reused_maps());
         kernel.maps().bindings.insert(&addr, 128, &versions).unwrap();
-        kernel.maps().config.get().unwrap().hash_seed
+        kernel.maps().config.get().unwrap().hash_keys
     };
     let kernel = Kernel::load(&pins.options()).unwrap();
     assert!(kernel.reused_maps());
-    assert_eq!(kernel.maps().config.get().unwrap().hash_seed, seed);
+    assert_eq!(kernel.maps().config.get().unwrap().hash_keys, seed);
     drop(kernel);
     let maps = Maps::open(&pins.0).unwrap();
     assert_eq!(maps.bindings.longest(&addr, 128).unwrap(), Some(versions));

@@ -31,7 +31,6 @@ impl KernelEngine {
         let options = LoadOptions {
             sizes: sizes(setup, flows),
             fixed_now_ns: Some(config.fixed_now_ns),
-            hash_seed: Some(config.hash_seed),
             ..LoadOptions::default()
         };
         let kernel = Kernel::load(&options).map_err(failed)?;

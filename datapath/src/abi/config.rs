@@ -1,5 +1,6 @@
 //! What the controller sets for the programs, and what they count by interface.
 
+use super::key::HashKeys;
 use super::reason::{Direction, Reason};
 use bytemuck::{Pod, Zeroable};
 
@@ -15,8 +16,8 @@ pub struct Config {
     pub flags: u32,
     /// Number of first-level slots a CPU minus one; a power of two minus one.
     pub flow_mask: u32,
-    /// Seed of the flow hash, chosen when the maps are made and never changed.
-    pub hash_seed: u64,
+    /// Secrets of the flow hash, chosen when the maps are made and never changed.
+    pub hash_keys: HashKeys,
     /// Length of a kernel tick.
     pub tick_ns: u64,
     /// Boot-clock time of tick 0: `now = boot_offset_ns + ticks * tick_ns`.
@@ -36,7 +37,7 @@ pub struct Config {
     /// Padding.
     pub _pad: u32,
 }
-const _: () = assert!(size_of::<Config>() == 88);
+const _: () = assert!(size_of::<Config>() == 120);
 
 impl Config {
     /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
@@ -55,7 +56,7 @@ impl Config {
             epoch: 1,
             flags: Self::DEFAULT_ALLOW,
             flow_mask: flow_slots.next_power_of_two() - 1,
-            hash_seed,
+            hash_keys: HashKeys::new(hash_seed),
             tick_ns: 0,
             boot_offset_ns: 0,
             fixed_now_ns: 0,

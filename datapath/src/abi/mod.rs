@@ -19,7 +19,7 @@ pub use connection::{Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost};
 pub use flow::{FlowRecord, FlowSlot, Settled};
 pub use handshake::{HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStats, TlsState};
-pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, PolicyKey, Side};
+pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, HashKeys, PolicyKey, Side};
 pub use limits::{Bucket, BucketKey, Limits, Rate, RuleSettings, RuleVersions, Unit};
 pub use packet::Packet;
 pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions};

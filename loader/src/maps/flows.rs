@@ -74,7 +74,7 @@ impl Flows {
     /// The records of one flow, one for each connection of its key that is remembered.
     pub fn of(&self, key: &FlowKey, config: &Config) -> Result<Vec<Flow>> {
         let mut merged = Merged::default();
-        let index = key.hash(config.hash_seed) & config.flow_mask;
+        let index = key.hash(&config.hash_keys) & config.flow_mask;
         for slot in self.slots.get(index)?.into_iter().filter(|slot| slot.key == *key) {
             merged.add(slot.key, slot.record);
         }
