@@ -6,7 +6,7 @@ use super::engine::{Engine, EngineError, Tables};
 use super::setup::Setup;
 use bytemuck::Zeroable;
 use datapath::abi::packet::Trace;
-use datapath::abi::{ClosedEvent, Config, FlowSlot};
+use datapath::abi::{ClosedEvent, Config, FlowSlot, Lost};
 use loader::maps::Events;
 use loader::{CpuPin, Kernel, LoadOptions, Sizes};
 
@@ -97,7 +97,7 @@ impl Engine for KernelEngine {
         Ok(Tables {
             flows: flows.into_iter().map(|flow| (flow.key, flow.record)).collect(),
             connections: connections.into_iter().collect(),
-            lost_events: maps.lost_events().map_err(failed)?,
+            lost_events: maps.lost_events(Lost::NoRoom).map_err(failed)?,
         })
     }
 }
