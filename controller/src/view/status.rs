@@ -31,6 +31,9 @@ pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
         of(MapName::HANDSHAKES, maps.handshakes.len()?, maps.handshakes.max_entries()),
         of(MapName::FAILSAFE, maps.failsafe.len()?, maps.failsafe.max_entries()),
         of(MapName::FRAGMENTS, maps.fragments.len()?, maps.fragments.max_entries()),
+        of(MapName::RULES, maps.rules.len()?, maps.rules.max_entries()),
+        of(MapName::BUCKETS, maps.buckets.len()?, maps.buckets.max_entries()),
+        of(MapName::JUDGED_PORTS, maps.judged_ports.len()?, maps.judged_ports.max_entries()),
     ])
 }
 
