@@ -29,6 +29,65 @@ pub trait Frame {
     fn ifindex(&self) -> u32;
 }
 
+/// A frame in a buffer of its own, that can be made its answer.
+#[cfg(feature = "host")]
+#[derive(Clone, Debug)]
+pub struct BufferFrame {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The interface it is taken to cross.
+    pub ifindex: u32,
+}
+
+#[cfg(feature = "host")]
+impl Frame for BufferFrame {
+    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.bytes.get(offset..)?.first_chunk()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn holds(&self, end: usize) -> bool {
+        self.bytes.len() >= end
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+#[cfg(feature = "host")]
+impl crate::reject::Answer for BufferFrame {
+    fn load<const N: usize>(&self, offset: usize, into: &mut [u8; N]) -> bool {
+        match self.copy(offset) {
+            Some(bytes) => *into = bytes,
+            None => return false,
+        }
+        true
+    }
+
+    fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> bool {
+        match self.bytes.get_mut(offset..offset + N) {
+            Some(place) => place.copy_from_slice(bytes),
+            None => return false,
+        }
+        true
+    }
+
+    fn grow(&mut self, bytes: usize) -> bool {
+        self.bytes.splice(..0, vec![0; bytes]);
+        true
+    }
+
+    fn cut(&mut self, len: usize) -> bool {
+        let there = len <= self.bytes.len();
+        self.bytes.truncate(len);
+        there
+    }
+}
+
 /// A frame in a slice, for everything that runs natively.
 #[derive(Clone, Copy, Debug)]
 pub struct SliceFrame<'a> {

@@ -2,9 +2,9 @@
 
 use crate::abi::config::PortCounters;
 use crate::abi::{
-    Addr, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection, DecisionVersions,
-    Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts,
-    HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
+    Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
+    DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
+    FragmentPorts, HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
 };
 use crate::frame::Frame;
 use crate::limits::{Claim, take};
@@ -234,6 +234,11 @@ impl Sink for HostSink {
         let count = &mut port.counts[direction as usize][PortCounters::index(reason, audited)];
         count.packets += 1;
         count.bytes += bytes;
+    }
+
+    fn answered(&mut self, ifindex: u32, how: Answered) {
+        let port = self.ports.entry(ifindex).or_insert_with(bytemuck::Zeroable::zeroed);
+        port.answers[how as usize] += 1;
     }
 
     fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64) {

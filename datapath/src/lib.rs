@@ -18,6 +18,7 @@ pub mod limits;
 pub mod policy;
 mod record;
 pub mod related;
+pub mod reject;
 pub mod stage;
 pub mod tables;
 pub mod track;

@@ -3,7 +3,7 @@
 
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
-    Action, Addr, Block, Config, Decision, FailsafeKey, FlowKey, NEVER, PolicyKey, Reason, Side,
+    Action, Addr, Block, Config, Decision, FailsafeKey, FlowKey, Limits, NEVER, PolicyKey, Reason, Side,
 };
 use crate::tables::Rules;
 use crate::wire::icmp;
@@ -202,8 +202,12 @@ fn by_policy<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: u32, t
         Decision::DENY if decision.audit != 0 => j.decided(Action::Audit, Reason::PolicyDeny, decision.rule),
         Decision::DENY => j.decided(Action::Dropped, Reason::PolicyDeny, decision.rule),
         _ if moment.flags & Config::DEFAULT_ALLOW != 0 => {}
-        _ if from == 0 || to == 0 => j.decided(Action::Dropped, Reason::InvalidIdentity, 0),
-        _ => j.decided(Action::Dropped, Reason::PolicyDenied, 0),
+        _ => {
+            let is_strange = from == 0 || to == 0;
+            let reason = if is_strange { Reason::InvalidIdentity } else { Reason::PolicyDenied };
+            j.decided(Action::Dropped, reason, 0);
+            j.limits = if moment.flags & Config::REJECT != 0 { Limits::REJECT } else { 0 };
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 //! Each table is a field of its own, so that a record of one can be held while another is asked.
 
 use crate::abi::{
-    Addr, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection, DecisionVersions,
-    Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts,
-    HandshakeKey, Lost, PolicyKey, RuleVersions, Unit,
+    Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
+    DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
+    FragmentPorts, HandshakeKey, Lost, PolicyKey, RuleVersions, Unit,
 };
 use crate::limits::Claim;
 
@@ -56,6 +56,8 @@ pub trait Buckets {
 pub trait Sink {
     /// Counts one frame under its reason (a [`crate::abi::Reason`]), apart where the verdict was AUDIT.
     fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64);
+    /// Counts one packet that was rejected with an answer.
+    fn answered(&mut self, ifindex: u32, how: Answered);
     /// Counts one handshake of a pair of identities.
     fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64);
     /// What was sent lately of the events that share budget `index`.

@@ -8,7 +8,7 @@ use datapath::abi::{
     Action, BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, FlowKey, HandshakeKey,
     Packet, Reason, RuleVersions, Settled,
 };
-use datapath::frame::SliceFrame;
+use datapath::frame::{BufferFrame, SliceFrame};
 use datapath::host::{self, Host};
 use datapath::judge::judge;
 use datapath::lane::{self, Lane};
@@ -239,4 +239,33 @@ fn a_bucket_that_threads_share_gives_what_it_holds_and_no_more() {
     });
     assert_eq!(taken.into_inner(), 50_000);
     assert_eq!(full_ns.into_inner(), fixtures::START + rate.burst_ns);
+}
+
+/// What the native path answers a frame with.
+fn answered(engine: &mut HostEngine, frame: &[u8]) -> Option<Vec<u8>> {
+    let trace = engine.judge(frame, fixtures::START);
+    assert!(engine.dropped);
+    let mut buffer = BufferFrame { bytes: frame.to_vec(), ifindex: 1 };
+    datapath::reject::answer(&mut buffer, &mut engine.plane, &trace).then_some(buffer.bytes)
+}
+
+#[test]
+fn rejected_packets_are_answered_to_the_byte() {
+    let mut engine = HostEngine::new();
+    for case in fixtures::reject::cases() {
+        engine.prepare(&fixtures::reject::rejecting(), true);
+        assert_eq!(answered(&mut engine, &case.frame), case.answer, "{}", case.name);
+        let answers = engine.plane.sink.ports.get(&1).map_or([0; 2], |port| port.answers);
+        assert_eq!(answers.iter().sum::<u64>(), u64::from(case.answer.is_some()), "{}", case.name);
+    }
+}
+
+#[test]
+fn answers_are_bounded() {
+    let mut engine = HostEngine::new();
+    engine.prepare(&fixtures::reject::rejecting_rule(), true);
+    let syn = fixtures::reject::syn().frame;
+    let answers = (0..fixtures::reject::PER_SECOND + 50).filter(|_| answered(&mut engine, &syn).is_some());
+    assert_eq!(answers.count(), fixtures::reject::PER_SECOND);
+    assert_eq!(engine.plane.sink.ports[&1].answers, [fixtures::reject::PER_SECOND as u64, 0]);
 }

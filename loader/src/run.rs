@@ -36,6 +36,8 @@ impl RunResult {
     pub const XDP_DROP: u32 = 1;
     /// XDP: go on.
     pub const XDP_PASS: u32 = 2;
+    /// XDP: send it back.
+    pub const XDP_TX: u32 = 3;
     /// TC: go on with the next program.
     pub const TC_NEXT: u32 = u32::MAX;
     /// TC: go on.

@@ -5,9 +5,10 @@
 
 mod frame;
 mod maps;
+mod reject;
 mod stages;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -19,8 +20,15 @@ use frame::{DIRECTION, XdpFrame};
 #[xdp(frags)]
 #[inline(always)]
 pub fn tidegate_xdp(ctx: XdpContext) -> u32 {
-    let action = judge(&XdpFrame::new(ctx.ctx), DIRECTION, &mut maps::plane(), maps::trace);
+    // The trace tells of this packet only if the path asked for it.
+    let mut is_traced = false;
+    let trace = || {
+        is_traced = true;
+        maps::trace()
+    };
+    let action = judge(&XdpFrame::new(ctx.ctx), DIRECTION, &mut maps::plane(), trace);
     match action {
+        Action::Dropped if is_traced && reject::tg_reject(ctx.ctx) != 0 => XDP_TX,
         Action::Dropped => XDP_DROP,
         Action::Forwarded | Action::Audit => XDP_PASS,
     }

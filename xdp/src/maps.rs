@@ -12,7 +12,7 @@ use aya_ebpf::maps::{
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Addr, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
+    Addr, Answered, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
     FragmentPorts, HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
 };
@@ -341,6 +341,14 @@ impl Sink for KernelSink {
         let count = &mut port.counts[direction as usize][PortCounters::index(reason, audited)];
         count.packets += 1;
         count.bytes += bytes;
+    }
+
+    #[inline(always)]
+    fn answered(&mut self, ifindex: u32, how: Answered) {
+        if let Some(port) = Self::port(ifindex) {
+            // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+            unsafe { (*port).answers[how as usize] += 1 };
+        }
     }
 
     #[inline(always)]

@@ -48,6 +48,8 @@ impl Config {
     pub const FIXED_CLOCK: u32 = 1 << 2;
     /// Leave every packet and its verdict in the trace map.
     pub const TRACE: u32 = 1 << 3;
+    /// What no rule decides is answered where it is dropped.
+    pub const REJECT: u32 = 1 << 4;
 
     /// Defaults: monitor, everything allowed, Zeek's timeouts.
     pub fn new(flow_slots: u32, hash_seed: u64) -> Self {
@@ -86,6 +88,30 @@ pub struct Count {
     pub bytes: u64,
 }
 
+/// How a packet was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// By a TCP reset.
+    Reset = 0,
+    /// By ICMP or ICMPv6, administratively prohibited.
+    Icmp = 1,
+}
+
+impl Answered {
+    /// How many there are.
+    pub const COUNT: usize = 2;
+    /// Every way, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::Reset, Self::Icmp];
+
+    /// As in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "tcp_reset",
+            Self::Icmp => "icmp_prohibited",
+        }
+    }
+}
+
 /// Counters of one interface on one CPU, by direction and reason. Forwarded packets count under
 /// [`Reason::Forwarded`] and its kin. What passed with verdict AUDIT counts under the reason for it plus
 /// [`PortCounters::AUDITED`], so that drops and audits stay apart.
@@ -96,6 +122,8 @@ pub struct PortCounters {
     pub ifindex: u32,
     /// Padding.
     pub _pad: u32,
+    /// Packets that were rejected with an answer, by [`Answered`]. They were dropped, and count as that too.
+    pub answers: [u64; Answered::COUNT],
     /// `counts[direction][reason]`.
     pub counts: [[Count; PortCounters::REASONS]; Direction::COUNT],
 }

@@ -14,7 +14,7 @@ pub mod packet;
 pub mod policy;
 pub mod reason;
 
-pub use config::{Config, MapName, PortCounters};
+pub use config::{Answered, Config, MapName, PortCounters};
 pub use connection::{Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost};
 pub use flow::{FlowRecord, FlowSlot, Settled};

@@ -121,6 +121,9 @@ impl Maps {
             let Some(mut sum) = per_cpu.next() else { continue };
             for cpu in per_cpu {
                 sum.ifindex = sum.ifindex.max(cpu.ifindex);
+                for (mine, theirs) in sum.answers.iter_mut().zip(cpu.answers) {
+                    *mine += theirs;
+                }
                 for (mine, theirs) in sum.counts.iter_mut().flatten().zip(cpu.counts.iter().flatten()) {
                     mine.packets += theirs.packets;
                     mine.bytes += theirs.bytes;
