@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::exit_code::{Failure, Result};
-use crate::view::drops::counters;
+use crate::view::drops::{answers, counters};
 use crate::view::status::pressure;
 use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStats, Lost};
 use loader::Maps;
@@ -28,6 +28,7 @@ pub fn page(shared: &Shared) -> Result<String> {
 
 fn traffic(maps: &Maps) -> Result<Vec<MetricFamily>> {
     let counters = counters(maps)?;
+    let answers = answers(maps)?;
     let mut forwarded: BTreeMap<_, (u64, u64)> = BTreeMap::new();
     let mut drops = Vec::new();
     let mut audits = Vec::new();
@@ -63,6 +64,13 @@ fn traffic(maps: &Maps) -> Result<Vec<MetricFamily>> {
             "tidegate_audit_count_total",
             "Packets that passed although they would have been dropped, by reason.",
             audits.into_iter(),
+        ),
+        counter(
+            "tidegate_reject_count_total",
+            "Dropped packets that were answered, by the kind of answer.",
+            answers
+                .iter()
+                .map(|(interface, how, n)| (labels(&[("answer", how.name()), ("interface", interface)]), *n)),
         ),
         counter(
             "tidegate_forward_count_total",

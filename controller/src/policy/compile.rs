@@ -148,11 +148,15 @@ pub fn rule_text(rule: &Rule) -> String {
     let action = match (rule.action, rule.mode) {
         (RuleAction::Allow, RuleMode::Audit) if !rule.limits.is_none() => "allow (limits audit)",
         (RuleAction::Allow, _) => "allow",
+        (RuleAction::Deny, RuleMode::Enforce) if rule.limits.reject => "reject",
         (RuleAction::Deny, RuleMode::Enforce) => "deny",
         (RuleAction::Deny, RuleMode::Audit) => "deny (audit)",
     };
     let ports = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
-    let limits = if rule.limits.is_none() { String::new() } else { format!("; {}", rule.limits) };
+    let limits = match rule.limits.to_string() {
+        none if none.is_empty() => none,
+        limits => format!("; {limits}"),
+    };
     format!("{action} {ports} from {} to {}{limits}", selectors_text(&rule.from), selectors_text(&rule.to))
 }
 

@@ -214,9 +214,12 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     names.extend(Limits::FIELDS);
     let fields = Fields::of(cx, node, "a rule", &names)?;
     let name = fields.required(cx, "name", "verdicts show it").and_then(|node| cx.name(node, "`name`"));
-    let actions = [("allow", RuleAction::Allow), ("deny", RuleAction::Deny)];
+    // A reject is a deny that answers.
+    let (allow, deny, reject) =
+        ((RuleAction::Allow, false), (RuleAction::Deny, false), (RuleAction::Deny, true));
+    let actions = [("allow", allow), ("deny", deny), ("reject", reject)];
     let action = fields
-        .required(cx, "action", "accepted: `allow`, `deny`")
+        .required(cx, "action", "accepted: `allow`, `deny`, `reject`")
         .and_then(|node| cx.word(node, "action", &actions));
     let from = selectors(cx, &fields, "from");
     let to = selectors(cx, &fields, "to");
@@ -236,7 +239,9 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     };
     let limits = limits::decode(cx, &fields);
     let (name, place) = (name.unwrap_or_default(), cx.place(node));
-    let rule = Rule { name, action: action?, from, to, ports, mode: mode?, limits, place };
+    let (action, rejects) = action?;
+    let limits = Limits { reject: rejects, ..limits };
+    let rule = Rule { name, action, from, to, ports, mode: mode?, limits, place };
     limits::check(cx, &fields, &rule);
     Some(rule)
 }

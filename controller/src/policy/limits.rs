@@ -13,9 +13,12 @@ use std::fmt;
 /// The largest IP packet: a bucket that holds less would stop it for ever.
 const LARGEST_PACKET: u64 = 65_535;
 
-/// The limits of a rule that allows.
+/// The limits of a rule that allows, and how one that denies does so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
+    /// What a rule denies is answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reject: bool,
     /// A connection has to begin with a TLS ClientHello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -88,6 +91,7 @@ impl Limits {
             (self.tls.is_some(), Bits::TLS_REQUIRED),
             (self.lifetime_seconds.is_some(), Bits::LIFETIME),
             (self.rate.is_some(), Bits::RATE),
+            (self.reject, Bits::REJECT),
             (!self.is_none() && mode == RuleMode::Audit, Bits::AUDIT),
         ] {
             bits |= if is_set { bit as u8 } else { 0 };
@@ -144,6 +148,7 @@ impl<A: fmt::Display> fmt::Display for Bucket<A> {
 pub(super) fn decode(cx: &mut Context<'_>, fields: &Fields<'_>) -> Limits {
     let words = [("required", Some(Tls::Required)), ("optional", None)];
     Limits {
+        reject: false,
         tls: fields.optional("tls").and_then(|node| cx.word(node, "value of `tls`", &words)).flatten(),
         lifetime_seconds: fields.optional("lifetime").and_then(|node| lifetime(cx, node)),
         rate: fields.optional("rate").and_then(|node| rate(cx, node)),

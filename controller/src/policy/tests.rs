@@ -109,7 +109,7 @@ shop.yaml:6:7: error: a rule has no `action`
   |
 6 |     - name: a
   |       ^
-  = accepted: `allow`, `deny`
+  = accepted: `allow`, `deny`, `reject`
 
 shop.yaml:7:7: error: unknown field `acton` in a rule
   |
@@ -183,7 +183,8 @@ fn single_mistakes_say_what_is_accepted() {
     let any = "from: [{any: true}], to: [{any: true}]";
     assert!(rule(&format!("action: alow, {any}")).contains("`alow` is no action"));
     assert!(
-        rule(&format!("action: alow, {any}")).contains("accepted: `allow`, `deny`; did you mean `allow`?")
+        rule(&format!("action: alow, {any}"))
+            .contains("accepted: `allow`, `deny`, `reject`; did you mean `allow`?")
     );
     assert!(rule(&format!("action: allow, {any}, ports: [443]")).contains("no such protocol name"));
     assert!(rule("action: allow, from: [], to: [{any: true}]").contains("`from` is an empty list"));

@@ -51,6 +51,8 @@ fn limits_become_bits_of_the_decision_and_numbers_beside_it() {
         bits_and_settings("action: allow, lifetime: 1h, mode: audit"),
         (Bits::LIFETIME | Bits::AUDIT, Some(hour))
     );
+    assert_eq!(bits_and_settings("action: deny"), (0, None));
+    assert_eq!(bits_and_settings("action: reject"), (Bits::REJECT, None));
     let mut rated = RuleSettings { per_identity: 1, ..RuleSettings::NONE };
     rated.rates[Unit::Packets as usize] = Rate { units: 1000, period_ns: S, burst_ns: S / 5 };
     rated.rates[Unit::Bytes as usize] = Rate { units: 10_000_000, period_ns: S, burst_ns: S };
@@ -86,6 +88,14 @@ fn a_rule_says_its_limits_in_its_line_and_in_json() {
         })
     );
     assert_eq!(serde_json::from_value::<RuleInfo>(json).expect("a rule"), *rule);
+}
+
+#[test]
+fn a_reject_is_a_deny_that_says_so() {
+    let compiled = compiled("action: reject, ports: [tcp/25]", &Numbering::default());
+    assert_eq!(compiled.rules[&1].text, "reject tcp/25 from any to any");
+    let json = serde_json::to_value(&compiled.rules[&1]).expect("json");
+    assert_eq!((&json["action"], &json["limits"]), (&"deny".into(), &serde_json::json!({"reject": true})));
 }
 
 #[test]

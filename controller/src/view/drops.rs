@@ -4,7 +4,7 @@ use super::flow::{self, Moment, end_text, ends_json, proto_name};
 use super::{Format, View, print_json, say, table};
 use crate::exit_code::Result;
 use crate::names::verdict;
-use datapath::abi::{Action, Direction, PortCounters, Reason};
+use datapath::abi::{Action, Answered, Direction, PortCounters, Reason};
 use loader::Maps;
 use serde_json::{Value, json};
 
@@ -29,10 +29,7 @@ pub struct Counter {
 pub fn counters(maps: &Maps) -> Result<Vec<Counter>> {
     let mut all = Vec::new();
     for port in maps.port_counters()? {
-        let interface = match port.ifindex {
-            0 => "shared".to_owned(),
-            n => loader::netdev::name(n).unwrap_or_else(|| format!("if{n}")),
-        };
+        let interface = interface(port.ifindex);
         for direction in [Direction::Ingress, Direction::Egress] {
             for (reason, audited) in Reason::ALL.iter().flat_map(|r| [(*r, false), (*r, true)]) {
                 let count = port.counts[direction as usize][PortCounters::index(reason as u8, audited)];
@@ -47,15 +44,36 @@ pub fn counters(maps: &Maps) -> Result<Vec<Counter>> {
     Ok(all)
 }
 
+/// Packets that were rejected with an answer: interface, how, how many. They are among the dropped.
+pub fn answers(maps: &Maps) -> Result<Vec<(String, Answered, u64)>> {
+    let mut all = Vec::new();
+    for port in maps.port_counters()? {
+        let counted = Answered::ALL.map(|how| (interface(port.ifindex), how, port.answers[how as usize]));
+        all.extend(counted.into_iter().filter(|(.., n)| *n > 0));
+    }
+    Ok(all)
+}
+
+fn interface(ifindex: u32) -> String {
+    match ifindex {
+        0 => "shared".to_owned(),
+        n => loader::netdev::name(n).unwrap_or_else(|| format!("if{n}")),
+    }
+}
+
 /// Prints the drops.
 pub fn print(view: &View, format: Format) -> Result<()> {
     let counters: Vec<_> =
         counters(&view.maps)?.into_iter().filter(|c| c.audited || !c.reason.passes()).collect();
+    let answers = answers(&view.maps)?;
     let dropped = |row: &flow::Row| Action::from_u8(row.flow.record.action) != Action::Forwarded;
     let flows: Vec<_> = flow::rows(&view.maps)?.into_iter().filter(dropped).collect();
     if format == Format::Json {
         let flows = flows.iter().map(|row| flow_json(row, view));
-        return print_json(&flows.chain(counters.iter().map(counter_json)).collect::<Vec<_>>());
+        let answers = answers.iter().map(answer_json);
+        return print_json(
+            &flows.chain(counters.iter().map(counter_json)).chain(answers).collect::<Vec<_>>(),
+        );
     }
     if counters.is_empty() && flows.is_empty() {
         return say("nothing was dropped");
@@ -75,6 +93,9 @@ pub fn print(view: &View, format: Format) -> Result<()> {
         out.add_row(row);
     }
     say(&table::text(&out))?;
+    for (interface, how, n) in &answers {
+        say(&format!("{n} of them answered on {interface}: {}", how.name()))?;
+    }
     if flows.is_empty() {
         return Ok(());
     }
@@ -106,6 +127,10 @@ fn counter_json(c: &Counter) -> Value {
         "interface": c.interface,
         "count": {"packets": c.packets, "bytes": c.bytes},
     })
+}
+
+fn answer_json((interface, how, n): &(String, Answered, u64)) -> Value {
+    json!({"answered": how.name(), "interface": interface, "count": {"packets": n}})
 }
 
 fn flow_json(row: &flow::Row, view: &View) -> Value {
