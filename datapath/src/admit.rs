@@ -48,7 +48,9 @@ fn admitted<F: Stages<T>, T: Tables>(
     let mut incarnation = record.incarnation;
     if let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) {
         incarnation = conn.incarnation;
-        let last_ns = if record.incarnation == incarnation { record.last_ns } else { 0 };
+        // A record that was never judged by is as young as this packet and knows nothing of those before it.
+        let knows = record.incarnation == incarnation && record.epoch != 0;
+        let last_ns = if knows { record.last_ns } else { 0 };
         if !track::is_over(conn, packet, last_ns, moment.now_ns, config) {
             if record.incarnation != incarnation {
                 record::reset(record, incarnation, moment.now_ns);

@@ -3,7 +3,8 @@
 use crate::abi::{Addr, FlowKey, FragmentKey, Packet};
 use crate::admit::find;
 use crate::frame::Frame;
-use crate::tables::{Plane, Table, Tables};
+use crate::tables::{Plane, Rules, Table, Tables};
+use crate::track;
 use crate::wire::icmp::{self, Quote};
 
 /// Whether the packet is an ICMP error that tells the sender of a tracked connection's packet what became of it.
@@ -31,5 +32,13 @@ pub fn is_related<F: Frame, T: Tables>(frame: &F, plane: &mut Plane<T>, packet: 
     }
     let (src, dst) = ((quote.src, quote.ports[0]), (quote.dst, quote.ports[1]));
     let (key, _) = FlowKey::canonical(packet.ip_version, quote.proto as u8, src, dst);
-    find(&mut plane.connections, &mut plane.half_open, &key).is_some()
+    let Some(config) = plane.rules.config() else {
+        return false;
+    };
+    let now_ns = plane.rules.now_ns(config);
+    match find(&mut plane.connections, &mut plane.half_open, &key) {
+        // What is long over stays in its table until another connection needs the room.
+        Some(conn) => !track::is_forgotten(conn, key.proto, now_ns, config),
+        None => false,
+    }
 }

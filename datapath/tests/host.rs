@@ -161,6 +161,21 @@ fn a_settled_flow_is_answered_from_its_record() {
 }
 
 #[test]
+fn a_connection_whose_flow_record_is_gone_is_idle_by_its_own_time() {
+    use fixtures::{START, frames::udp};
+    const HOUR: u64 = 3600 * fixtures::S;
+    let mut engine = HostEngine::new();
+    engine.prepare(&fixtures::open_gateway(), true);
+    let frame = udp(true, (5000, 53), b"question");
+    engine.judge(&frame, START);
+    engine.plane.slots.slots.fill(bytemuck::Zeroable::zeroed());
+    engine.plane.spill.entries.clear();
+    engine.judge(&frame, START + HOUR);
+    let opened: Vec<u64> = engine.connections().iter().map(|(_, conn)| conn.opened_ns).collect();
+    assert_eq!(opened, [START + HOUR]);
+}
+
+#[test]
 fn the_fast_lane_reads_what_the_parser_reads() {
     let mut lanes = 0;
     for fixture in fixtures::all() {

@@ -89,6 +89,18 @@ pub fn is_over(conn: &Connection, packet: &Packet, last_ns: u64, now_ns: u64, co
     idle_ns > config.tcp_idle_timeout_ns
 }
 
+/// Whether nothing was heard of a connection for so long that what quotes one of its packets is no news of it. By the
+/// shared record alone, which a busy flow looks at several times in an idle time.
+#[inline(always)]
+pub fn is_forgotten(conn: &Connection, protocol: u8, now_ns: u64, config: &Config) -> bool {
+    let idle_ns = now_ns.saturating_sub(conn.last_ns);
+    if protocol == proto::TCP {
+        idle_ns > config.tcp_idle_timeout_ns
+    } else {
+        idle_ns > config.datagram_timeout_ns
+    }
+}
+
 /// Changes the record by a packet of any protocol but TCP: who has sent something.
 #[inline(always)]
 pub fn datagram(conn: &mut Connection, is_orig: bool) {

@@ -25,7 +25,7 @@ pub struct Ours {
     live: Compiled,
     now_ns: u64,
     // The program's per-CPU records of a flow are where its packets run.
-    _pin: CpuPin,
+    pin: CpuPin,
 }
 
 /// What both engines say of a packet.
@@ -33,6 +33,8 @@ pub struct Ours {
 pub struct Verdicts {
     /// The loaded program passed it.
     pub kernel_passes: bool,
+    /// The loaded program's reason, where it is another verdict than the native build's.
+    pub kernel_reason: Option<&'static str>,
     /// The native build's trace.
     pub host: Trace,
     /// The rule that decided, by its label.
@@ -68,7 +70,7 @@ impl Ours {
             host: plane(Config::new(SLOTS, SEED)),
             live: Compiled::default(),
             now_ns: HOUR_NS,
-            _pin: pin,
+            pin,
         })
     }
 
@@ -116,8 +118,15 @@ impl Ours {
         let view = SliceFrame { bytes: frame, ifindex: 1 };
         judge(&view, Direction::Ingress, &mut self.host, || Some(&mut trace));
         self.host.sink.events.clear();
+        let host_passes = trace.action() != Action::Dropped;
+        let kernel_reason = if kernel_passes == host_passes {
+            None
+        } else {
+            // What is not settled leaves its trace also where none is asked for.
+            self.kernel.maps().trace_of(self.pin.cpu())?.map(|trace| trace.reason().name())
+        };
         let rule = self.live.rules.get(&trace.rule).map(|rule| rule.label());
-        Ok(Verdicts { kernel_passes, host: trace, rule })
+        Ok(Verdicts { kernel_passes, kernel_reason, host: trace, rule })
     }
 
     /// Lets a millisecond go by.

@@ -23,6 +23,20 @@ impl Strangers {
     }
 }
 
+impl Strangers {
+    /// So many packets. Some are of connections of earlier rounds, which are over since and must not count any more.
+    pub fn take(&mut self, rng: &mut Rng, count: usize, past: &[Spec]) -> Vec<Spec> {
+        let mut again = || {
+            let spec =
+                rng.percent(15).then(|| past.get(rng.below(past.len().max(1) as u64) as usize)).flatten()?;
+            self.seen.insert(connection(spec)).then(|| spec.clone())
+        };
+        let mut packets: Vec<Spec> = (0..count).filter_map(|_| again()).collect();
+        packets.resize_with(count, || self.next(rng));
+        packets
+    }
+}
+
 /// The same for all packets of one connection, in both directions.
 fn connection(spec: &Spec) -> Spec {
     let (forth, there) = (spec.src, spec.dst);

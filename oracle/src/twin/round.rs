@@ -24,7 +24,8 @@ pub struct Args {
     /// The seed of a run that is to be repeated
     #[arg(long)]
     seed: Option<u64>,
-    /// The first round: with --packets as many as --per-policy, that one alone
+    /// The first round: with --packets as many as --per-policy, that one alone. What it repeats of earlier rounds is
+    /// then not there: a difference that does not come back is one of state that outlived its connection
     #[arg(long, default_value_t = 0)]
     round: u64,
     /// Print policy and nftables rules of every round
@@ -36,6 +37,8 @@ pub struct Args {
 const PRINTED: u64 = 10;
 /// Packets that are on their way at a time.
 const BURST: usize = 250;
+/// Packets of earlier rounds that are kept to be sent again.
+const PAST: usize = 4_000;
 const SENTINEL: u16 = u16::MAX;
 
 /// Runs all rounds; an error if there was a difference.
@@ -47,6 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     let twin = Twin::new()?;
     let mut ports = twin.ports()?;
     let mut tally = Tally::default();
+    let mut past = Vec::new();
     let mut round = args.round;
     while tally.packets < args.packets {
         let mut rng = Rng::new(seed, round);
@@ -66,9 +70,10 @@ pub fn run(args: &Args) -> Result<()> {
         let packets = if stateful {
             flows::random(&mut rng, count)
         } else {
-            let mut strangers = Strangers::default();
-            (0..count).map(|_| strangers.next(&mut rng)).collect()
+            Strangers::default().take(&mut rng, count, &past)
         };
+        past.extend(packets.iter().step_by(10).cloned());
+        past.drain(..past.len().saturating_sub(PAST));
         for burst in packets.chunks(BURST) {
             let passed = forwarded(&mut ports, burst)?;
             for (spec, nft_passes) in burst.iter().zip(passed) {
@@ -112,9 +117,10 @@ impl Tally {
         }
         let word = |passes: bool| if passes { "passes" } else { "drops" };
         println!(
-            "DIFFERENCE {spec}\n  nft {}, kernel {}, native {} ({}, rule {})\n  again: tidegate-oracle nft {} --verbose",
+            "DIFFERENCE {spec}\n  nft {}, kernel {} {}, native {} ({}, rule {})\n  again: tidegate-oracle nft {} --verbose",
             word(nft_passes),
             word(verdicts.kernel_passes),
+            verdicts.kernel_reason.unwrap_or_default(),
             word(verdicts.host_passes()),
             verdicts.host.reason().name(),
             verdicts.rule.as_deref().unwrap_or("none"),
