@@ -85,6 +85,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     } else {
         either(frame, &plane.rules, packet, &moment, &mut originator)
     };
+    limits::midstream(packet, &moment, &mut j);
     if j.limits & Limits::AT_OPEN != 0 {
         frame.opening(&plane.rules, &mut plane.buckets, &moment, &mut j);
     }

@@ -69,6 +69,18 @@ pub fn take(full_ns: &impl Word, claim: &Claim) -> bool {
     false
 }
 
+/// What the gateway makes of a TCP connection whose beginning was not seen. What no policy cuts, this does not either.
+#[inline(always)]
+pub(crate) fn midstream(packet: &Packet, moment: &Moment, j: &mut Judgement) {
+    let policy = moment.flags & (Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT);
+    let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK);
+    if policy == 0 || opens || !packet.has(Packet::HAS_TCP) || j.reason != Reason::Forwarded {
+        return;
+    }
+    let denies = policy & Config::MIDSTREAM_DENY != 0;
+    j.decided(if denies { Action::Dropped } else { Action::Audit }, Reason::Midstream, j.rule);
+}
+
 /// The limits of a connection that is about to open.
 #[inline(always)]
 pub fn opening<R: Rules, B: Buckets>(rules: &R, buckets: &mut B, moment: &Moment, j: &mut Judgement) {
@@ -127,7 +139,7 @@ pub(crate) fn settled_drops(j: &Judgement) -> u16 {
     match j.reason {
         Reason::RateLimited => 0,
         // A SYN may open the next connection.
-        Reason::TlsRequired | Reason::LifetimeExceeded => Settled::ACK | Settled::DATA,
+        Reason::TlsRequired | Reason::LifetimeExceeded | Reason::Midstream => Settled::ACK | Settled::DATA,
         _ if j.limits & Limits::REJECT != 0 => 0,
         _ => Settled::ALL,
     }

@@ -1,6 +1,7 @@
 //! Commits: what the kernel is to hold, changed so that no packet sees a part of it.
 
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::gateway::configure;
 use crate::policy::{
     Clock, Compiled, Documents, MapDelete, MapWrite, PolicyPrefix, Prefix, compile, diff, sweep,
 };
@@ -109,6 +110,7 @@ impl Committed {
         }
         maps.config.update(|config| {
             config.epoch = next;
+            configure(compiled.gateway.as_ref(), config);
             config.flags &= !Config::DEFAULT_ALLOW;
             if compiled.default_allow {
                 config.flags |= Config::DEFAULT_ALLOW;

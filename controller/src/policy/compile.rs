@@ -3,6 +3,7 @@
 use super::classes::Classes;
 use super::document::{BlockEntry, Documents, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
+use super::gateway::Gateway;
 use super::limits::Limits;
 use super::numbering::Numbering;
 use super::place::Place;
@@ -27,6 +28,8 @@ pub struct Compiled {
     pub policy: BTreeMap<PolicyPrefix, Decision>,
     /// Limits of the rules that have some, by the rule's number.
     pub settings: BTreeMap<u32, RuleSettings>,
+    /// What holds for the gateway as a whole.
+    pub gateway: Option<Gateway>,
     /// Numbers given so far; pass them to the next compile.
     pub numbering: Numbering,
     /// What the numbers of rules mean.
@@ -98,7 +101,9 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();
     let default_allow = documents.policies.is_empty();
     let bindings = classes.bindings;
-    Compiled { bindings, blocklist, policy, settings, numbering, rules, classes: class_texts, default_allow }
+    let gateway = documents.gateway.clone();
+    let classes = class_texts;
+    Compiled { bindings, blocklist, policy, settings, gateway, numbering, rules, classes, default_allow }
 }
 
 /// Every rule in the order in which they are asked: tier, deny before allow, order of the files.

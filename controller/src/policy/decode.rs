@@ -3,6 +3,7 @@
 use super::across::Across;
 use super::document::*;
 use super::fields::{Context, Fields};
+use super::gateway::{self, Gateway};
 use super::limits::{self, Limits};
 use super::place;
 use super::place::{Mistake, one_of};
@@ -15,7 +16,7 @@ use super::yaml::{self, Node, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 3] = ["Workload", "Policy", "Blocklist"];
+const KINDS: [&str; 4] = ["Workload", "Policy", "Blocklist", "Gateway"];
 const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
 const CIDR_EXAMPLE: &str = "for example `cidr: 10.0.0.0/8`";
 
@@ -79,6 +80,14 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
         "Workload" => {
             let workload = workload(cx, spec, &name, across);
             documents.workloads.extend(workload.map(|w| Workload { name, place, ..w }));
+        }
+        "Gateway" => {
+            if let Some(first) = &documents.gateway {
+                let what = format!("a second Gateway: the first is at {}", first.place);
+                cx.mistake(node, what, "one gateway, one document");
+            } else {
+                documents.gateway = gateway::decode(cx, spec).map(|g| Gateway { name, place, ..g });
+            }
         }
         "Policy" => documents.policies.extend(policy(cx, spec).map(|p| Policy { name, place, ..p })),
         _ => documents.blocklists.extend(blocklist(cx, spec).map(|b| Blocklist { name, place, ..b })),

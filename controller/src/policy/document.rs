@@ -1,5 +1,6 @@
 //! What policy files say, once they are read and found right.
 
+use super::gateway::Gateway;
 use super::limits::Limits;
 use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
@@ -26,6 +27,9 @@ pub struct Documents {
     pub policies: Vec<Policy>,
     /// Who may talk to nobody.
     pub blocklists: Vec<Blocklist>,
+    /// What holds for the gateway as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
 }
 
 /// A workload: an identity at addresses.

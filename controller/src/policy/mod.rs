@@ -13,6 +13,7 @@ pub mod document;
 pub mod explain;
 mod fields;
 mod flatten;
+pub mod gateway;
 pub mod limits;
 mod load;
 pub mod native;

@@ -2,6 +2,7 @@
 //! the kernel's programs.
 
 use super::compile::Compiled;
+use super::gateway::configure;
 use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, lookup};
 use datapath::abi::{
@@ -45,6 +46,7 @@ pub(super) fn rules_of_flow(compiled: &Compiled, src: Addr, dst: Addr, proto: u8
 
 fn with_default(compiled: &Compiled) -> HostRules {
     let mut rules = HostRules::default();
+    configure(compiled.gateway.as_ref(), &mut rules.config);
     for (number, settings) in &compiled.settings {
         rules.rules.insert(*number, RuleVersions { since: 0, _pad: 0, old: *settings, new: *settings });
     }

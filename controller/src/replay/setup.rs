@@ -60,6 +60,7 @@ impl Setup {
         if self.enforce {
             config.flags |= Config::ENFORCE;
         }
+        crate::policy::gateway::configure(self.compiled.gateway.as_ref(), &mut config);
         if self.compiled.default_allow {
             config.flags |= Config::DEFAULT_ALLOW;
         }

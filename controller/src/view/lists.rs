@@ -61,7 +61,8 @@ pub fn policy(view: &View, format: Format) -> Result<()> {
     if format == Format::Json {
         return print_json(&json!({
             "revision": state.revision, "epoch": state.epoch, "applied_at": state.applied_at,
-            "default": if effective.policies.is_empty() { "allow" } else { "deny" }, "rules": rules,
+            "default": if effective.policies.is_empty() { "allow" } else { "deny" }, "gateway": effective.gateway,
+            "rules": rules,
         }));
     }
     let default = if effective.policies.is_empty() { "allow (no policy is loaded)" } else { "deny" };

@@ -231,6 +231,17 @@ impl Lab {
         })
     }
 
+    /// A datagram from the left to the right, and what comes of it.
+    pub fn datagram(&self, port: u16) -> std::io::Result<usize> {
+        within(&self.namespace("left"), || {
+            let socket = std::net::UdpSocket::bind(("10.1.0.2", 0))?;
+            socket.connect(("10.2.0.2", port))?;
+            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            socket.send(b"ping")?;
+            socket.recv(&mut [0; 16])
+        })
+    }
+
     /// Whether a byte goes there and back.
     pub fn connects(&self, port: u16) -> bool {
         let echo = || -> std::io::Result<()> {

@@ -327,3 +327,40 @@ fn monitor_mode_drops_nothing_and_says_what_it_would() {
     let flow = flows.iter().find(|f| f["l4"]["TCP"]["destination_port"] == 9000).unwrap();
     assert_eq!((&flow["verdict"], &flow["drop_reason_desc"]), (&json("AUDIT"), &json("POLICY_DENIED")));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_rejected_fails_at_once_and_plaintext_is_cut_where_tls_is_required() {
+    let lab = Lab::new();
+    let policy = POLICY.replace("ports: [tcp/8443]", "ports: [tcp/8443]\n      tls: required");
+    let gateway = "---\napiVersion: tidegate.dev/v1\nkind: Gateway\nmetadata: {name: edge}\n\
+                   spec: {defaultAction: reject, midstream: deny}\n";
+    // In generic mode: a driver of veth sends nothing back to a peer without GRO.
+    let file = lab.file("shop.yaml", &format!("{policy}{gateway}"));
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "--xdp-mode", "generic", "-p", &file]);
+    let _server = lab.serve(8443);
+
+    let refused = lab.client(9000).expect_err("a reset");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let unreachable = lab.datagram(5000).expect_err("ICMP");
+    assert_eq!(unreachable.kind(), std::io::ErrorKind::HostUnreachable);
+
+    let mut plain = lab.client(8443).expect("the handshake passes");
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    assert!(plain.read(&mut [0; 16]).is_err(), "the server never saw it");
+    let mut tls = lab.client(8443).expect("the handshake passes");
+    let hello = [&[22, 3, 1, 0, 4, 1, 0, 0, 0][..], b"rest"].concat();
+    tls.write_all(&hello[..9]).expect("sent");
+    tls.read_exact(&mut [0; 9]).expect("the echo of a hello");
+
+    let drops = lab.json(&["drops"]);
+    let rows = drops[0].as_array().expect("rows");
+    let answered = |how: &str| {
+        let row = rows.iter().find(|row| row["answered"] == how).expect("a counter");
+        assert_eq!(row["interface"], "eth1");
+        row["count"]["packets"].as_u64().expect("a number")
+    };
+    assert_eq!((answered("tcp_reset"), answered("icmp_prohibited")), (1, 1));
+    let cut = rows.iter().find(|row| row["reason"] == "TLS_REQUIRED" && row["rule"] == "shop/pay");
+    assert_eq!(cut.expect("the flow")["verdict"], "DROPPED");
+}

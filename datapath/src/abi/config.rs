@@ -50,6 +50,10 @@ impl Config {
     pub const TRACE: u32 = 1 << 3;
     /// What no rule decides is answered where it is dropped.
     pub const REJECT: u32 = 1 << 4;
+    /// TCP connections whose beginning was not seen are dropped.
+    pub const MIDSTREAM_DENY: u32 = 1 << 5;
+    /// They pass with verdict AUDIT.
+    pub const MIDSTREAM_ALERT: u32 = 1 << 6;
 
     /// Defaults: monitor, everything allowed, Zeek's timeouts.
     pub fn new(flow_slots: u32, hash_seed: u64) -> Self {

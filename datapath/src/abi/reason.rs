@@ -214,6 +214,8 @@ reasons! {
     NdHopLimit = 48, "ND_HOP_LIMIT_INVALID", 62;
     /// Neighbour discovery with a code, or shorter than its kind is (RFC 4861, sections 6.1, 7.1 and 8.1).
     NdMalformed = 49, "ND_MALFORMED", 63;
+    /// A segment of a connection whose beginning was not seen, where the gateway takes up none in mid-stream.
+    Midstream = 50, "TCP_MIDSTREAM", 64;
 }
 
 impl Reason {

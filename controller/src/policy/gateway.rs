@@ -1,0 +1,169 @@
+//! What holds for the gateway as a whole: its default, connections in mid-stream, timeouts.
+
+use super::fields::{Context, Fields};
+use super::place::Place;
+use super::time::parse_duration;
+use super::yaml::Node;
+use datapath::abi::Config;
+use serde::{Deserialize, Serialize};
+
+/// `kind: Gateway`. One at most; what it does not say is as without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// metadata.name
+    pub name: String,
+    /// What becomes of packets that no rule allows.
+    pub default_action: DefaultAction,
+    /// What becomes of TCP connections whose beginning was not seen.
+    pub midstream: Midstream,
+    /// After how long a connection is over.
+    pub timeouts: Timeouts,
+    /// Where the document begins.
+    pub place: Place,
+}
+
+/// What becomes of packets that no rule allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultAction {
+    /// They are dropped.
+    #[default]
+    Deny,
+    /// They are dropped and answered.
+    Reject,
+}
+
+/// What becomes of TCP connections whose beginning was not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Midstream {
+    /// Rules decide, for the direction that they allow.
+    #[default]
+    Allow,
+    /// The same, with verdict AUDIT.
+    Alert,
+    /// They are dropped.
+    Deny,
+}
+
+/// Seconds after which a connection is over; absent where the default holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// A SYN without answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_syn: Option<u64>,
+    /// TCP, idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_established: Option<u64>,
+    /// TCP, after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_closed: Option<u64>,
+    /// UDP, ICMP and all else, idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagram: Option<u64>,
+}
+
+/// Writes what holds into the configuration; without a document, the defaults.
+pub fn configure(gateway: Option<&Gateway>, config: &mut Config) {
+    let default = Config::new(1, 0);
+    let timeouts = gateway.map(|g| g.timeouts).unwrap_or_default();
+    let ns =
+        |seconds: Option<u64>, default: u64| seconds.map_or(default, |s| s.saturating_mul(1_000_000_000));
+    config.attempt_timeout_ns = ns(timeouts.tcp_syn, default.attempt_timeout_ns);
+    config.tcp_idle_timeout_ns = ns(timeouts.tcp_established, default.tcp_idle_timeout_ns);
+    config.close_linger_ns = ns(timeouts.tcp_closed, default.close_linger_ns);
+    config.datagram_timeout_ns = ns(timeouts.datagram, default.datagram_timeout_ns);
+    config.flags &= !(Config::REJECT | Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT);
+    if gateway.is_some_and(|g| g.default_action == DefaultAction::Reject) {
+        config.flags |= Config::REJECT;
+    }
+    config.flags |= match gateway.map(|g| g.midstream).unwrap_or_default() {
+        Midstream::Allow => 0,
+        Midstream::Alert => Config::MIDSTREAM_ALERT,
+        Midstream::Deny => Config::MIDSTREAM_DENY,
+    };
+}
+
+/// Reads the spec.
+pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Gateway> {
+    let fields = Fields::of(cx, spec, "the spec of a Gateway", &["defaultAction", "midstream", "timeouts"])?;
+    let actions = [("deny", DefaultAction::Deny), ("reject", DefaultAction::Reject)];
+    let default_action = match fields.optional("defaultAction") {
+        Some(node) => cx.word(node, "value of `defaultAction`", &actions),
+        None => Some(DefaultAction::default()),
+    };
+    let ways = [("allow", Midstream::Allow), ("alert", Midstream::Alert), ("deny", Midstream::Deny)];
+    let midstream = match fields.optional("midstream") {
+        Some(node) => cx.word(node, "value of `midstream`", &ways),
+        None => Some(Midstream::default()),
+    };
+    let timeouts = match fields.optional("timeouts") {
+        Some(node) => timeouts(cx, node),
+        None => Some(Timeouts::default()),
+    };
+    let (name, place) = (String::new(), cx.place(spec));
+    Some(Gateway { name, default_action: default_action?, midstream: midstream?, timeouts: timeouts?, place })
+}
+
+fn timeouts(cx: &mut Context<'_>, node: &Node) -> Option<Timeouts> {
+    let names = ["tcpSyn", "tcpEstablished", "tcpClosed", "datagram"];
+    let fields = Fields::of(cx, node, "`timeouts`", &names)?;
+    let [tcp_syn, tcp_established, tcp_closed, datagram] = names.map(|name| {
+        let node = fields.optional(name)?;
+        let text = cx.text(node, "a timeout")?;
+        let seconds = parse_duration(text).and_then(|d| u64::try_from(d.as_secs()).ok());
+        if seconds.is_none() {
+            let accepted = "accepted: whole numbers of s, m, h, d, such as 90s, 10m, 1h30m, 7d";
+            cx.mistake(node, format!("`{text}` is not a duration"), accepted);
+        }
+        seconds
+    });
+    Some(Timeouts { tcp_syn, tcp_established, tcp_closed, datagram })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Documents;
+    use super::*;
+
+    fn read(spec: &str) -> Result<Documents, String> {
+        let text =
+            format!("apiVersion: tidegate.dev/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {spec}\n");
+        let now = "2026-11-22T12:00:00Z".parse().expect("time");
+        Documents::parse("g.yaml", &text, now).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_gateway_document_becomes_configuration_and_its_absence_the_defaults() {
+        let documents =
+            read("{defaultAction: reject, midstream: deny, timeouts: {tcpEstablished: 1h, datagram: 30s}}")
+                .expect("a document");
+        let mut config = Config::new(64, 7);
+        let before = config;
+        configure(documents.gateway.as_ref(), &mut config);
+        assert_eq!(config.flags, before.flags | Config::REJECT | Config::MIDSTREAM_DENY);
+        assert_eq!(
+            (config.tcp_idle_timeout_ns, config.datagram_timeout_ns),
+            (3_600_000_000_000, 30_000_000_000)
+        );
+        assert_eq!(config.attempt_timeout_ns, before.attempt_timeout_ns);
+        configure(None, &mut config);
+        assert_eq!(config, before);
+    }
+
+    #[test]
+    fn what_a_gateway_cannot_be_is_a_mistake() {
+        for (spec, what) in [
+            ("{defaultAction: allow}", "`allow` is no value of `defaultAction`"),
+            ("{midstream: drop}", "`drop` is no value of `midstream`"),
+            ("{timeouts: {tcpEstablished: 0s}}", "`0s` is not a duration"),
+            ("{timeouts: {udp: 1s}}", "unknown field `udp` in `timeouts`"),
+        ] {
+            let said = read(spec).expect_err("a mistake");
+            assert!(said.contains(what), "{said}");
+        }
+        let two = "{}\n---\napiVersion: tidegate.dev/v1\nkind: Gateway\nmetadata: {name: other}\nspec: {}";
+        let said = read(two).expect_err("a mistake");
+        assert!(said.contains("a second Gateway: the first is at g.yaml:1:1"), "{said}");
+    }
+}
