@@ -205,7 +205,7 @@ fn documents() -> impl Strategy<Value = Documents> {
             };
             let policies = policies.into_iter().enumerate().map(named).collect();
             let blocklists = vec![Blocklist { name: "b".into(), entries, place: place() }];
-            Documents { workloads, policies, blocklists }
+            Documents { workloads, policies, blocklists, gateway: None }
         },
     )
 }
