@@ -226,7 +226,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Block(BlockCommand::List(output)) => {
             view::lists::blocks(&State::load(&instance.state_file())?, output.output)
         }
-        Command::Flows(output) => view::flow::print(&View::open(&instance)?, output.output),
+        Command::Flows(output) => {
+            view::flow::print(&View::open(&instance)?, read_hellos(&instance)?, output.output)
+        }
         Command::Drops(output) => view::drops::print(&View::open(&instance)?, output.output),
         Command::Observe(args) => block_on(observe(&instance, &args)),
         Command::Why { args, output } => view::why::print(&View::open(&instance)?, &args, output.output),
@@ -339,6 +341,14 @@ fn apply(instance: &Instance, args: &PathsArg) -> Result<()> {
 fn block(instance: &Instance, path: &str, request: BlockRequest, done: &str) -> Result<()> {
     let committed: CommittedRevision = block_on(client::call(instance, Method::POST, path, &request))?;
     say(&format!("{} is {done} (revision {})", request.cidr, committed.revision))
+}
+
+/// The ClientHellos that the daemon has read; none without a daemon.
+fn read_hellos(instance: &Instance) -> Result<view::flow::ReadHellos> {
+    match block_on(client::call(instance, Method::GET, "/v1/hellos", &())) {
+        Err(e) if e.code == Code::NoDaemon => Ok(Vec::new()),
+        answer => answer,
+    }
 }
 
 async fn observe(instance: &Instance, args: &ObserveArgs) -> Result<()> {

@@ -1,10 +1,11 @@
 //! Packets that are not settled, second half: what they change in their connection.
 
 use crate::abi::packet::Trace;
-use crate::abi::{Connection, Direction, HandshakeKind, HandshakeOutcome, Packet, TlsState};
+use crate::abi::{Connection, Direction, HandshakeKind, HandshakeOutcome, HelloSegment, Packet, TlsState};
 use crate::admit::find;
 use crate::event;
 use crate::frame::Frame;
+use crate::hello;
 use crate::policy::Moment;
 use crate::record;
 use crate::stage::Stages;
@@ -29,6 +30,13 @@ pub fn follow<F: Stages<T>, T: Tables>(
         return; // another CPU took it away since; the next packet opens it anew
     };
     track_packet::<F, T>(frame, packet, conn, moment.now_ns);
+    for piece in 0..u32::from(HelloSegment::MAX) {
+        let done = piece * HelloSegment::BYTES as u32;
+        if done >= packet.payload_bytes || !hello::is_part(conn, packet) {
+            break;
+        }
+        frame.hello(&mut plane.sink, conn, packet, moment.now_ns, done);
+    }
     if slot.key == packet.key {
         record::settle(&mut slot.record, conn, packet);
     }

@@ -14,6 +14,9 @@ pub trait Frame {
         self.header(offset).copied()
     }
 
+    /// Copies `len` bytes, of which there are 1 to `N`, from `offset` to the front of `into`. Returns whether it did.
+    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool;
+
     /// Length of the whole frame in bytes, also of what [`Self::header`] cannot reach (multi-buffer frames).
     fn len(&self) -> usize;
 
@@ -103,6 +106,10 @@ impl Frame for SliceFrame<'_> {
         self.bytes.get(offset..)?.first_chunk()
     }
 
+    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+        load(self.bytes, offset, len, into)
+    }
+
     fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -115,4 +122,15 @@ impl Frame for SliceFrame<'_> {
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
+}
+
+/// [`Frame::load`] from a slice.
+pub fn load<const N: usize>(from: &[u8], offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+    let len = len as usize;
+    let (Some(from), Some(into)) = (from.get(offset..).and_then(|rest| rest.get(..len)), into.get_mut(..len))
+    else {
+        return false;
+    };
+    into.copy_from_slice(from);
+    true
 }

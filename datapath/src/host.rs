@@ -4,7 +4,7 @@ use crate::abi::config::PortCounters;
 use crate::abi::{
     Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Unit,
 };
 use crate::frame::Frame;
 use crate::limits::{Claim, take};
@@ -222,6 +222,8 @@ pub struct HostSink {
     pub events: VecDeque<Event>,
     /// Connections that gave way to others.
     pub closed: VecDeque<ClosedEvent>,
+    /// Pieces of ClientHellos.
+    pub hellos: VecDeque<HelloSegment>,
     /// Events not sent, by [`Lost`].
     pub lost: [u64; Lost::COUNT as usize],
     budgets: HashMap<u32, EventBudget>,
@@ -263,6 +265,15 @@ impl Sink for HostSink {
         let mut closed = bytemuck::Zeroable::zeroed();
         fill(&mut closed);
         self.closed.push_back(closed);
+    }
+
+    fn hello<F: Frame>(&mut self, frame: &F, from: usize, length: u32, fill: impl FnOnce(&mut HelloSegment)) {
+        let mut segment: HelloSegment = bytemuck::Zeroable::zeroed();
+        fill(&mut segment);
+        segment.length = length;
+        if length == 0 || frame.load(from, length, &mut segment.bytes) {
+            self.hellos.push_back(segment);
+        }
     }
 }
 

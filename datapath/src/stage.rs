@@ -9,7 +9,7 @@ use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, judge, limits, related, track};
+use crate::{admit, follow, hello, judge, limits, related, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -83,5 +83,10 @@ pub trait Stages<T: Tables>: Frame + Sized {
     #[inline(always)]
     fn tls(&self, conn: &mut Connection, packet: &Packet, now_ns: u64) {
         track::tls::payload(conn, self, packet, now_ns);
+    }
+    /// Hands up a piece of the ClientHello that the packet holds a part of.
+    #[inline(always)]
+    fn hello(&self, sink: &mut T::Sink, conn: &mut Connection, packet: &Packet, now_ns: u64, done: u32) {
+        hello::hand_up(self, sink, conn, packet, now_ns, done);
     }
 }

@@ -5,8 +5,9 @@
 use crate::abi::{
     Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, Lost, PolicyKey, RuleVersions, Unit,
+    FragmentPorts, HandshakeKey, HelloSegment, Lost, PolicyKey, RuleVersions, Unit,
 };
+use crate::frame::Frame;
 use crate::limits::Claim;
 
 /// A keyed table.
@@ -68,6 +69,9 @@ pub trait Sink {
     fn event(&mut self, fill: impl FnOnce(&mut Event));
     /// Hands up the record of a connection that gives way to another.
     fn closed(&mut self, fill: impl FnOnce(&mut ClosedEvent));
+    /// Hands up `length` bytes of the frame from `from` on, which are part of a ClientHello; `fill` writes all else.
+    /// Without room for it the loss is counted.
+    fn hello<F: Frame>(&mut self, frame: &F, from: usize, length: u32, fill: impl FnOnce(&mut HelloSegment));
 }
 
 /// Room to write a connection's record before a table takes it: the kernel's stack has none.

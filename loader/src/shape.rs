@@ -40,6 +40,7 @@ pub(crate) const SHAPES: [Shape; 19] = [
     shape::<u32, PortCounters>(MapName::PORTS, MapType::PerCpuArray),
     shape::<HandshakeKey, HandshakeStats>(MapName::HANDSHAKES, MapType::PerCpuHash),
     Shape { name: MapName::EVENTS, map_type: MapType::RingBuf, key_bytes: 0, value_bytes: 0 },
+    Shape { name: MapName::HELLOS, map_type: MapType::RingBuf, key_bytes: 0, value_bytes: 0 },
     shape::<u32, u64>(MapName::LOST, MapType::PerCpuArray),
     shape::<u32, EventBudget>(MapName::EVENT_BUDGET, MapType::PerCpuArray),
     shape::<u32, Trace>(MapName::TRACE, MapType::PerCpuArray),

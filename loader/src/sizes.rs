@@ -31,6 +31,8 @@ pub struct Sizes {
     pub handshakes: u32,
     /// The ring buffer; rounded up to a power of two.
     pub event_bytes: u32,
+    /// The ring buffer of ClientHellos; rounded up to a power of two.
+    pub hello_bytes: u32,
     /// Interfaces.
     pub judged_ports: u32,
 }
@@ -52,6 +54,7 @@ impl Default for Sizes {
             fragments: 8_192,
             handshakes: 8_192,
             event_bytes: 4 << 20,
+            hello_bytes: 1 << 20,
             judged_ports: 1_024,
         }
     }
@@ -74,6 +77,7 @@ impl Sizes {
             fragments: 1_024,
             handshakes: 1_024,
             event_bytes: 1 << 20,
+            hello_bytes: 256 << 10,
             judged_ports: 64,
         }
     }
@@ -94,6 +98,7 @@ impl Sizes {
             MapName::FRAGMENTS => self.fragments,
             MapName::HANDSHAKES => self.handshakes,
             MapName::EVENTS => self.event_bytes.next_power_of_two(),
+            MapName::HELLOS => self.hello_bytes.next_power_of_two(),
             MapName::JUDGED_PORTS => self.judged_ports,
             _ => return None,
         })

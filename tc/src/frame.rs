@@ -89,6 +89,20 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+        // One less, and hidden from LLVM, so that the verifier sees the bounds ("invalid zero-sized read", 6.18).
+        let less = core::hint::black_box(u64::from(len).wrapping_sub(1));
+        if less >= N as u64 {
+            return false;
+        }
+        // SAFETY: the context is the one the kernel passed in; it writes less + 1 bytes, and into has room for as many.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset as u32, into.as_mut_ptr().cast(), (less + 1) as u32)
+        };
+        failed == 0
+    }
+
+    #[inline(always)]
     fn len(&self) -> usize {
         // SAFETY: the context is the one the kernel passed in.
         unsafe { (*self.0).len as usize }

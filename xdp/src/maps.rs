@@ -14,8 +14,9 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{
     Addr, Answered, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, Lost, PolicyKey, RuleVersions, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Unit,
 };
+use datapath::frame::Frame;
 use datapath::limits::{Claim, Word, take};
 use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Table, Tables};
 
@@ -68,6 +69,9 @@ static TG_ZERO: PerCpuArray<HandshakeStats> = PerCpuArray::pinned(1, 0);
 /// Events for user space.
 #[map]
 static TG_EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
+/// Pieces of ClientHellos for user space.
+#[map]
+static TG_HELLOS: RingBuf = RingBuf::pinned(1 << 20, 0);
 /// Events that were not sent, by why.
 #[map]
 static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(Lost::COUNT, 0);
@@ -402,6 +406,22 @@ impl Sink for KernelSink {
                 entry.submit(0);
             }
             None => self.lost(Lost::NoRoom),
+        }
+    }
+
+    #[inline(always)]
+    fn hello<F: Frame>(&mut self, frame: &F, from: usize, length: u32, fill: impl FnOnce(&mut HelloSegment)) {
+        let Some(mut entry) = TG_HELLOS.reserve::<HelloSegment>(0) else {
+            return self.lost(Lost::Hello);
+        };
+        // SAFETY: reserved memory of the right size and alignment, and any bytes are a HelloSegment (it is Pod).
+        let segment = unsafe { &mut *entry.as_mut_ptr() };
+        fill(segment);
+        segment.length = length;
+        if length == 0 || frame.load(from, length, &mut segment.bytes) {
+            entry.submit(0);
+        } else {
+            entry.discard(0);
         }
     }
 }

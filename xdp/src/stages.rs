@@ -4,13 +4,13 @@
 //! To the verifier the arguments are the context, numbers, and pointers to memory of their type's size that may be null.
 
 use crate::frame::{Context, DIRECTION, HookFrame};
-use crate::maps::{Kernel, KernelBuckets, KernelRules, plane};
+use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, plane};
 use datapath::abi::packet::Trace;
 use datapath::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, judge, limits, related, track};
+use datapath::{admit, follow, hello, judge, limits, related, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -71,6 +71,11 @@ impl Stages<Kernel> for HookFrame {
     #[inline(always)]
     fn tls(&self, conn: &mut Connection, packet: &Packet, now_ns: u64) {
         tg_tls(self.context(), conn, packet, now_ns);
+    }
+
+    #[inline(always)]
+    fn hello(&self, _: &mut KernelSink, conn: &mut Connection, packet: &Packet, now_ns: u64, done: u32) {
+        tg_hello(self.context(), conn, packet, now_ns, done);
     }
 }
 
@@ -213,6 +218,23 @@ pub extern "C" fn tg_tls(
     // SAFETY: the caller's references.
     if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
         track::tls::payload(conn, &HookFrame::new(ctx), packet, now_ns);
+    }
+    0
+}
+
+/// [`hello::hand_up`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_hello(
+    ctx: *mut Context,
+    conn: *mut Connection,
+    packet: *const Packet,
+    now_ns: u64,
+    done: u32,
+) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
+        hello::hand_up(&HookFrame::new(ctx), &mut KernelSink, conn, packet, now_ns, done);
     }
     0
 }

@@ -129,6 +129,7 @@ pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
         .route("/v1/policy", post(apply))
         .route("/v1/block", post(block))
         .route("/v1/unblock", post(unblock))
+        .route("/v1/hellos", get(hellos))
         .route("/v1/observe", get(observe_events))
         .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
         .with_state(shared);
@@ -247,6 +248,12 @@ async fn unblock(
         shared.commit(|state| state.blocks.retain(|block| block.cidr != cidr))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
+}
+
+async fn hellos(
+    Extract(shared): Extract<Arc<Shared>>,
+) -> Json<Vec<(String, u64, crate::hello::ClientHello)>> {
+    Json(shared.hub.hellos())
 }
 
 async fn observe_events(

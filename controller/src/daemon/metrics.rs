@@ -157,6 +157,7 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     let lost = [
         (labels(&[("source", "ring_buffer")]), maps.lost_events(Lost::NoRoom)?),
         (labels(&[("source", "event_limit")]), maps.lost_events(Lost::Limited)?),
+        (labels(&[("source", "hello_ring_buffer")]), maps.lost_events(Lost::Hello)?),
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
     ];
     let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);

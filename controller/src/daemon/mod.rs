@@ -15,6 +15,7 @@ use crate::exit_code::{Code, Failure, Result};
 use crate::instance::{Instance, need_root};
 use crate::names::Names;
 use crate::state::State;
+use crate::view::flow::Moment;
 use commit::Committed;
 use datapath::abi::Config;
 use loader::{Attached, Kernel, LoadOptions, Maps, Sizes, TcModeChoice, XdpModeChoice};
@@ -295,6 +296,7 @@ fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::FRAGMENTS => &mut sizes.fragments,
                 MapName::HANDSHAKES => &mut sizes.handshakes,
                 MapName::EVENTS => &mut sizes.event_bytes,
+                MapName::HELLOS => &mut sizes.hello_bytes,
                 MapName::JUDGED_PORTS => &mut sizes.judged_ports,
                 _ => return None,
             };
@@ -358,9 +360,9 @@ async fn serve(
     let io = |e: std::io::Error| Failure::io("listen to signals", &e);
     let (mut term, mut int) =
         (signal(SignalKind::terminate()).map_err(io)?, signal(SignalKind::interrupt()).map_err(io)?);
-    let events = shared.maps.events()?;
+    let (events, hellos) = (shared.maps.events()?, shared.maps.hellos()?);
     let (hub, (reader_ended, reader)) = (shared.hub.clone(), tokio::sync::oneshot::channel());
-    std::thread::spawn(move || reader_ended.send(observe::read(events, &hub)));
+    std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
     tokio::spawn(every_second(shared.clone()));
     tokio::spawn(api::serve(socket, shared.clone()));
     if let Some(listener) = metrics {
@@ -377,6 +379,9 @@ async fn serve(
     }
 }
 
+/// A hello of which nothing came for so long is read as far as it goes.
+const HELLO_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What time brings about: attempts without an answer, blocks that are over, new addresses, a machine that slept.
 async fn every_second(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
@@ -387,6 +392,8 @@ async fn every_second(shared: Arc<Shared>) {
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
+            let before_ns = loader::boot_ns().saturating_sub(HELLO_PATIENCE.as_nanos() as u64);
+            shared.hub.give_up_hellos(before_ns, &Moment::now());
             if second % 10 == 9 {
                 failsafe::sync(&shared.maps, &shared.failsafe)?;
                 lock(&shared.kernel).recalibrate()?;

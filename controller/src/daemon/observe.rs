@@ -1,8 +1,10 @@
 //! The one consumer of the ring buffer, and those who listen to it.
 
+use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
 use crate::view::event;
 use crate::view::flow::Moment;
+use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HelloSegment};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +15,11 @@ use tokio::sync::broadcast;
 const KEPT: usize = 4096;
 
 /// Where events go.
-#[derive(Debug)]
 pub struct Hub {
     listeners: broadcast::Sender<Arc<str>>,
     recent: Mutex<VecDeque<Arc<str>>>,
     names: RwLock<Arc<Names>>,
+    hellos: Mutex<Hellos>,
     /// Events that slow listeners did not get.
     pub lost: AtomicU64,
 }
@@ -29,6 +31,7 @@ impl Hub {
             listeners: broadcast::Sender::new(KEPT),
             recent: Mutex::default(),
             names: RwLock::new(Arc::new(names)),
+            hellos: Mutex::default(),
             lost: AtomicU64::new(0),
         }
     }
@@ -41,7 +44,49 @@ impl Hub {
     /// Hands an event of the ring buffer to everybody.
     pub fn publish(&self, bytes: &[u8], now: &Moment) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(value) = event::json(bytes, &names, now) else { return };
+        let hello = self.hello_of(bytes);
+        if let Some(value) = event::json(bytes, &names, now, hello.as_deref()) {
+            self.send(&value);
+        }
+    }
+
+    /// The ClientHello of the connection that an event is about, where it tells of TLS.
+    fn hello_of(&self, bytes: &[u8]) -> Option<Arc<ClientHello>> {
+        let hellos = self.hellos.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(closed) = bytemuck::try_pod_read_unaligned::<ClosedEvent>(bytes) {
+            return hellos.of(&closed.event.key, closed.connection.client_hello_ns);
+        }
+        let event = bytemuck::try_pod_read_unaligned::<Event>(bytes).ok()?;
+        let is_tls =
+            event.kind() == Some(EventKind::Handshake) && event.handshake == HandshakeKind::Tls as u8;
+        is_tls.then(|| hellos.latest(&event.key)).flatten()
+    }
+
+    /// Takes a piece of a ClientHello, and tells everybody of those that can be read now.
+    fn take_hello(&self, bytes: &[u8], now: &Moment) {
+        let Ok(piece) = bytemuck::try_pod_read_unaligned::<HelloSegment>(bytes) else { return };
+        let found = self.hellos.lock().unwrap_or_else(PoisonError::into_inner).take(&piece);
+        self.tell(&found, now);
+    }
+
+    /// Reads as far as they go the hellos of which nothing came since `before_ns`.
+    pub fn give_up_hellos(&self, before_ns: u64, now: &Moment) {
+        let found = self.hellos.lock().unwrap_or_else(PoisonError::into_inner).give_up(before_ns);
+        self.tell(&found, now);
+    }
+
+    fn tell(&self, found: &[Found], now: &Moment) {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        found.iter().for_each(|found| self.send(&event::hello_json(found, &names, now)));
+    }
+
+    /// Every hello that is remembered: the key's bytes in hexadecimal, when it began, what it says.
+    pub fn hellos(&self) -> Vec<(String, u64, ClientHello)> {
+        let hellos = self.hellos.lock().unwrap_or_else(PoisonError::into_inner);
+        hellos.all().map(|(key, ns, hello)| (crate::view::flow::key_hex(key), ns, hello.clone())).collect()
+    }
+
+    fn send(&self, value: &serde_json::Value) {
         let line: Arc<str> = value.to_string().into();
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() == KEPT {
@@ -72,15 +117,17 @@ pub async fn next(hub: &Hub, receiver: &mut broadcast::Receiver<Arc<str>>) -> Op
     }
 }
 
-/// Reads the ring buffer for ever, on a thread of its own; returns only with an error.
-pub fn read(mut events: loader::maps::Events, hub: &Hub) -> std::io::Error {
+/// Reads the ring buffers for ever, on a thread of its own; returns only with an error.
+pub fn read(mut events: loader::maps::Events, mut hellos: loader::maps::Events, hub: &Hub) -> std::io::Error {
     loop {
-        let mut ready = [PollFd::new(&events, PollFlags::IN)];
+        let mut ready = [PollFd::new(&events, PollFlags::IN), PollFd::new(&hellos, PollFlags::IN)];
         match rustix::event::poll(&mut ready, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return e.into(),
         }
         let now = Moment::now();
+        // Hellos first: the events of a handshake that has ended tell of its hello.
+        hellos.drain(|bytes| hub.take_hello(bytes, &now));
         events.drain(|bytes| hub.publish(bytes, &now));
     }
 }

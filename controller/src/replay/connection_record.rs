@@ -4,6 +4,7 @@ use super::clock::ReplayClock;
 use super::packet_record::proto_name;
 use super::rules::RuleNames;
 use super::seconds::Seconds;
+use crate::hello::ClientHello;
 use datapath::abi::{Action, Connection, Endpoint, FlowKey, FlowRecord, Reason, Side, TlsState};
 use datapath::wire::proto::{ICMP, ICMPV6, TCP, UDP};
 use serde::Serialize;
@@ -46,6 +47,9 @@ pub struct ConnectionRecord {
     pub tls_inferred: Option<bool>,
     /// The alert, where one was readable: its description's number (RFC 8446, section 6).
     pub tls_alert: Option<u8>,
+    /// What the ClientHello says; null where there is none.
+    #[serde(flatten)]
+    pub hello: ClientHello,
     /// What became of its packets when it was judged last.
     pub verdict: &'static str,
     /// Why.
@@ -61,6 +65,7 @@ pub(super) struct Flow {
     pub originator: Side,
     pub verdict: Decided,
     pub story: Story,
+    pub hello: ClientHello,
 }
 
 /// A verdict and why it is so.
@@ -105,6 +110,7 @@ impl ConnectionRecord {
             tls: tls.word,
             tls_inferred: tls.inferred,
             tls_alert: tls.alert,
+            hello: flow.hello.clone(),
             verdict: flow.verdict.action.name(),
             reason: flow.verdict.reason.name(),
             rule: rules.name(flow.verdict.rule),

@@ -5,15 +5,20 @@ use super::clock::ReplayClock;
 use super::connection_record::{ConnectionRecord, Decided, Flow, Story};
 use super::engine::Tables;
 use super::rules::RuleNames;
+use crate::hello::{ClientHello, Hellos};
 use datapath::abi::packet::Trace;
-use datapath::abi::{Action, ClosedEvent, Connection, FlowKey, FlowRecord, Packet, Reason, Side};
+use datapath::abi::{
+    Action, ClosedEvent, Connection, FlowKey, FlowRecord, HelloSegment, Packet, Reason, Side,
+};
 use std::collections::HashMap;
 
 /// Gathers what connections leave while a capture is replayed.
-#[derive(Default)]
 pub struct Connections {
     first_packets: HashMap<FlowKey, FirstPacket>,
     closed: Vec<(FlowKey, Connection)>,
+    hellos: Hellos,
+    /// Hellos of connections whose key has had a later one since.
+    read: HashMap<(FlowKey, u64), ClientHello>,
     flows: HashMap<(FlowKey, u32), FlowRecord>,
 }
 
@@ -26,7 +31,30 @@ struct FirstPacket {
     verdict: Decided,
 }
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            first_packets: HashMap::new(),
+            closed: Vec::new(),
+            // What was read is kept here; the book holds what is not whole yet.
+            hellos: Hellos::with_room(1),
+            read: HashMap::new(),
+            flows: HashMap::new(),
+        }
+    }
+}
+
 impl Connections {
+    /// Takes a piece of a ClientHello.
+    pub fn hello(&mut self, piece: &HelloSegment) {
+        if self.read.contains_key(&(piece.key, piece.hello_ns)) {
+            return;
+        }
+        for found in self.hellos.take(piece) {
+            self.read.insert((found.segment.key, found.segment.hello_ns), (*found.hello).clone());
+        }
+    }
+
     /// Remembers how a flow began.
     pub fn packet(&mut self, trace: &Trace) {
         let packet = &trace.packet;
@@ -69,12 +97,16 @@ impl Connections {
         for (key, record) in &tables.flows {
             self.count(*key, record);
         }
+        for partial in self.hellos.give_up(u64::MAX) {
+            self.read.insert((partial.segment.key, partial.segment.hello_ns), (*partial.hello).clone());
+        }
         let mut found = Vec::new();
         for (key, conn) in self.closed.iter().chain(&tables.connections) {
             let record = self.flows.remove(&(*key, conn.incarnation)).unwrap_or_else(|| uncounted(conn));
             let originator = conn.originator_side();
             let verdict = decided(&record);
-            found.push(Flow { key: *key, record, originator, verdict, story: Story::Tracked(*conn) });
+            let hello = self.read.remove(&(*key, conn.client_hello_ns)).unwrap_or_default();
+            found.push(Flow { key: *key, record, originator, verdict, story: Story::Tracked(*conn), hello });
         }
         found.extend(self.flows.iter().map(|((key, _), record)| self.untracked(*key, *record)));
         let mut records: Vec<_> =
@@ -97,7 +129,14 @@ impl Connections {
             _ => ("OTH", None),
         };
         let verdict = first.map_or_else(|| decided(&record), |first| first.verdict);
-        Flow { key, record, originator, verdict, story: Story::Untracked { conn_state, history } }
+        Flow {
+            key,
+            record,
+            originator,
+            verdict,
+            story: Story::Untracked { conn_state, history },
+            hello: ClientHello::default(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can judge a frame: the shipped program in the kernel, or the same path compiled natively.
 
 use datapath::abi::packet::Trace;
-use datapath::abi::{ClosedEvent, Connection, FlowKey, FlowRecord};
+use datapath::abi::{ClosedEvent, Connection, FlowKey, FlowRecord, HelloSegment};
 
 /// What an engine holds when the last frame is through.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub trait Engine {
     fn judge(&mut self, frame: &[u8], now_ns: u64) -> Result<Trace, EngineError>;
     /// Connections that gave way to others since the last call.
     fn closed(&mut self) -> Result<Vec<ClosedEvent>, EngineError>;
+    /// Pieces of ClientHellos that were handed up since the last call.
+    fn hellos(&mut self) -> Result<Vec<HelloSegment>, EngineError>;
     /// The tables as they are.
     fn tables(&mut self) -> Result<Tables, EngineError>;
 }
@@ -31,6 +33,10 @@ impl<E: Engine> Engine for &mut E {
 
     fn closed(&mut self) -> Result<Vec<ClosedEvent>, EngineError> {
         (**self).closed()
+    }
+
+    fn hellos(&mut self) -> Result<Vec<HelloSegment>, EngineError> {
+        (**self).hellos()
     }
 
     fn tables(&mut self) -> Result<Tables, EngineError> {

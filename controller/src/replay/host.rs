@@ -3,7 +3,7 @@
 use super::engine::{Engine, EngineError, FIRST_BUFFER_BYTES, IFINDEX, Tables};
 use super::setup::Setup;
 use datapath::abi::packet::Trace;
-use datapath::abi::{ClosedEvent, Direction, FlowKey, FlowRecord};
+use datapath::abi::{ClosedEvent, Direction, FlowKey, FlowRecord, HelloSegment};
 use datapath::frame::Frame;
 use datapath::host::Host;
 use datapath::judge::judge;
@@ -36,6 +36,10 @@ impl Engine for HostEngine {
         Ok(self.plane.sink.closed.drain(..).collect())
     }
 
+    fn hellos(&mut self) -> Result<Vec<HelloSegment>, EngineError> {
+        Ok(self.plane.sink.hellos.drain(..).collect())
+    }
+
     fn tables(&mut self) -> Result<Tables, EngineError> {
         let slots = self.plane.slots.slots.iter().map(|slot| (slot.key, slot.record));
         let spilled = self.plane.spill.entries.iter().map(|(key, record)| (*key, *record));
@@ -61,6 +65,10 @@ impl Frame for Buffers<'_> {
 
     fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.get(offset..)?.first_chunk().copied()
+    }
+
+    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+        datapath::frame::load(self.0, offset, len, into)
     }
 
     fn len(&self) -> usize {

@@ -6,7 +6,7 @@ use super::engine::{Engine, EngineError, Tables};
 use super::setup::Setup;
 use bytemuck::Zeroable;
 use datapath::abi::packet::Trace;
-use datapath::abi::{ClosedEvent, Config, FlowSlot, Lost};
+use datapath::abi::{ClosedEvent, Config, FlowSlot, HelloSegment, Lost};
 use loader::maps::Events;
 use loader::{CpuPin, Kernel, LoadOptions, Sizes};
 
@@ -15,6 +15,7 @@ pub struct KernelEngine {
     kernel: Kernel,
     config: Config,
     events: Events,
+    hellos: Events,
     closed: Vec<ClosedEvent>,
     /// Per-CPU values of a frame are where it was judged, and the thread has to stay there.
     pin: CpuPin,
@@ -37,7 +38,8 @@ impl KernelEngine {
         setup.write_to_kernel(kernel.maps()).map_err(failed)?;
         kernel.maps().config.set(&config).map_err(failed)?;
         let events = kernel.maps().events().map_err(failed)?;
-        Ok(Self { kernel, config, events, closed: Vec::new(), pin })
+        let hellos = kernel.maps().hellos().map_err(failed)?;
+        Ok(Self { kernel, config, events, hellos, closed: Vec::new(), pin })
     }
 }
 
@@ -65,6 +67,7 @@ impl KernelEngine {
             maps.fragments.remove(&key).map_err(failed)?;
         }
         self.closed.clear();
+        self.hellos()?;
         Ok(())
     }
 }
@@ -88,6 +91,12 @@ impl Engine for KernelEngine {
         Ok(std::mem::take(&mut self.closed))
     }
 
+    fn hellos(&mut self) -> Result<Vec<HelloSegment>, EngineError> {
+        let mut pieces = Vec::new();
+        self.hellos.drain(|piece| pieces.extend(bytemuck::try_pod_read_unaligned::<HelloSegment>(piece)));
+        Ok(pieces)
+    }
+
     fn tables(&mut self) -> Result<Tables, EngineError> {
         let maps = self.kernel.maps();
         let flows = maps.flow_records().map_err(failed)?;
@@ -97,7 +106,8 @@ impl Engine for KernelEngine {
         Ok(Tables {
             flows: flows.into_iter().map(|flow| (flow.key, flow.record)).collect(),
             connections: connections.into_iter().collect(),
-            lost_events: maps.lost_events(Lost::NoRoom).map_err(failed)?,
+            lost_events: maps.lost_events(Lost::NoRoom).map_err(failed)?
+                + maps.lost_events(Lost::Hello).map_err(failed)?,
         })
     }
 }

@@ -117,6 +117,9 @@ impl Session<'_> {
             return Err(EngineError::NoTrace(frame.number));
         }
         self.connections.packet(&trace);
+        for piece in self.prepared.engine.hellos()? {
+            self.connections.hello(&piece);
+        }
         for closed in self.prepared.engine.closed()? {
             self.connections.closed(&closed);
         }

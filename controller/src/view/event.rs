@@ -2,19 +2,48 @@
 
 use super::flow::{Moment, alert_name, ends_json};
 use super::table;
+use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
-use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
+use datapath::abi::{Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
 use datapath::track::{conn_state, history};
 use serde_json::{Map, Value, json};
 
 /// An event as JSON; `None` for one of another version.
-pub fn json(bytes: &[u8], names: &Names, now: &Moment) -> Option<Value> {
-    if let Ok(closed) = bytemuck::try_pod_read_unaligned::<ClosedEvent>(bytes) {
-        return Some(closed_json(&closed, names, now));
+pub fn json(bytes: &[u8], names: &Names, now: &Moment, hello: Option<&ClientHello>) -> Option<Value> {
+    let mut object = match bytemuck::try_pod_read_unaligned::<ClosedEvent>(bytes) {
+        Ok(closed) => closed_json(&closed, names, now),
+        Err(_) => {
+            let event = bytemuck::try_pod_read_unaligned::<Event>(bytes).ok()?;
+            event.kind()?;
+            head(&event, names, now)
+        }
+    };
+    if let Some(hello) = hello {
+        add_hello(&mut object, hello);
     }
-    let event = bytemuck::try_pod_read_unaligned::<Event>(bytes).ok()?;
-    event.kind()?;
-    Some(Value::Object(head(&event, names, now)))
+    Some(Value::Object(object))
+}
+
+/// A ClientHello that was read, as an event.
+pub fn hello_json(found: &Found, names: &Names, now: &Moment) -> Value {
+    let segment = &found.segment;
+    let originator = if segment.originator == 0 { Side::A } else { Side::B };
+    let mut object = ends_json(&segment.key, originator, segment.identity, names);
+    object.insert("time".into(), json!(now.wall(segment.time_ns)));
+    object.insert("event".into(), json!("client_hello"));
+    object.insert("verdict".into(), json!(Action::Forwarded.name()));
+    object.insert("is_reply".into(), json!(false));
+    let interface = loader::netdev::name(segment.ifindex);
+    object.insert("interface".into(), json!({"index": segment.ifindex, "name": interface}));
+    add_hello(&mut object, &found.hello);
+    Value::Object(object)
+}
+
+/// Adds the fields of a ClientHello.
+pub fn add_hello(object: &mut Map<String, Value>, hello: &ClientHello) {
+    if let Ok(Value::Object(fields)) = serde_json::to_value(hello) {
+        object.extend(fields);
+    }
 }
 
 fn head(event: &Event, names: &Names, now: &Moment) -> Map<String, Value> {
@@ -62,7 +91,7 @@ fn handshake(event: &Event) -> Value {
     })
 }
 
-fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Value {
+fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Map<String, Value> {
     let mut object = head(&closed.event, names, now);
     let connection = &closed.connection;
     object.insert("conn_state".into(), json!(conn_state(connection, closed.event.key.proto)));
@@ -70,7 +99,7 @@ fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Value {
     object.insert("tls".into(), json!(connection.tls_state().name()));
     object.insert("packets".into(), json!(closed.flow.packets.iter().sum::<u64>()));
     object.insert("bytes".into(), json!(closed.flow.bytes.iter().sum::<u64>()));
-    Value::Object(object)
+    object
 }
 
 /// An event of `/v1/observe` as a line for people.
@@ -92,6 +121,12 @@ pub fn line(event: &Value) -> String {
         let took = event.pointer("/handshake/duration_ns").and_then(Value::as_u64).unwrap_or(0);
         let kind = text("/handshake/kind").unwrap_or("-");
         line.push_str(&format!("  {kind} handshake {outcome} in {}", table::duration(took)));
+    }
+    if text("/event") == Some("client_hello") {
+        let partial = event.get("tls_hello_partial") == Some(&Value::Bool(true));
+        let note = if partial { " (partial)" } else { "" };
+        let (sni, ja4) = (text("/tls_sni").unwrap_or("-"), text("/tls_ja4").unwrap_or("-"));
+        line.push_str(&format!("  ClientHello for {sni}, JA4 {ja4}{note}"));
     }
     if let Some(state) = text("/conn_state") {
         line.push_str(&format!("  closed {state}"));

@@ -3,6 +3,7 @@
 use super::table::{self, or_dash};
 use super::{Format, View, print_json, say};
 use crate::exit_code::Result;
+use crate::hello::ClientHello;
 use crate::names::{Names, reason, verdict};
 use datapath::abi::{Addr, Connection, FlowKey, Reason, Side, TlsState};
 use datapath::track::{conn_state, history};
@@ -26,6 +27,16 @@ pub struct Row {
     pub connection: Option<Connection>,
     /// The side that opened it.
     pub originator: Side,
+    /// Its ClientHello, if the daemon has read one.
+    pub hello: Option<ClientHello>,
+}
+
+/// ClientHellos as the daemon tells them: the key's bytes in hexadecimal, when the hello began, what it says.
+pub type ReadHellos = Vec<(String, u64, ClientHello)>;
+
+/// The bytes of a key.
+pub fn key_hex(key: &FlowKey) -> String {
+    bytemuck::bytes_of(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Every flow, the latest last.
@@ -41,7 +52,16 @@ fn row(flow: Flow, connections: &HashMap<FlowKey, Connection>) -> Row {
     let same = |c: &&Connection| c.incarnation == flow.record.incarnation;
     let connection = connections.get(&flow.key).filter(same).copied();
     let originator = connection.map_or_else(|| guess_originator(&flow), |c| c.originator_side());
-    Row { flow, connection, originator }
+    Row { flow, connection, originator, hello: None }
+}
+
+/// Gives each connection its hello.
+fn add_hellos(rows: &mut [Row], hellos: ReadHellos) {
+    let mut by_id: HashMap<_, _> = hellos.into_iter().map(|(key, ns, hello)| ((key, ns), hello)).collect();
+    for row in rows {
+        let ns = row.connection.map_or(0, |connection| connection.client_hello_ns);
+        row.hello = if ns == 0 { None } else { by_id.remove(&(key_hex(&row.flow.key), ns)) };
+    }
 }
 
 /// Without a connection record: who sent packets at all, or who is not on the lower port.
@@ -122,6 +142,9 @@ impl Row {
         if let Some(connection) = &self.connection {
             flow.insert("history".into(), json!(history(connection)));
             connection_json(connection, &mut flow);
+        }
+        if let Some(hello) = &self.hello {
+            super::event::add_hello(&mut flow, hello);
         }
         Value::Object(flow)
     }
@@ -253,9 +276,10 @@ impl Moment {
     }
 }
 
-/// Prints the flows.
-pub fn print(view: &View, format: Format) -> Result<()> {
-    let rows = rows(&view.maps)?;
+/// Prints the flows. ClientHellos are what the daemon remembers, if there is one.
+pub fn print(view: &View, hellos: ReadHellos, format: Format) -> Result<()> {
+    let mut rows = rows(&view.maps)?;
+    add_hellos(&mut rows, hellos);
     let now = Moment::now();
     if format == Format::Json {
         return rows.iter().try_for_each(|row| print_json(&row.json(&view.names, &now)));

@@ -178,6 +178,7 @@ impl MapName {
     pub const PORTS: &str = "TG_PORTS";
     pub const HANDSHAKES: &str = "TG_HANDSHAKES";
     pub const EVENTS: &str = "TG_EVENTS";
+    pub const HELLOS: &str = "TG_HELLOS";
     pub const LOST: &str = "TG_LOST";
     pub const EVENT_BUDGET: &str = "TG_EVENT_BUDGET";
     pub const TRACE: &str = "TG_TRACE";
@@ -199,6 +200,7 @@ impl MapName {
         Self::PORTS,
         Self::HANDSHAKES,
         Self::EVENTS,
+        Self::HELLOS,
         Self::LOST,
         Self::EVENT_BUDGET,
         Self::TRACE,

@@ -75,6 +75,8 @@ pub struct Connection {
     pub identity: [u32; 2],
     /// The rule that decided last.
     pub rule: u32,
+    /// TCP sequence number of the ClientHello's first byte.
+    pub hello_seq: u32,
     /// Which letters the history has: bit n for letter n, plus 8 for the responder's.
     pub seen: u16,
     /// [`Endpoint`] of the originator, of the responder: the low half of the byte; the high half is the state before.
@@ -95,8 +97,16 @@ pub struct Connection {
     pub happened: u8,
     /// What the rule that decided last asks of its packets: the [`super::Limits`] bits.
     pub limits: u8,
+    /// SYNs that the originator sent again.
+    pub syn_retransmits: u8,
+    /// Pieces of its ClientHello that were handed up.
+    pub hello_segments: u8,
+    /// Low byte of the version in the ServerHello (1 for TLS 1.0), 0 if none was seen.
+    pub tls_version: u8,
+    /// QUIC: 1 or 2 for the version that was seen, 0 for none that is known.
+    pub quic_version: u8,
 }
-const _: () = assert!(size_of::<Connection>() == 112);
+const _: () = assert!(size_of::<Connection>() == 120);
 
 impl Connection {
     /// The originator has sent a ChangeCipherSpec.

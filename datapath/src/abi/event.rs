@@ -107,11 +107,13 @@ pub enum Lost {
     NoRoom = 0,
     /// There were more of its kind than [`super::Config::event_limit`].
     Limited = 1,
+    /// A piece of a ClientHello that its ring buffer had no room for.
+    Hello = 2,
 }
 
 impl Lost {
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// What this CPU has sent in this second of the events of one kind, reason and identity.
@@ -167,4 +169,4 @@ pub struct ClosedEvent {
     /// The connection.
     pub connection: Connection,
 }
-const _: () = assert!(size_of::<ClosedEvent>() == 288);
+const _: () = assert!(size_of::<ClosedEvent>() == 296);

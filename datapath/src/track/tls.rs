@@ -80,6 +80,7 @@ fn begin<F: Frame>(conn: &mut Connection, frame: &F, packet: &Packet, is_orig: b
             conn.client_hello_ns = now_ns;
             // A SYN takes a sequence number (RFC 9293, section 3.4); with data it is a Fast Open (RFC 7413).
             let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
+            conn.hello_seq = seq;
             conn.tls_next_seq[0] = seq.wrapping_add(tls::HEADER as u32 + u32::from(length));
             TlsState::ClientHello as u8
         }

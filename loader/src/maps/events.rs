@@ -1,22 +1,21 @@
-//! The ring buffer.
+//! The ring buffers.
 
 use crate::error::{Error, Result};
 use aya::maps::{Map, MapData, MapError, RingBuf};
-use datapath::abi::MapName;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-/// The consumer's end of the ring buffer. Readable, in the sense of poll and epoll, when there are events.
+/// The consumer's end of a ring buffer. Readable, in the sense of poll and epoll, when there are events.
 pub struct Events {
     ring: RingBuf<MapData>,
 }
 
 impl Events {
-    pub(super) fn new(map: &MapData) -> Result<Self> {
+    pub(super) fn new(name: &'static str, map: &MapData) -> Result<Self> {
         let open = || -> Result<RingBuf<MapData>, MapError> {
             let fd = map.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
             RingBuf::try_from(Map::RingBuf(MapData::from_fd(fd)?))
         };
-        Ok(Self { ring: open().map_err(|source| Error::Map { map: MapName::EVENTS, source })? })
+        Ok(Self { ring: open().map_err(|source| Error::Map { map: name, source })? })
     }
 
     /// Hands every event that is there to `take`; returns how many there were.

@@ -52,6 +52,7 @@ pub struct Maps {
     /// Interfaces that XDP judges.
     pub judged_ports: Table<u32, u32>,
     events: MapData,
+    hellos: MapData,
 }
 
 impl Maps {
@@ -96,10 +97,8 @@ impl Maps {
             lost: PerCpuCells::new(take(MapName::LOST)?)?,
             trace: PerCpuCells::new(take(MapName::TRACE)?)?,
             judged_ports: Table::new(take(MapName::JUDGED_PORTS)?)?,
-            events: match take(MapName::EVENTS)?.1 {
-                Map::RingBuf(data) => data,
-                _ => return Err(Error::Missing { what: format!("ring buffer {}", MapName::EVENTS) }),
-            },
+            events: ring(take(MapName::EVENTS)?)?,
+            hellos: ring(take(MapName::HELLOS)?)?,
         })
     }
 
@@ -162,7 +161,19 @@ impl Maps {
 
     /// A reader of the ring buffer. There must be one at a time, or each sees a part of the events.
     pub fn events(&self) -> Result<Events> {
-        Events::new(&self.events)
+        Events::new(MapName::EVENTS, &self.events)
+    }
+
+    /// A reader of the ring buffer of ClientHellos ([`HelloSegment`]). There must be one at a time.
+    pub fn hellos(&self) -> Result<Events> {
+        Events::new(MapName::HELLOS, &self.hellos)
+    }
+}
+
+fn ring((name, map): (&'static str, Map)) -> Result<MapData> {
+    match map {
+        Map::RingBuf(data) => Ok(data),
+        _ => Err(Error::Missing { what: format!("ring buffer {name}") }),
     }
 }
 
