@@ -131,3 +131,72 @@ impl Hellos {
         self.known.iter().map(|(key, (hello_ns, hello))| (key, *hello_ns, hello.as_ref()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    fn piece(port: u16, hello_ns: u64, offset: u32, bytes: &[u8]) -> HelloSegment {
+        let mut segment = HelloSegment::zeroed();
+        segment.key = FlowKey { a_port: port, family: 4, proto: 6, ..FlowKey::default() };
+        (segment.hello_ns, segment.time_ns) = (hello_ns, hello_ns);
+        segment.kind = HandshakeKind::Tls as u8;
+        (segment.offset, segment.length) = (offset, bytes.len() as u32);
+        segment.bytes[..bytes.len()].copy_from_slice(bytes);
+        segment
+    }
+
+    /// A record with a hello of no cipher and no extension.
+    fn hello() -> Vec<u8> {
+        let body = [&[3, 3][..], &[7; 32], &[0, 0, 0, 1, 0]].concat();
+        [&[22, 3, 1, 0, body.len() as u8 + 4, 1, 0, 0, body.len() as u8][..], &body].concat()
+    }
+
+    #[test]
+    fn pieces_may_come_in_any_order_and_more_than_once() {
+        let (hello, mut hellos) = (hello(), Hellos::default());
+        for (from, to) in [(20, 30), (0, 10), (0, 10), (30, hello.len())] {
+            assert!(hellos.take(&piece(1, 5, from as u32, &hello[from..to])).is_empty());
+        }
+        // One that overlaps what is there fills the gap.
+        let found = hellos.take(&piece(1, 5, 5, &hello[5..25]));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].hello.tls_hello_partial, Some(false));
+        assert_eq!(found[0].hello.tls_ja4.as_deref(), Some("t12i000000_000000000000_000000000000"));
+        assert_eq!(hellos.of(&found[0].segment.key, 5), Some(found[0].hello.clone()));
+        assert_eq!(hellos.of(&found[0].segment.key, 6), None);
+        assert_eq!((hellos.pending.len(), hellos.pending_bytes), (0, 0));
+        assert!(hellos.take(&piece(1, 5, 0, &hello)).is_empty(), "it was told once");
+    }
+
+    #[test]
+    fn one_that_stays_cut_off_is_told_as_partial() {
+        let (hello, mut hellos) = (hello(), Hellos::default());
+        hellos.take(&piece(1, 5, 0, &hello[..30]));
+        assert!(hellos.give_up(5).is_empty());
+        let found = hellos.give_up(6);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].hello.tls_hello_partial, Some(true));
+        assert!(hellos.give_up(u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_make_room() {
+        let bytes = [0x16; HelloSegment::BYTES];
+        let mut hellos = Hellos::with_room(10);
+        let mut told = Vec::new();
+        let many = MAX_PENDING_BYTES / HelloSegment::BYTES + 5;
+        for i in 0..many {
+            let mut piece = piece(1, 0, 0, &bytes);
+            piece.key.a.words[0] = i as u64;
+            told.extend(hellos.take(&piece).iter().map(|found| found.segment.key.a.words[0]));
+            assert!(hellos.pending_bytes <= MAX_PENDING_BYTES);
+        }
+        assert_eq!(told, (0..told.len() as u64).collect::<Vec<_>>());
+        assert_eq!(told.len() + hellos.pending.len(), many);
+        hellos.give_up(u64::MAX);
+        assert_eq!(hellos.known.len(), 10);
+        assert!(hellos.read.len() <= 2 * 10 + 1024);
+    }
+}

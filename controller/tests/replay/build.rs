@@ -224,3 +224,29 @@ pub fn handshake(kind: u8, bytes: usize) -> Vec<u8> {
     body.resize(4 + bytes, 0x5a);
     record(22, &body)
 }
+
+/// The body of a ClientHello: versions 1.3 and 1.2, SNI, ALPN, and `more` extensions with their types.
+pub fn client_hello(server_name: &str, more: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let counted = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+    let name = [&[0], &counted(server_name.as_bytes())[..]].concat();
+    let mut extensions = vec![
+        (0x0a0a, Vec::new()),
+        (0, counted(&name)),
+        (16, counted(b"\x02h2\x08http/1.1")),
+        (43, vec![6, 0x1a, 0x1a, 3, 4, 3, 3]),
+        (13, counted(&[4, 3, 8, 4])),
+    ];
+    extensions.extend_from_slice(more);
+    let extensions: Vec<u8> = extensions
+        .iter()
+        .flat_map(|(kind, body)| [&kind.to_be_bytes()[..], &counted(body)].concat())
+        .collect();
+    let ciphers = counted(&[0x2a, 0x2a, 0x13, 1, 0x13, 2, 0xc0, 0x2b]);
+    [&[3, 3][..], &[0x77; 32], &[0], &ciphers, &[1, 0], &counted(&extensions)].concat()
+}
+
+/// A handshake message.
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32).to_be_bytes();
+    [&[kind, length[1], length[2], length[3]], body].concat()
+}

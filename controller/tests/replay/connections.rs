@@ -1,6 +1,6 @@
 //! One record a connection: Zeek's fields with Zeek's meanings.
 
-use super::build::{START_NS, Scene, ping, ping6, udp, udp6};
+use super::build::{START_NS, Scene, Tcp, client_hello, message, ping, ping6, record, udp, udp6};
 use super::run::{HOST, summary};
 use super::scenes;
 use serde_json::json;
@@ -40,6 +40,8 @@ fn a_record_has_exact_times_and_no_field_is_left_out() {
             "duration": 0.006,
             "orig_pkts": 5, "resp_pkts": 3, "orig_ip_bytes": 210, "resp_ip_bytes": 120,
             "tls": null, "tls_inferred": null, "tls_alert": null,
+            "tls_sni": null, "tls_alpn": null, "tls_versions": null, "tls_ja4": null, "tls_ech": null,
+            "tls_hello_partial": null,
             "verdict": "FORWARDED", "reason": "FORWARDED", "rule": null,
         })]
     );
@@ -121,4 +123,52 @@ fn what_flags_no_tcp_sends_is_dropped_and_reported() {
         records.iter().map(summary).collect::<Vec<_>>(),
         ["tcp 10.0.0.1:40000>10.0.0.2:80 OTH - 1/0 40/0 - DROPPED TCP_INVALID_FLAGS"]
     );
+}
+
+const FIELDS: [&str; 6] = ["tls_sni", "tls_alpn", "tls_versions", "tls_ja4", "tls_ech", "tls_hello_partial"];
+
+#[test]
+fn a_client_hello_is_read_over_segments_and_records() {
+    let short = json!([
+        "pay.example",
+        ["h2", "http/1.1"],
+        ["1.3", "1.2"],
+        "t13d0304h2_5559582ccdc4_ef5f37ab036a",
+        null,
+        false
+    ]);
+    let long = json!([
+        "pay.example",
+        ["h2", "http/1.1"],
+        ["1.3", "1.2"],
+        "t13d0306h2_5559582ccdc4_f854d66f0034",
+        "outer",
+        false
+    ]);
+    // The extensions in front of the one that is cut are there; a fingerprint of a part would be another's.
+    let cut = json!(["pay.example", ["h2", "http/1.1"], ["1.3", "1.2"], null, null, true]);
+    let sslv2 = json!([null, null, ["1.0"], null, null, false]);
+    let expected = [&short, &long, &short, &short, &cut, &sslv2];
+    for ((name, scene), expected) in scenes::hello_scenes().into_iter().zip(expected) {
+        let records = HOST.records(&scene.pcap());
+        assert_eq!(records.len(), 1, "{name}");
+        let fields = FIELDS.map(|field| records[0][field].clone());
+        assert_eq!(json!(fields), *expected, "{name}");
+    }
+}
+
+#[test]
+fn each_connection_of_a_key_has_its_own_hello() {
+    let hello = |name: &str| record(22, &message(scenes::CLIENT_HELLO, &client_hello(name, &[])));
+    let mut again = Tcp { server_port: 443, seq: [500_000, 700_000] };
+    let mut first = Tcp::to(443);
+    let scene = Scene::default()
+        .frames(first.play("ShA"))
+        .frame(first.send(true, &hello("one.example")))
+        .frames(first.play("FfA"))
+        .after(10)
+        .frames(again.play("ShA"))
+        .frame(again.send(true, &hello("two.example")));
+    let names: Vec<_> = HOST.records(&scene.pcap()).iter().map(|record| record["tls_sni"].clone()).collect();
+    assert_eq!(names, [json!("one.example"), json!("two.example")]);
 }

@@ -1,7 +1,8 @@
 //! Every capture that is made here, so that each is run on both engines.
 
 use super::build::{
-    Scene, Tcp, fragments, handshake, ping, ping6, record, tagged, udp, udp6, with_extensions,
+    Scene, Tcp, client_hello, fragments, handshake, message, ping, ping6, record, tagged, udp, udp6,
+    with_extensions,
 };
 
 /// A connection in each of Zeek's states: the packets, the state, the history.
@@ -177,10 +178,45 @@ pub fn giant() -> Scene {
     start.frame(tcp.send(true, &[0x67; 60_000])).frame(tcp.send(false, &[0x68; 5_000]))
 }
 
+/// A hello whose bytes come in these segments, and then an answer.
+pub fn hello(segments: &[&[u8]]) -> Scene {
+    let mut tcp = Tcp::to(443);
+    let mut scene = Scene::default().frames(tcp.play("ShA"));
+    for segment in segments {
+        scene = scene.frame(tcp.send(true, segment));
+    }
+    scene.frame(tcp.send(false, &handshake(SERVER_HELLO, 90)))
+}
+
+/// A hello with a key share of 1,200 bytes, as post-quantum ones have.
+pub fn long_hello() -> Vec<u8> {
+    let share = [&[0x04, 0xb4, 0x11, 0xec, 0x04, 0xb0][..], &[0x5a; 1200]].concat();
+    record(22, &message(CLIENT_HELLO, &client_hello("pay.example", &[(51, share), (0xfe0d, vec![0; 200])])))
+}
+
+/// Hellos in one segment, in several, in several records, cut off, in the form of SSL 2.0.
+pub fn hello_scenes() -> Vec<(&'static str, Scene)> {
+    let short = message(CLIENT_HELLO, &client_hello("pay.example", &[]));
+    let whole = record(22, &short);
+    let (first, second) = short.split_at(40);
+    let records = [record(22, first), record(22, second)].concat();
+    let long = long_hello();
+    let sslv2 = [&[0x80, 9 + 3 + 16, 1, 3, 1, 0, 3, 0, 0, 0, 16, 0, 0, 0x2f][..], &[7; 16]].concat();
+    vec![
+        ("hello in one segment", hello(&[&whole])),
+        ("hello in three segments", hello(&[&long[..700], &long[700..1400], &long[1400..]])),
+        ("hello with a segment sent twice", hello(&[&whole[..60], &whole[60..]])),
+        ("hello in two records", hello(&[&records])),
+        ("hello that is cut off", hello(&[&long[..700]])),
+        ("hello in the form of SSL 2.0", hello(&[&sslv2])),
+    ]
+}
+
 /// Every capture, by name.
 pub fn all() -> Vec<(String, Vec<u8>)> {
     let states = STATES.iter().map(|(letters, state, _)| (format!("{state} {letters}"), tcp(letters)));
     let tls = tls_scenes().into_iter().map(|(name, scene, ..)| (name.to_string(), scene));
+    let hellos = hello_scenes().into_iter().map(|(name, scene)| (name.to_string(), scene));
     let datagrams = Scene::default().frame(udp(true, b"query")).frame(udp(false, b"answer"));
     let pings = Scene::default().frames([ping(true), ping(false), ping6(true), ping6(false), ping6(true)]);
     let others = [
@@ -196,5 +232,5 @@ pub fn all() -> Vec<(String, Vec<u8>)> {
         ("nothing", Scene::default()),
     ];
     let others = others.into_iter().map(|(name, scene)| (name.to_string(), scene));
-    states.chain(tls).chain(others).map(|(name, scene)| (name, scene.pcap())).collect()
+    states.chain(tls).chain(hellos).chain(others).map(|(name, scene)| (name, scene.pcap())).collect()
 }

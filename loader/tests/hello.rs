@@ -1,0 +1,111 @@
+//! ClientHellos on their way up, by the loaded programs.
+
+use datapath::abi::{Config, Direction, HandshakeKind, HelloSegment};
+use etherparse::PacketBuilder;
+use loader::{Kernel, LoadOptions, Sizes};
+
+const CLIENT: ([u8; 4], u16) = ([10, 1, 0, 2], 40_000);
+const SERVER: ([u8; 4], u16) = ([10, 2, 0, 3], 443);
+
+fn segment(from_client: bool, flags: &str, seq: u32, payload: &[u8]) -> Vec<u8> {
+    let (src, dst) = if from_client { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
+    let mut builder =
+        PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4(src.0, dst.0, 64).tcp(src.1, dst.1, seq, 64_000);
+    if flags.contains('S') {
+        builder = builder.syn();
+    }
+    if flags.contains('A') {
+        builder = builder.ack(1);
+    }
+    let mut frame = Vec::new();
+    builder.write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// A handshake record of so many bytes that begins as a ClientHello does, each byte another.
+fn hello(bytes: usize) -> Vec<u8> {
+    let length = (bytes as u16).to_be_bytes();
+    let mut record = vec![22, 3, 1, length[0], length[1], 1, 0];
+    record.extend((7..bytes + 5).map(|i| (i * 7 % 251) as u8));
+    record
+}
+
+/// Runs the frames; returns the pieces that came up: offset and bytes.
+fn pieces(kernel: &Kernel, direction: Direction, frames: &[Vec<u8>]) -> Vec<(u32, Vec<u8>)> {
+    for frame in frames {
+        match direction {
+            Direction::Ingress => kernel.run_xdp(frame, 1).unwrap(),
+            Direction::Egress => kernel.run_tc(frame, 0, 1).unwrap(),
+        };
+    }
+    let mut found = Vec::new();
+    kernel.maps().hellos().unwrap().drain(|bytes| {
+        let piece: HelloSegment = bytemuck::pod_read_unaligned(bytes);
+        assert_eq!(piece.kind, HandshakeKind::Tls as u8);
+        assert_eq!(piece.key.end(datapath::abi::Side::A).0.to_ip().to_string(), "10.1.0.2");
+        assert_eq!((piece.originator, piece.hello_ns != 0), (0, true));
+        found.push((piece.offset, piece.payload().to_vec()));
+    });
+    found
+}
+
+fn loaded(sizes: Sizes) -> Kernel {
+    let kernel = Kernel::load(&LoadOptions { sizes, ..LoadOptions::default() }).unwrap();
+    kernel.maps().config.update(|config| config.flags |= Config::ENFORCE).unwrap();
+    kernel
+}
+
+fn opening() -> Vec<Vec<u8>> {
+    vec![segment(true, "S", 1000, b""), segment(false, "SA", 9000, b""), segment(true, "A", 1001, b"")]
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn both_programs_hand_up_every_byte_of_a_hello() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let kernel = loaded(Sizes::small());
+        let whole = hello(3_300);
+        let (first, second) = whole.split_at(3_000); // more than one piece holds
+        let mut frames = opening();
+        frames.push(segment(true, "A", 1001, first));
+        frames.push(segment(true, "A", 4001, second));
+        frames.push(segment(true, "A", 4001, second)); // sent again
+        frames.push(segment(false, "A", 9001, &[22, 3, 3, 0, 2, 2, 0]));
+        frames.push(segment(true, "A", 4306, b"after the answer nothing goes up"));
+        let piece = HelloSegment::BYTES;
+        let expected = vec![
+            (0, first[..piece].to_vec()),
+            (piece as u32, first[piece..2 * piece].to_vec()),
+            (2 * piece as u32, first[2 * piece..].to_vec()),
+            (3_000, second.to_vec()),
+            (3_000, second.to_vec()),
+        ];
+        assert_eq!(pieces(&kernel, direction, &frames), expected, "{direction:?}");
+        assert_eq!(kernel.maps().lost_hellos().unwrap(), 0);
+    }
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn a_connection_hands_up_so_many_pieces_and_no_more() {
+    let kernel = loaded(Sizes::small());
+    let mut frames = opening();
+    frames.push(segment(true, "A", 1001, &hello(100)));
+    frames.extend((0..40).map(|i| segment(true, "A", 1106 + i * 10, b"\x17\x03\x03\x00\x05early")));
+    let found = pieces(&kernel, Direction::Ingress, &frames);
+    assert_eq!(found.len(), usize::from(HelloSegment::MAX));
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn a_full_ring_buffer_loses_hellos_counted_and_no_event() {
+    let kernel = loaded(Sizes { hello_bytes: 4096, ..Sizes::small() });
+    let mut frames = opening();
+    let whole = hello(8_000);
+    frames.extend(
+        whole.chunks(1_400).enumerate().map(|(i, part)| segment(true, "A", 1001 + i as u32 * 1_400, part)),
+    );
+    assert_eq!(pieces(&kernel, Direction::Ingress, &frames).len(), 2);
+    assert_eq!(kernel.maps().lost_hellos().unwrap(), 4);
+    assert_eq!(kernel.maps().lost_events().unwrap(), 0);
+}
