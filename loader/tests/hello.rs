@@ -1,6 +1,6 @@
 //! ClientHellos on their way up, by the loaded programs.
 
-use datapath::abi::{Config, Direction, HandshakeKind, HelloSegment};
+use datapath::abi::{Config, Direction, HandshakeKind, HelloSegment, Lost};
 use etherparse::PacketBuilder;
 use loader::{Kernel, LoadOptions, Sizes};
 
@@ -81,7 +81,7 @@ fn both_programs_hand_up_every_byte_of_a_hello() {
             (3_000, second.to_vec()),
         ];
         assert_eq!(pieces(&kernel, direction, &frames), expected, "{direction:?}");
-        assert_eq!(kernel.maps().lost_hellos().unwrap(), 0);
+        assert_eq!(kernel.maps().lost_events(Lost::Hello).unwrap(), 0);
     }
 }
 
@@ -106,6 +106,6 @@ fn a_full_ring_buffer_loses_hellos_counted_and_no_event() {
         whole.chunks(1_400).enumerate().map(|(i, part)| segment(true, "A", 1001 + i as u32 * 1_400, part)),
     );
     assert_eq!(pieces(&kernel, Direction::Ingress, &frames).len(), 2);
-    assert_eq!(kernel.maps().lost_hellos().unwrap(), 4);
-    assert_eq!(kernel.maps().lost_events().unwrap(), 0);
+    assert_eq!(kernel.maps().lost_events(Lost::Hello).unwrap(), 4);
+    assert_eq!(kernel.maps().lost_events(Lost::NoRoom).unwrap(), 0);
 }
