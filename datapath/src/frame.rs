@@ -15,7 +15,7 @@ pub trait Frame {
     }
 
     /// Copies `len` bytes, of which there are 1 to `N`, from `offset` to the front of `into`. Returns whether it did.
-    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool;
+    fn copy_to<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool;
 
     /// Length of the whole frame in bytes, also of what [`Self::header`] cannot reach (multi-buffer frames).
     fn len(&self) -> usize;
@@ -44,6 +44,10 @@ pub struct BufferFrame {
 
 #[cfg(feature = "host")]
 impl Frame for BufferFrame {
+    fn copy_to<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+        copy_to(&self.bytes, offset, len, into)
+    }
+
     fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         self.bytes.get(offset..)?.first_chunk()
     }
@@ -106,8 +110,8 @@ impl Frame for SliceFrame<'_> {
         self.bytes.get(offset..)?.first_chunk()
     }
 
-    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
-        load(self.bytes, offset, len, into)
+    fn copy_to<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+        copy_to(self.bytes, offset, len, into)
     }
 
     fn len(&self) -> usize {
@@ -124,8 +128,8 @@ impl Frame for SliceFrame<'_> {
     }
 }
 
-/// [`Frame::load`] from a slice.
-pub fn load<const N: usize>(from: &[u8], offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+/// [`Frame::copy_to`] from a slice.
+pub fn copy_to<const N: usize>(from: &[u8], offset: usize, len: u32, into: &mut [u8; N]) -> bool {
     let len = len as usize;
     let (Some(from), Some(into)) = (from.get(offset..).and_then(|rest| rest.get(..len)), into.get_mut(..len))
     else {

@@ -271,7 +271,7 @@ impl Sink for HostSink {
         let mut segment: HelloSegment = bytemuck::Zeroable::zeroed();
         fill(&mut segment);
         segment.length = length;
-        if length == 0 || frame.load(from, length, &mut segment.bytes) {
+        if length == 0 || frame.copy_to(from, length, &mut segment.bytes) {
             self.hellos.push_back(segment);
         }
     }

@@ -89,7 +89,7 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+    fn copy_to<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
         // One less, and hidden from LLVM, so that the verifier sees the bounds ("invalid zero-sized read", 6.18).
         let less = core::hint::black_box(u64::from(len).wrapping_sub(1));
         if less >= N as u64 {

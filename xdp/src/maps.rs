@@ -418,7 +418,7 @@ impl Sink for KernelSink {
         let segment = unsafe { &mut *entry.as_mut_ptr() };
         fill(segment);
         segment.length = length;
-        if length == 0 || frame.load(from, length, &mut segment.bytes) {
+        if length == 0 || frame.copy_to(from, length, &mut segment.bytes) {
             entry.submit(0);
         } else {
             entry.discard(0);

@@ -67,8 +67,8 @@ impl Frame for Buffers<'_> {
         self.0.get(offset..)?.first_chunk().copied()
     }
 
-    fn load<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
-        datapath::frame::load(self.0, offset, len, into)
+    fn copy_to<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
+        datapath::frame::copy_to(self.0, offset, len, into)
     }
 
     fn len(&self) -> usize {
