@@ -12,11 +12,11 @@ use crate::abi::{
 use crate::event;
 use crate::frame::Frame;
 use crate::lane::{self, Lane};
-use crate::policy::Moment;
+use crate::policy::{self, Moment};
 use crate::record;
 use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
-use crate::wire::{self, eth, proto, tcp};
+use crate::wire::{self, eth, proto, tcp, tunnel};
 
 /// What becomes of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,15 @@ fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
     frame.network(trace);
     if trace.reason == PARSED {
         frame.transport(trace);
+    }
+    if trace.reason == PARSED && is_tunnel(plane, &trace.packet) && !trace.packet.has(Packet::IS_FRAGMENT) {
+        frame.tunnel(plane, trace);
+        if trace.reason == PARSED && trace.packet.has(Packet::IS_CARRIED) {
+            frame.carried(trace);
+            if trace.reason == PARSED {
+                frame.transport(trace);
+            }
+        }
     }
     let packet = &trace.packet;
     if trace.reason == PARSED && packet.has & (Packet::HAS_IP | Packet::IS_FRAGMENT) == Packet::HAS_IP {
@@ -204,6 +213,31 @@ pub fn transport<F: Frame>(frame: &F, trace: &mut Trace) {
 }
 
 #[inline(always)]
+fn is_tunnel<T: Tables>(plane: &Plane<T>, packet: &Packet) -> bool {
+    plane.rules.config().is_some_and(|config| tunnel::is_asked(config.flags, packet))
+}
+
+/// Turns to what a tunnel carries, one level deep. The ends of the tunnel itself are judged by blocklists alone.
+#[inline(always)]
+pub fn tunnel<F: Frame, T: Tables>(frame: &F, plane: &mut Plane<T>, trace: &mut Trace) {
+    let Some(config) = plane.rules.config() else {
+        return;
+    };
+    let moment = Moment::now(&plane.rules, config);
+    trace.reason = if policy::is_blocked(&plane.rules, &moment, &trace.packet) {
+        Reason::Blocklisted as u8
+    } else {
+        parsed(wire::turn_to_carried(frame, &mut trace.packet))
+    };
+}
+
+/// Reads the network header of what a tunnel carries into `trace`.
+#[inline(always)]
+pub fn carried<F: Frame>(frame: &F, trace: &mut Trace) {
+    trace.reason = parsed(wire::carried(frame, &mut trace.packet));
+}
+
+#[inline(always)]
 fn parsed(result: Result<(), Reason>) -> u8 {
     match result {
         Ok(()) => PARSED,
@@ -219,6 +253,26 @@ pub fn unsettled<F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     trace: &mut Trace,
 ) {
+    walk(frame, direction, plane, trace);
+    if is_tunnel(plane, &trace.packet) {
+        unsettle(plane, &trace.packet);
+    }
+}
+
+/// A tunnel that was judged by itself (a fragment, or one in another) must not settle what the same tunnel carries next.
+#[inline(always)]
+fn unsettle<T: Tables>(plane: &mut Plane<T>, packet: &Packet) {
+    let Some(config) = plane.rules.config() else {
+        return;
+    };
+    let index = packet.key.hash(&config.hash_keys) & config.flow_mask;
+    if let Some(slot) = plane.slots.slot(index).filter(|slot| slot.key == packet.key) {
+        slot.record.settled = 0;
+    }
+}
+
+#[inline(always)]
+fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
     let packet = &mut trace.packet;
     if trace.reason != PARSED {
         return frame.refuse(direction, plane, trace, Reason::from_u8(trace.reason));

@@ -3,7 +3,8 @@
 
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
-    Action, Addr, Block, Config, Decision, FailsafeKey, FlowKey, Limits, NEVER, PolicyKey, Reason, Side,
+    Action, Addr, Block, Config, Decision, FailsafeKey, FlowKey, Limits, NEVER, Packet, PolicyKey, Reason,
+    Side,
 };
 use crate::tables::Rules;
 use crate::wire::icmp;
@@ -222,6 +223,23 @@ fn policy_port(ends: &Ends<'_>) -> u16 {
 #[inline(always)]
 fn is_failsafe<R: Rules>(rules: &R, addr: &Addr, port: u16, proto: u8) -> bool {
     rules.is_failsafe(&FailsafeKey::new(*addr, proto, port))
+}
+
+/// Whether a blocklist names an end of a packet that is not judged by its own flow.
+#[inline(always)]
+pub(crate) fn is_blocked<R: Rules>(rules: &R, moment: &Moment, packet: &Packet) -> bool {
+    let named = |addr: &Addr, end: u8| {
+        let Some(versions) = rules.block(addr) else {
+            return false;
+        };
+        let block = versions.at(moment.epoch);
+        block.rule != 0 && block.ends & end != 0 && moment.now_ns < block.not_after_ns
+    };
+    let (src, dst) = match packet.side() {
+        Side::A => (&packet.key.a, &packet.key.b),
+        Side::B => (&packet.key.b, &packet.key.a),
+    };
+    named(src, Block::ORIGINATOR) || named(dst, Block::RESPONDER)
 }
 
 /// The number of the entry that blocks this end, 0 for none.

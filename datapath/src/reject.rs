@@ -75,12 +75,14 @@ fn is_within_rate<T: Tables>(plane: &mut Plane<T>) -> bool {
 }
 
 /// RFC 1122, section 3.2.2, and RFC 4443, section 2.4 (e): never about an ICMP error, a later fragment, or what was not
-/// sent from one host to one host. RFC 9293, section 3.10.7.1: never a reset for a reset.
+/// sent from one host to one host. RFC 9293, section 3.10.7.1: never a reset for a reset. What came in a tunnel has no
+/// answer either: that would have to go into the tunnel back.
 #[inline(always)]
 fn may_answer<F: Answer>(frame: &F, packet: &Packet) -> bool {
     let mut first = Part([0; 1]);
     let is_group = !frame.load(0, &mut first.0) || first.0[0] & 1 != 0;
-    if is_group || !packet.has(Packet::HAS_IP) || packet.fragment_offset != 0 {
+    let is_alone = packet.has(Packet::HAS_IP) && !packet.has(Packet::IS_CARRIED);
+    if is_group || !is_alone || packet.fragment_offset != 0 {
         return false;
     }
     if !is_one_host(&packet.src().0, packet) || !is_one_host(&packet.dst().0, packet) {

@@ -25,6 +25,18 @@ pub trait Stages<T: Tables>: Frame + Sized {
         judge::transport(self, trace);
     }
 
+    /// Turns to what a tunnel carries.
+    #[inline(always)]
+    fn tunnel(&self, plane: &mut Plane<T>, trace: &mut Trace) {
+        judge::tunnel(self, plane, trace);
+    }
+
+    /// Reads the network header of what a tunnel carries into `trace`.
+    #[inline(always)]
+    fn carried(&self, trace: &mut Trace) {
+        judge::carried(self, trace);
+    }
+
     /// A packet that its flow's record does not settle.
     #[inline(always)]
     fn unsettled(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {

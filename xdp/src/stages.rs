@@ -24,6 +24,16 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
+    fn tunnel(&self, _: &mut Plane<Kernel>, trace: &mut Trace) {
+        tg_tunnel(self.context(), trace);
+    }
+
+    #[inline(always)]
+    fn carried(&self, trace: &mut Trace) {
+        tg_carried(self.context(), trace);
+    }
+
+    #[inline(always)]
     fn unsettled(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace) {
         tg_unsettled(self.context(), trace);
     }
@@ -97,6 +107,28 @@ pub extern "C" fn tg_transport(ctx: *mut Context, trace: *mut Trace) -> u32 {
     // SAFETY: the caller's reference.
     if let Some(trace) = unsafe { trace.as_mut() } {
         judge::transport(&HookFrame::new(ctx), trace);
+    }
+    0
+}
+
+/// [`judge::tunnel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_tunnel(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        judge::tunnel(&HookFrame::new(ctx), &mut plane(), trace);
+    }
+    0
+}
+
+/// [`judge::carried`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_carried(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        judge::carried(&HookFrame::new(ctx), trace);
     }
     0
 }

@@ -4,6 +4,7 @@ mod api;
 pub mod commit;
 mod failsafe;
 mod half_open;
+pub mod inspect;
 mod metrics;
 mod observe;
 
@@ -50,6 +51,9 @@ pub struct RunArgs {
     /// A service of the gateway itself that no policy cuts, such as tcp/22 (may be repeated)
     #[arg(long, value_name = "PROTO/PORT")]
     pub failsafe: Vec<String>,
+    /// Judge packets of these tunnels by what they carry, one level deep [default: as before, at first none]
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub inspect: Vec<inspect::Inspect>,
     /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub event_limit: u32,
@@ -209,6 +213,7 @@ fn start(
             attach()?;
         }
         let mut committed = Committed::recover(state, &maps)?;
+        inspect::set(&maps, &args.inspect)?;
         let from_files = !args.policy.is_empty();
         committed.commit(&maps, &instance.state_file(), |state| {
             if from_files {

@@ -1,6 +1,7 @@
 //! `tidegate status`: what is attached where, and how full the tables are.
 
 use super::{Format, View, print_json, say, table};
+use crate::daemon::inspect;
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use datapath::abi::{Config, Lost, MapName};
@@ -43,6 +44,7 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
     let config = view.maps.config.get()?;
     let mode = if config.has(Config::ENFORCE) { "enforce" } else { "monitor" };
     let default = if config.has(Config::DEFAULT_ALLOW) { "allow" } else { "deny" };
+    let inspected = inspect::names(&config);
     let pressure = pressure(&view.maps)?;
     let lost = view.maps.lost_events(Lost::NoRoom)?;
     let limited = view.maps.lost_events(Lost::Limited)?;
@@ -61,7 +63,7 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
             .map(|p| json!({"map": p.map, "entries": p.entries, "max_entries": p.max_entries}))
             .collect();
         return print_json(&json!({
-            "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "interfaces": interfaces,
+            "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "inspect": inspected, "interfaces": interfaces,
             "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "limited_events": limited, "maps": maps,
             "pin_dir": instance.pin_dir(),
         }));
@@ -71,6 +73,9 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
         "instance {}: daemon {runs}, mode {mode}, default {default}, policy revision {}, epoch {}, lost events {lost} (and {limited} over the limit)",
         instance.name, view.state.revision, config.epoch
     ))?;
+    if !inspected.is_empty() {
+        say(&format!("judged by what they carry: {}", inspected.join(", ")))?;
+    }
     let mut out = table::table(&["INTERFACE", "XDP", "PROGRAM", "TC"]);
     for p in &ports {
         let gone = if p.ifindex.is_none() { "interface is gone" } else { "not attached" };

@@ -54,6 +54,17 @@ impl Config {
     pub const MIDSTREAM_DENY: u32 = 1 << 5;
     /// They pass with verdict AUDIT.
     pub const MIDSTREAM_ALERT: u32 = 1 << 6;
+    /// Packets to UDP port 4789 are judged by what they carry.
+    pub const INSPECT_VXLAN: u32 = 1 << 16;
+    /// Packets to UDP port 6081 are judged by what they carry.
+    pub const INSPECT_GENEVE: u32 = 1 << 17;
+    /// GRE packets are judged by what they carry.
+    pub const INSPECT_GRE: u32 = 1 << 18;
+    /// Packets that carry IPv4 or IPv6 right behind their IP header are judged by it.
+    pub const INSPECT_IPIP: u32 = 1 << 19;
+    /// All four. They may only change where the epoch does, for records of tunnels hold until then.
+    pub const INSPECT: u32 =
+        Self::INSPECT_VXLAN | Self::INSPECT_GENEVE | Self::INSPECT_GRE | Self::INSPECT_IPIP;
 
     /// Defaults: monitor, everything allowed, Zeek's timeouts.
     pub fn new(flow_slots: u32, hash_seed: u64) -> Self {

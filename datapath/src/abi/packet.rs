@@ -84,6 +84,8 @@ impl Packet {
     pub const HAS_SCTP: u16 = 1 << 9;
     /// The packet names its own way: where it ends is not its destination address.
     pub const IS_SOURCE_ROUTED: u16 = 1 << 10;
+    /// The packet came in a tunnel: all but the VLAN tags is of the inner packet.
+    pub const IS_CARRIED: u16 = 1 << 11;
 
     /// TCP flag bits.
     pub const FIN: u16 = 0x01;

@@ -216,6 +216,9 @@ reasons! {
     NdMalformed = 49, "ND_MALFORMED", 63;
     /// A segment of a connection whose beginning was not seen, where the gateway takes up none in mid-stream.
     Midstream = 50, "TCP_MIDSTREAM", 64;
+    /// The header of a tunnel that is looked into is cut off, or of a shape that its standard refuses (RFC 7348, RFC 8926,
+    /// RFC 2784), or carries more than the packet holds.
+    TunnelMalformed = 51, "TUNNEL_MALFORMED", 65;
 }
 
 impl Reason {

@@ -1,6 +1,7 @@
 //! Ethernet II and VLAN tags (IEEE 802.3, 802.1Q, 802.1ad).
 
 use super::be16;
+use super::tunnel::Carried;
 use crate::abi::{Packet, Reason};
 use crate::frame::Frame;
 
@@ -63,4 +64,32 @@ fn tags<F: Frame>(frame: &F, packet: &mut Packet) -> Result<usize, Reason> {
         }
     }
     Err(Reason::VlanFiltered)
+}
+
+/// EtherType and network layer of an Ethernet frame that a tunnel carries, behind up to three tags of its own.
+///
+/// A function of its own in BPF: inlined, LLVM keeps where the frame is in half a register, and the verifier takes what it
+/// makes of that for a number ("invalid mem access 'scalar'", 6.18).
+#[inline(never)]
+pub(super) fn inner<F: Frame>(frame: &F, start: usize, carried: &mut Carried) -> Result<(), Reason> {
+    let Some(header) = frame.header::<HEADER>(start) else {
+        return Err(Reason::TunnelMalformed);
+    };
+    let mut eth_type = be16(header[12], header[13]);
+    let mut offset = start + HEADER;
+    for _ in 0..3 {
+        if !is_tag(eth_type) {
+            break;
+        }
+        let Some(tag) = frame.header::<TAG>(offset) else {
+            return Err(Reason::VlanTruncated);
+        };
+        eth_type = be16(tag[2], tag[3]);
+        offset += TAG;
+    }
+    if is_tag(eth_type) {
+        return Err(Reason::VlanFiltered);
+    }
+    (carried.eth_type, carried.offset) = (eth_type, offset);
+    Ok(())
 }

@@ -8,6 +8,7 @@ mod options;
 mod sctp;
 pub mod tcp;
 pub mod tls;
+pub(crate) mod tunnel;
 pub mod udp;
 
 use crate::abi::{Addr, FlowKey, Packet, Reason, Side};
@@ -68,6 +69,44 @@ pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
 #[inline(always)]
 pub fn network<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
     let offset = eth::parse(frame, packet)?;
+    ip(frame, offset, packet)
+}
+
+/// Turns to what a tunnel carries, if it carries anything: from here on the packet is that.
+///
+/// # Errors
+/// The reason why it cannot be found.
+#[inline(always)]
+pub(crate) fn turn_to_carried<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    let inner = tunnel::carried(frame, packet)?;
+    if inner.eth_type == 0 {
+        return Ok(());
+    }
+    // Until the inner header is read: where the outer packet ends.
+    packet.payload_bytes = u32::from(packet.l3_offset) + packet.ip_bytes;
+    packet.has = Packet::HAS_ETHERNET | Packet::IS_CARRIED;
+    packet.eth_type = inner.eth_type;
+    packet.l3_offset = inner.offset as u16;
+    packet.ip_bytes = 0;
+    Ok(())
+}
+
+/// The network header of what a tunnel carries.
+///
+/// # Errors
+/// As [`network`].
+#[inline(always)]
+pub(crate) fn carried<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    let outer_end = packet.payload_bytes;
+    ip(frame, usize::from(packet.l3_offset), packet)?;
+    if u32::from(packet.l3_offset) + packet.ip_bytes > outer_end {
+        return Err(Reason::TunnelMalformed);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ip<F: Frame>(frame: &F, offset: usize, packet: &mut Packet) -> Result<(), Reason> {
     let net = match packet.eth_type {
         eth::IPV4 => ipv4::parse(frame, offset, packet)?,
         eth::IPV6 => ipv6::parse(frame, offset, packet)?,

@@ -1,0 +1,68 @@
+//! Which tunnels are looked into: flags of the configuration map, which outlive the daemon.
+
+use crate::exit_code::Result;
+use datapath::abi::Config;
+use loader::Maps;
+
+/// A kind of tunnel whose packets are judged by what they carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Inspect {
+    /// UDP to port 4789
+    Vxlan,
+    /// UDP to port 6081
+    Geneve,
+    /// GRE around IPv4, IPv6 or Ethernet
+    Gre,
+    /// IPv4 or IPv6 in IP
+    Ipip,
+    /// None of them
+    None,
+}
+
+impl Inspect {
+    fn flag(self) -> u32 {
+        match self {
+            Self::Vxlan => Config::INSPECT_VXLAN,
+            Self::Geneve => Config::INSPECT_GENEVE,
+            Self::Gre => Config::INSPECT_GRE,
+            Self::Ipip => Config::INSPECT_IPIP,
+            Self::None => 0,
+        }
+    }
+}
+
+/// Names of the kinds that are looked into.
+pub fn names(config: &Config) -> Vec<&'static str> {
+    let kinds = [
+        ("vxlan", Config::INSPECT_VXLAN),
+        ("geneve", Config::INSPECT_GENEVE),
+        ("gre", Config::INSPECT_GRE),
+        ("ipip", Config::INSPECT_IPIP),
+    ];
+    kinds.iter().filter(|(_, flag)| config.has(*flag)).map(|(name, _)| *name).collect()
+}
+
+/// Sets the kinds; without one they stay as they were. A commit has to follow: records of tunnels hold for an epoch.
+pub(super) fn set(maps: &Maps, kinds: &[Inspect]) -> Result<()> {
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
+    maps.config.update(|config| config.flags = config.flags & !Config::INSPECT | flags)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_flag_and_name() {
+        let mut config = Config::new(64, 7);
+        assert_eq!(names(&config), [""; 0]);
+        config.flags |= Inspect::Gre.flag() | Inspect::Vxlan.flag();
+        assert_eq!(names(&config), ["vxlan", "gre"]);
+        let all = [Inspect::Vxlan, Inspect::Geneve, Inspect::Gre, Inspect::Ipip, Inspect::None];
+        assert_eq!(all.iter().fold(0, |flags, kind| flags | kind.flag()), Config::INSPECT);
+    }
+}
