@@ -108,7 +108,7 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
     commit(begins_even);
 
     let (over, judged) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (rules, seen) = std::thread::scope(|scope| {
+    let (rules, mut seen) = std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().unwrap().get().min(4);
         for thread in 0..threads as u64 {
             let (kernel, over, judged) = (&kernel, &over, &judged);
@@ -129,7 +129,6 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
                 events.drain(|event| read(event, &mut seen));
                 std::thread::sleep(Duration::from_millis(1));
             }
-            events.drain(|event| read(event, &mut seen));
             seen
         });
         let mut rules = BTreeMap::new();
@@ -140,6 +139,8 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
         (rules, reader.join().unwrap())
     });
 
+    // What the last packets told, after the reader was gone.
+    maps.events().unwrap().drain(|event| read(event, &mut seen));
     let rule = |name: &str| rules[name];
     let blocked = rules.iter().find(|(name, _)| name.starts_with("bad/")).map(|(_, n)| *n).unwrap();
     let (allowed, dropped) = (Action::Forwarded.name(), Action::Dropped.name());
