@@ -33,6 +33,7 @@ const SHOP: &str = "spiffe://acme.example/ns/shop/sa";
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn the_demo_holds_and_says_who_was_dropped_by_what() {
+    let _alone = common::alone();
     let before = Residue::now();
     let report = held("demo.yaml");
     for drop in drops(&report, "POLICY_DENY") {
@@ -62,6 +63,7 @@ fn the_demo_holds_and_says_who_was_dropped_by_what() {
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn a_killed_and_restarted_daemon_changes_no_verdict_and_breaks_no_flow() {
+    let _alone = common::alone();
     let before = Residue::now();
     let report = held("restart.yaml");
     let steps = report["steps"].as_array().expect("steps");
@@ -74,6 +76,7 @@ fn a_killed_and_restarted_daemon_changes_no_verdict_and_breaks_no_flow() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn a_missing_tidegate_is_said_and_leaves_nothing() {
+    let _alone = common::alone();
     let before = Residue::now();
     let output =
         output(&["run", &topology("demo.yaml"), "-o", "json", "--tidegate", "/nonexistent/tidegate"]);
@@ -86,6 +89,7 @@ fn a_missing_tidegate_is_said_and_leaves_nothing() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn documents_that_the_daemon_refuses_break_the_run_off_with_its_words() {
+    let _alone = common::alone();
     let before = Residue::now();
     let text = std::fs::read_to_string(topology("demo.yaml")).expect("demo");
     let file = File::new(&text.replacen("action: deny", "action: forbid", 1));

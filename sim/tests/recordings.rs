@@ -37,6 +37,7 @@ fn is_tcp(frame: &[u8], port: u16, flags: u8) -> bool {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn a_recording_holds_every_syn() {
+    let _alone = common::alone();
     let before = Residue::now();
     let folder = tempfile::tempdir().expect("a folder");
     let pcap = folder.path().join("pcap");

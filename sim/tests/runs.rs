@@ -39,6 +39,7 @@ fn topology(name: &str) -> String {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn plain_routing_behaves_as_its_file_says() {
+    let _alone = common::alone();
     let before = Residue::now();
     let output = output(&["run", &topology("routing.yaml"), "-o", "json", "--keep-going"]);
     let report = json(&output);
@@ -63,6 +64,7 @@ fn plain_routing_behaves_as_its_file_says() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn a_step_that_ends_otherwise_fails_the_run() {
+    let _alone = common::alone();
     let before = Residue::now();
     let file = lab("1ms");
     let text = std::fs::read_to_string(file.path())
@@ -80,6 +82,7 @@ fn a_step_that_ends_otherwise_fails_the_run() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn a_killed_child_fails_its_step_and_leaves_nothing() {
+    let _alone = common::alone();
     let before = Residue::now();
     let running = Running::start(&lab("2s"), 2);
     wait_until("the listeners are up", || running.processes().len() == 2);
@@ -96,6 +99,7 @@ fn a_killed_child_fails_its_step_and_leaves_nothing() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn ctrl_c_and_sigterm_leave_nothing() {
+    let _alone = common::alone();
     for name in ["INT", "TERM"] {
         let before = Residue::now();
         let running = Running::start(&lab("60s"), 2);
@@ -129,6 +133,7 @@ fn killed_run() -> String {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn clean_removes_what_a_killed_run_left() {
+    let _alone = common::alone();
     let before = Residue::now();
     let run = killed_run();
     let output = output(&["clean"]);
@@ -141,6 +146,7 @@ fn clean_removes_what_a_killed_run_left() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn the_next_run_removes_what_a_killed_run_left() {
+    let _alone = common::alone();
     let before = Residue::now();
     let run = killed_run();
     let output = output(&["run", &lab("1ms").path(), "-o", "json"]);
@@ -153,6 +159,7 @@ fn the_next_run_removes_what_a_killed_run_left() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn clean_leaves_a_running_run_alone() {
+    let _alone = common::alone();
     let before = Residue::now();
     let running = Running::start(&lab("2s"), 2);
     let clean = output(&["clean"]);

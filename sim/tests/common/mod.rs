@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The simulator, with arguments.
@@ -35,6 +36,13 @@ impl File {
     pub fn path(&self) -> String {
         self.0.path().join("lab.yaml").display().to_string()
     }
+}
+
+/// Held by a test that looks at what the whole machine has: the others wait.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed has left nothing in here to be wrong.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Everything that a run could leave outside its namespaces.
