@@ -40,8 +40,9 @@ fn admitted<F: Stages<T>, T: Tables>(
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
     let moment = Moment::now(&plane.rules, config);
-    let answered = plane.connections.get(&packet.key).is_some();
-    let Some(record) = record::of(slot, &mut plane.spill, packet, answered, moment.now_ns) else {
+    let connections = &mut plane.connections;
+    let is_answered = || connections.get(&packet.key).is_some();
+    let Some(record) = record::of(slot, &mut plane.spill, packet, is_answered, moment.now_ns) else {
         return Verdict::plain(Action::Dropped, Reason::CtMapFull);
     };
 

@@ -44,13 +44,13 @@ pub(crate) fn of<'a, S: Table<FlowKey, FlowRecord>>(
     slot: &'a mut FlowSlot,
     spill: &'a mut S,
     packet: &Packet,
-    answered: bool,
+    is_answered: impl FnOnce() -> bool,
     now_ns: u64,
 ) -> Option<&'a mut FlowRecord> {
     if slot.key == packet.key {
         return Some(&mut slot.record);
     }
-    if answered || !is_living(slot, now_ns) {
+    if !is_living(slot, now_ns) || is_answered() {
         claim(slot, spill, packet, now_ns);
         return Some(&mut slot.record);
     }

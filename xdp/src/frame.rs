@@ -1,14 +1,11 @@
 //! A frame as XDP shows it: the first buffer directly, the rest by copy.
 
+use crate::buffer;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 use datapath::abi::Direction;
 use datapath::frame::Frame;
-
-/// Beyond this no header is read: it tells the verifier that an offset is small. No power of two, for which LLVM tests a
-/// bit from which the verifier learns nothing ("offset is outside of the packet", 6.18).
-const MAX_OFFSET: usize = 20_000;
 
 /// What the kernel hands to the program.
 pub type Context = xdp_md;
@@ -37,12 +34,8 @@ impl XdpFrame {
 impl Frame for XdpFrame {
     #[inline(always)]
     fn header<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.0.data();
-        if offset > MAX_OFFSET || start + offset + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the N bytes lie between data and data_end, which was just checked, and bytes have no alignment.
-        Some(unsafe { &*((start + offset) as *const [u8; N]) })
+        // SAFETY: the context is the one the kernel passed in, and the frame lives as long as it.
+        unsafe { buffer::header(self.0.data(), self.0.data_end(), offset) }
     }
 
     #[inline(always)]
@@ -59,15 +52,11 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn copy_to<const N: usize>(&self, offset: usize, len: u32, into: &mut [u8; N]) -> bool {
-        // One less, and hidden from LLVM, so that the verifier sees the bounds ("invalid zero-sized read", 6.18).
-        let less = core::hint::black_box(u64::from(len).wrapping_sub(1));
-        if less >= N as u64 {
+        let Some(len) = buffer::within(len, N) else {
             return false;
-        }
-        // SAFETY: the context is the one the kernel passed in; it writes less + 1 bytes, and into has room for as many.
-        let failed = unsafe {
-            bpf_xdp_load_bytes(self.0.ctx, offset as u32, into.as_mut_ptr().cast(), (less + 1) as u32)
         };
+        // SAFETY: the context is the one the kernel passed in; it writes len bytes, and into has room for as many.
+        let failed = unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, into.as_mut_ptr().cast(), len) };
         failed == 0
     }
 
