@@ -2,7 +2,7 @@
 
 use crate::abi::{
     Action, Connection, Direction, Event, EventBudget, EventKind, FlowRecord, HandshakeKey, HandshakeKind,
-    HandshakeOutcome, Lost, Packet, Reason, Side,
+    HandshakeOutcome, HandshakeStage, Lost, Packet, Reason, Side,
 };
 use crate::frame::Frame;
 use crate::policy::{Judgement, Moment};
@@ -111,16 +111,28 @@ pub(crate) fn handshake<F: Frame, S: Sink>(
     packet: &Packet,
     moment: &Moment,
     conn: &Connection,
-    (kind, outcome, duration_ns): (HandshakeKind, HandshakeOutcome, u64),
+    (kind, outcome, [began_ns, answered_ns, ended_ns]): (HandshakeKind, HandshakeOutcome, [u64; 3]),
 ) {
-    let key = HandshakeKey {
+    let duration_ns = ended_ns.saturating_sub(began_ns);
+    let mut key = HandshakeKey {
         orig_identity: conn.identity[0],
         resp_identity: conn.identity[1],
         kind: kind as u8,
         outcome: outcome as u8,
-        _pad: [0; 2],
+        stage: HandshakeStage::Whole as u8,
+        _pad: 0,
     };
     sink.handshake(&key, duration_ns);
+    if outcome as u8 == HandshakeOutcome::Completed as u8 && answered_ns != 0 {
+        key.stage = HandshakeStage::Answer as u8;
+        sink.handshake(&key, answered_ns.saturating_sub(began_ns));
+        key.stage = HandshakeStage::Completion as u8;
+        sink.handshake(&key, ended_ns.saturating_sub(answered_ns));
+    }
+    // A SYN that is sent again is counted and no more: an event each would double what a flood costs.
+    if outcome as u8 == HandshakeOutcome::Retransmitted as u8 {
+        return;
+    }
     if !may_tell(sink, moment, EventKind::Handshake, Reason::Established, conn.identity[0]) {
         return;
     }
@@ -137,7 +149,7 @@ pub(crate) fn handshake<F: Frame, S: Sink>(
         e.identity = by_side(conn.identity, conn.originator_side());
         e.handshake = kind as u8;
         e.outcome = outcome as u8;
-        if kind as u8 == HandshakeKind::Tls as u8 {
+        if kind as u8 != HandshakeKind::Tcp as u8 {
             e.alert_level = conn.alert_level;
             e.alert_description = conn.alert_description;
             e.inferred = u8::from(conn.tls_flags & Connection::TLS_INFERRED != 0);

@@ -40,7 +40,12 @@ pub fn follow<F: Stages<T>, T: Tables>(
     if slot.key == packet.key {
         record::settle(&mut slot.record, conn, packet);
     }
-    account(&mut plane.sink, frame, direction, packet, &moment, conn);
+    if conn.happened & happened::QUIC != 0 {
+        frame.hello(&mut plane.sink, conn, packet, moment.now_ns, hello::NOTICE);
+    }
+    if conn.happened != 0 || may_have_ended(conn) {
+        frame.account(direction, &mut plane.sink, conn, packet, &moment);
+    }
     if conn.happened & happened::ANSWERED != 0 {
         establish(plane, packet);
     }
@@ -53,7 +58,11 @@ fn track_packet<F: Stages<T>, T: Tables>(frame: &F, packet: &Packet, conn: &mut 
     conn.last_ns = now_ns;
     conn.happened = 0;
     if !packet.has(Packet::HAS_TCP) {
+        let is_first = conn.state == [0, 0];
         track::datagram(conn, is_orig);
+        if track::quic::may_tell(conn, packet, is_first) {
+            frame.quic(conn, packet, now_ns);
+        }
         return;
     }
     track::tcp::segment(conn, packet, is_orig, now_ns);
@@ -76,53 +85,54 @@ fn establish<T: Tables>(plane: &mut Plane<T>, packet: &Packet) {
     }
 }
 
-/// Counts and reports handshakes that ended with this packet.
+/// Whether the TLS or QUIC handshake has an outcome that was not counted.
 #[inline(always)]
-fn account<F: Frame, S: Sink>(
-    sink: &mut S,
+fn may_have_ended(conn: &Connection) -> bool {
+    conn.tls_state().is_final() && conn.flags & Connection::IS_TLS_COUNTED == 0
+}
+
+/// Counts and reports what the packet brought about in handshakes.
+#[inline(always)]
+pub fn account<F: Frame, S: Sink>(
     frame: &F,
     direction: Direction,
+    sink: &mut S,
+    conn: &mut Connection,
     packet: &Packet,
     moment: &Moment,
-    conn: &mut Connection,
 ) {
-    let ended = conn.happened & (happened::ESTABLISHED | happened::REFUSED);
-    if ended != 0 && conn.flags & Connection::IS_HANDSHAKE_COUNTED == 0 {
+    let (kind, outcome, times) = if conn.happened & (happened::ESTABLISHED | happened::REFUSED) != 0
+        && conn.flags & Connection::IS_HANDSHAKE_COUNTED == 0
+    {
         conn.flags |= Connection::IS_HANDSHAKE_COUNTED;
-        let outcome = if ended & happened::REFUSED != 0 {
+        let outcome = if conn.happened & happened::REFUSED != 0 {
             HandshakeOutcome::Refused
         } else {
             HandshakeOutcome::Completed
         };
-        let duration_ns = moment.now_ns.saturating_sub(conn.opened_ns);
-        event::handshake(
-            sink,
-            frame,
-            direction,
-            packet,
-            moment,
-            conn,
-            (HandshakeKind::Tcp, outcome, duration_ns),
-        );
-    }
-    let outcome = match conn.tls_state() {
-        TlsState::Established => HandshakeOutcome::Completed,
-        TlsState::Alert => HandshakeOutcome::Alert,
-        TlsState::Aborted => HandshakeOutcome::Aborted,
-        _ => return,
+        (HandshakeKind::Tcp, outcome, [conn.opened_ns, conn.syn_ack_ns, moment.now_ns])
+    } else if conn.happened & happened::RETRANSMITTED != 0 {
+        (HandshakeKind::Tcp, HandshakeOutcome::Retransmitted, [conn.opened_ns, 0, moment.now_ns])
+    } else if conn.happened & (happened::RETRY | happened::VERSIONS) != 0 {
+        let outcome = if conn.happened & happened::RETRY != 0 {
+            HandshakeOutcome::Retry
+        } else {
+            HandshakeOutcome::VersionNegotiation
+        };
+        (HandshakeKind::Quic, outcome, [conn.client_hello_ns, 0, moment.now_ns])
+    } else {
+        let outcome = match conn.tls_state() {
+            TlsState::Established => HandshakeOutcome::Completed,
+            TlsState::Alert => HandshakeOutcome::Alert,
+            TlsState::Aborted => HandshakeOutcome::Aborted,
+            _ => return,
+        };
+        if conn.flags & Connection::IS_TLS_COUNTED != 0 {
+            return;
+        }
+        conn.flags |= Connection::IS_TLS_COUNTED;
+        let kind = if conn.is_quic() { HandshakeKind::Quic } else { HandshakeKind::Tls };
+        (kind, outcome, [conn.client_hello_ns, conn.server_hello_ns, conn.tls_done_ns])
     };
-    if conn.flags & Connection::IS_TLS_COUNTED != 0 {
-        return;
-    }
-    conn.flags |= Connection::IS_TLS_COUNTED;
-    let duration_ns = conn.tls_done_ns.saturating_sub(conn.client_hello_ns);
-    event::handshake(
-        sink,
-        frame,
-        direction,
-        packet,
-        moment,
-        conn,
-        (HandshakeKind::Tls, outcome, duration_ns),
-    );
+    event::handshake(sink, frame, direction, packet, moment, conn, (kind, outcome, times));
 }

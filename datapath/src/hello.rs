@@ -4,6 +4,9 @@ use crate::abi::{Connection, HandshakeKind, HelloSegment, Packet, TlsState};
 use crate::frame::Frame;
 use crate::tables::Sink;
 
+/// In place of an offset: says only that a handshake began whose hello is under keys.
+pub(crate) const NOTICE: u32 = u32::MAX;
+
 /// Whether the packet, which was tracked, may hold a part of a ClientHello that nobody answered yet.
 #[inline(always)]
 pub(crate) fn is_part(conn: &Connection, packet: &Packet) -> bool {
@@ -27,6 +30,14 @@ pub fn hand_up<F: Frame, S: Sink>(
     now_ns: u64,
     done: u32,
 ) {
+    if done == NOTICE {
+        sink.hello(frame, 0, 0, |segment| {
+            describe(segment, frame, conn, packet, now_ns);
+            segment.kind = HandshakeKind::Quic as u8;
+            segment.offset = 0;
+        });
+        return;
+    }
     // A SYN takes a sequence number before its data (RFC 9293, section 3.4).
     let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
     let offset = seq.wrapping_sub(conn.hello_seq).wrapping_add(done);

@@ -156,7 +156,9 @@ pub(crate) fn settle(record: &mut FlowRecord, conn: &Connection, packet: &Packet
     let is_orig = conn.is_originator(side);
     let mut kinds = 0;
     if !packet.has(Packet::HAS_TCP) {
-        kinds = Settled::ACK | Settled::DATA;
+        if track::quic::is_settled(conn) {
+            kinds = Settled::ACK | Settled::DATA;
+        }
     } else {
         if history::has(conn, history::ACK, is_orig) {
             kinds |= Settled::ACK;

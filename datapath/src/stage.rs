@@ -101,4 +101,23 @@ pub trait Stages<T: Tables>: Frame + Sized {
     fn hello(&self, sink: &mut T::Sink, conn: &mut Connection, packet: &Packet, now_ns: u64, done: u32) {
         hello::hand_up(self, sink, conn, packet, now_ns, done);
     }
+
+    /// What a datagram says of its connection's QUIC handshake.
+    #[inline(always)]
+    fn quic(&self, conn: &mut Connection, packet: &Packet, now_ns: u64) {
+        track::quic::datagram(conn, self, packet, now_ns);
+    }
+
+    /// Counts and reports what a packet brought about in a handshake.
+    #[inline(always)]
+    fn account(
+        &self,
+        direction: Direction,
+        sink: &mut T::Sink,
+        conn: &mut Connection,
+        packet: &Packet,
+        moment: &Moment,
+    ) {
+        follow::account(self, direction, sink, conn, packet, moment);
+    }
 }

@@ -62,7 +62,8 @@ static TG_FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned
 static TG_PORTS: PerCpuArray<PortCounters> = PerCpuArray::pinned(PortCounters::SLOTS, 0);
 /// Handshakes by pair of identities and outcome.
 #[map]
-static TG_HANDSHAKES: PerCpuHashMap<HandshakeKey, HandshakeStats> = PerCpuHashMap::pinned(16_384, 0);
+static TG_HANDSHAKES: PerCpuHashMap<HandshakeKey, HandshakeStats> =
+    PerCpuHashMap::pinned(16_384, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 /// An entry that stays zero: what a new one of `TG_HANDSHAKES` begins with (the stack has no room for it).
 #[map]
 static TG_ZERO: PerCpuArray<HandshakeStats> = PerCpuArray::pinned(1, 0);

@@ -84,6 +84,23 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
+    fn quic(&self, conn: &mut Connection, packet: &Packet, now_ns: u64) {
+        tg_quic(self.context(), conn, packet, now_ns);
+    }
+
+    #[inline(always)]
+    fn account(
+        &self,
+        _: Direction,
+        _: &mut KernelSink,
+        conn: &mut Connection,
+        packet: &Packet,
+        moment: &Moment,
+    ) {
+        tg_account(self.context(), conn, packet, moment);
+    }
+
+    #[inline(always)]
     fn hello(&self, _: &mut KernelSink, conn: &mut Connection, packet: &Packet, now_ns: u64, done: u32) {
         tg_hello(self.context(), conn, packet, now_ns, done);
     }
@@ -267,6 +284,40 @@ pub extern "C" fn tg_hello(
     // SAFETY: the caller's references.
     if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
         hello::hand_up(&HookFrame::new(ctx), &mut KernelSink, conn, packet, now_ns, done);
+    }
+    0
+}
+
+/// [`track::quic::datagram`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_quic(
+    ctx: *mut Context,
+    conn: *mut Connection,
+    packet: *const Packet,
+    now_ns: u64,
+) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
+        track::quic::datagram(conn, &HookFrame::new(ctx), packet, now_ns);
+    }
+    0
+}
+
+/// [`follow::account`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_account(
+    ctx: *mut Context,
+    conn: *mut Connection,
+    packet: *const Packet,
+    moment: *const Moment,
+) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(packet), Some(moment)) =
+        unsafe { (conn.as_mut(), packet.as_ref(), moment.as_ref()) }
+    {
+        follow::account(&HookFrame::new(ctx), DIRECTION, &mut KernelSink, conn, packet, moment);
     }
     0
 }

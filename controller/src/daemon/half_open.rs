@@ -1,4 +1,4 @@
-//! Attempts that nobody answered: only the passing of time tells, so user space says it.
+//! Handshakes that came to no end: only the passing of time tells, so user space says it.
 
 use super::observe::Hub;
 use crate::exit_code::Result;
@@ -6,11 +6,15 @@ use crate::view::flow::Moment;
 use bytemuck::Zeroable;
 use datapath::abi::{
     Action, Connection, Endpoint, Event, EventKind, FlowKey, HandshakeKey, HandshakeKind, HandshakeOutcome,
-    HandshakeStats, Reason, Side,
+    HandshakeStats, HelloSegment, Reason, Side,
 };
 use loader::Maps;
+use std::collections::{HashSet, VecDeque};
 
 const TCP: u8 = 6;
+
+/// A SYN-ACK that nobody acknowledges is sent again after 1, 3, 7, 15, 31 seconds (Linux' tcp_synack_retries).
+const HALF_OPEN_TIMEOUT_NS: u64 = 60_000_000_000;
 
 /// Counts, reports and removes attempts that are over.
 pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
@@ -19,23 +23,105 @@ pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
     let moment = Moment::now();
     for (key, connection) in maps.half_open.entries()? {
         let idle_ns = now_ns.saturating_sub(connection.last_ns);
-        let attempt = key.proto == TCP
-            && connection.orig() == Endpoint::SynSent
-            && connection.resp() == Endpoint::Inactive;
-        let timeout_ns = match (attempt, key.proto) {
-            (true, _) => config.attempt_timeout_ns,
-            (false, TCP) => config.tcp_idle_timeout_ns,
+        let ended = ending(&key, &connection);
+        let timeout_ns = match (ended, key.proto) {
+            (Some((HandshakeKind::Tcp, HandshakeOutcome::NoAnswer)), _) => config.attempt_timeout_ns,
+            (Some((HandshakeKind::Tcp, _)), _) => HALF_OPEN_TIMEOUT_NS,
+            (_, TCP) => config.tcp_idle_timeout_ns,
             _ => config.datagram_timeout_ns,
         };
         if idle_ns <= timeout_ns {
             continue;
         }
-        if attempt && !is_dropped(maps, &key, &connection)? {
-            count(maps, &connection)?;
-            hub.publish(bytemuck::bytes_of(&event(&key, &connection, now_ns)), &moment);
+        if let Some(ended) = ended
+            && !is_dropped(maps, &key, &connection)?
+        {
+            tell(maps, hub, &key, &connection, ended, (now_ns, &moment))?;
         }
         maps.half_open.remove(&key)?;
     }
+    Ok(())
+}
+
+/// What an attempt that is over has come to.
+fn ending(key: &FlowKey, connection: &Connection) -> Option<(HandshakeKind, HandshakeOutcome)> {
+    let silent = connection.resp() == Endpoint::Inactive;
+    if key.proto == TCP && connection.orig() == Endpoint::SynSent && silent {
+        return Some((HandshakeKind::Tcp, HandshakeOutcome::NoAnswer));
+    }
+    let unacknowledged = connection.syn_ack_ns != 0 && connection.established_ns == 0;
+    if key.proto == TCP && unacknowledged && connection.closed_ns == 0 {
+        return Some((HandshakeKind::Tcp, HandshakeOutcome::HalfOpen));
+    }
+    (connection.is_quic() && silent).then_some((HandshakeKind::Quic, HandshakeOutcome::NoAnswer))
+}
+
+/// TLS and QUIC handshakes that began, in the order in which they did.
+#[derive(Default)]
+pub struct Begun {
+    queue: VecDeque<(FlowKey, u64)>,
+    waiting: HashSet<(FlowKey, u64)>,
+}
+
+/// When there are more, those that come are not watched: they time out uncounted.
+const MAX_BEGUN: usize = 65_536;
+/// A handshake of TLS or QUIC that takes longer has timed out.
+const HANDSHAKE_TIMEOUT_NS: u64 = 30_000_000_000;
+
+impl Begun {
+    /// Notes a handshake by the first piece of its hello.
+    pub fn note(&mut self, piece: &HelloSegment) {
+        let id = (piece.key, piece.hello_ns);
+        if piece.offset == 0 && self.queue.len() < MAX_BEGUN && self.waiting.insert(id) {
+            self.queue.push_back(id);
+        }
+    }
+
+    /// Takes those whose time is over.
+    pub fn overdue(&mut self, now_ns: u64) -> Vec<(FlowKey, u64)> {
+        let mut over = Vec::new();
+        while let Some((_, began_ns)) = self.queue.front()
+            && now_ns.saturating_sub(*began_ns) > HANDSHAKE_TIMEOUT_NS
+        {
+            over.extend(self.queue.pop_front().filter(|id| self.waiting.remove(id)));
+        }
+        over
+    }
+}
+
+/// Counts and reports handshakes of TLS and QUIC that timed out. One that ends later is counted as that besides.
+pub fn time_out(maps: &Maps, hub: &Hub) -> Result<()> {
+    let now_ns = loader::boot_ns();
+    for (key, began_ns) in hub.overdue(now_ns) {
+        let found = match maps.connections.get(&key)? {
+            Some(connection) => Some(connection),
+            None => maps.half_open.get(&key)?,
+        };
+        let same = |c: &Connection| {
+            c.client_hello_ns == began_ns && !c.tls_state().is_final() && c.resp() != Endpoint::Inactive
+        };
+        let Some(connection) = found.filter(same) else { continue };
+        let is_quic = connection.is_quic();
+        if !is_quic && connection.tls_flags & Connection::TLS_LOST != 0 {
+            continue; // nobody knows what became of it
+        }
+        let kind = if is_quic { HandshakeKind::Quic } else { HandshakeKind::Tls };
+        let moment = Moment::now();
+        tell(maps, hub, &key, &connection, (kind, HandshakeOutcome::TimedOut), (now_ns, &moment))?;
+    }
+    Ok(())
+}
+
+fn tell(
+    maps: &Maps,
+    hub: &Hub,
+    key: &FlowKey,
+    connection: &Connection,
+    ended: (HandshakeKind, HandshakeOutcome),
+    (now_ns, moment): (u64, &Moment),
+) -> Result<()> {
+    count(maps, connection, ended)?;
+    hub.publish(bytemuck::bytes_of(&event(key, connection, ended, now_ns)), moment);
     Ok(())
 }
 
@@ -48,10 +134,14 @@ fn is_dropped(maps: &Maps, key: &FlowKey, connection: &Connection) -> Result<boo
     Ok(maps.flow(key)?.iter().any(dropped))
 }
 
-/// The programs never write this outcome, so nobody else writes this entry.
-fn count(maps: &Maps, connection: &Connection) -> Result<()> {
+/// The programs never write these outcomes, so nobody else writes these entries.
+fn count(
+    maps: &Maps,
+    connection: &Connection,
+    (kind, outcome): (HandshakeKind, HandshakeOutcome),
+) -> Result<()> {
     let [orig_identity, resp_identity] = connection.identity;
-    let (kind, outcome) = (HandshakeKind::Tcp as u8, HandshakeOutcome::NoAnswer as u8);
+    let (kind, outcome) = (kind as u8, outcome as u8);
     let key = HandshakeKey { orig_identity, resp_identity, kind, outcome, ..HandshakeKey::default() };
     let mut per_cpu = match maps.handshakes.get(&key)? {
         Some(per_cpu) => per_cpu,
@@ -63,12 +153,18 @@ fn count(maps: &Maps, connection: &Connection) -> Result<()> {
     Ok(maps.handshakes.insert(&key, per_cpu)?)
 }
 
-fn event(key: &FlowKey, connection: &Connection, now_ns: u64) -> Event {
+fn event(
+    key: &FlowKey,
+    connection: &Connection,
+    (kind, outcome): (HandshakeKind, HandshakeOutcome),
+    now_ns: u64,
+) -> Event {
+    let began_ns = if kind == HandshakeKind::Tcp { connection.opened_ns } else { connection.client_hello_ns };
     let originator = connection.originator_side();
     let [orig, resp] = connection.identity;
     Event {
         time_ns: now_ns,
-        duration_ns: now_ns.saturating_sub(connection.opened_ns),
+        duration_ns: now_ns.saturating_sub(began_ns),
         key: *key,
         identity: if originator == Side::A { [orig, resp] } else { [resp, orig] },
         rule: connection.rule,
@@ -77,8 +173,8 @@ fn event(key: &FlowKey, connection: &Connection, now_ns: u64) -> Event {
         reason: Reason::Forwarded as u8,
         from_b: connection.originator,
         originator: connection.originator,
-        handshake: HandshakeKind::Tcp as u8,
-        outcome: HandshakeOutcome::NoAnswer as u8,
+        handshake: kind as u8,
+        outcome: outcome as u8,
         ..Event::zeroed()
     }
 }

@@ -4,7 +4,7 @@ use super::Shared;
 use crate::exit_code::{Failure, Result};
 use crate::view::drops::{answers, counters};
 use crate::view::status::pressure;
-use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStats, Lost};
+use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, Lost};
 use loader::Maps;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering;
 
 /// Pairs of identities that get labels of their own; the rest add up under `other`.
 const PAIRS: usize = 500;
+/// The same for histograms, of which each is 23 series.
+const TIMED_PAIRS: usize = 50;
 
 /// The whole page.
 pub fn page(shared: &Shared) -> Result<String> {
@@ -85,48 +87,76 @@ fn traffic(maps: &Maps) -> Result<Vec<MetricFamily>> {
     ])
 }
 
+/// Kind, outcome, stage, source, destination.
+type Labels<'a> = [&'a str; 5];
+
 fn handshakes(shared: &Shared) -> Result<Vec<MetricFamily>> {
     let names = shared.names();
     let name = |identity: u32| names.identity(identity).unwrap_or("unidentified");
-    let mut merged: BTreeMap<[&str; 4], HandshakeStats> = BTreeMap::new();
-    let mut pairs = std::collections::BTreeSet::new();
+    let (mut counted, mut timed) = (Pairs::new(PAIRS), Pairs::new(TIMED_PAIRS));
+    let mut totals: BTreeMap<Labels<'_>, u64> = BTreeMap::new();
+    let mut durations: BTreeMap<Labels<'_>, HandshakeStats> = BTreeMap::new();
     for (key, stats) in shared.maps.handshake_stats()? {
-        let (Some(kind), Some(outcome)) =
-            (HandshakeKind::from_u8(key.kind), HandshakeOutcome::from_u8(key.outcome))
-        else {
+        let (Some(kind), Some(outcome), Some(stage)) = (
+            HandshakeKind::from_u8(key.kind),
+            HandshakeOutcome::from_u8(key.outcome),
+            HandshakeStage::from_u8(key.stage),
+        ) else {
             continue;
         };
         let pair = (name(key.orig_identity), name(key.resp_identity));
-        let known = pairs.contains(&pair) || (pairs.len() < PAIRS && pairs.insert(pair));
-        let (source, destination) = if known { pair } else { ("other", "other") };
-        let labels = [kind.name(), outcome.name(), source, destination];
-        merged.entry(labels).and_modify(|sum| sum.merge(&stats)).or_insert(stats);
+        if stage == HandshakeStage::Whole {
+            let (source, destination) = counted.place(pair);
+            let labels = [kind.name(), outcome.name(), stage.name(), source, destination];
+            *totals.entry(labels).or_default() += stats.count;
+        }
+        // What time alone ends lasts as long as is waited for it.
+        if stats.buckets.iter().all(|n| *n == 0) {
+            continue;
+        }
+        let (source, destination) = timed.place(pair);
+        let labels = [kind.name(), outcome.name(), stage.name(), source, destination];
+        durations.entry(labels).and_modify(|sum| sum.merge(&stats)).or_insert(stats);
     }
-    let of = |[kind, outcome, source, destination]: &[&str; 4]| {
+    let of = |[kind, outcome, _, source, destination]: &Labels<'_>| {
         labels(&[("kind", kind), ("outcome", outcome), ("source", source), ("destination", destination)])
     };
     let total = counter(
         "tidegate_handshake_total",
-        "TCP and TLS handshakes by outcome and by the identities of their ends.",
-        merged.iter().map(|(key, stats)| (of(key), stats.count)),
+        "TCP, TLS and QUIC handshakes by outcome and by the identities of their ends.",
+        totals.iter().map(|(key, count)| (of(key), *count)),
     );
-    let mut durations: BTreeMap<[&str; 2], HandshakeStats> = BTreeMap::new();
-    for ([kind, outcome, ..], stats) in merged.iter().filter(|([_, outcome, ..], _)| *outcome != "no_answer")
-    {
-        durations.entry([kind, outcome]).and_modify(|sum| sum.merge(stats)).or_insert(*stats);
-    }
     let mut duration =
         family("tidegate_handshake_duration_seconds", "How long handshakes took.", MetricType::HISTOGRAM);
     duration.set_metric(durations.iter().map(|(l, stats)| histogram(l, stats)).collect());
     Ok(vec![total, duration])
 }
 
-fn histogram([kind, outcome]: &[&str; 2], stats: &HandshakeStats) -> Metric {
+/// The first pairs of identities; those that are too many add up under `other`.
+struct Pairs<'a> {
+    known: std::collections::BTreeSet<(&'a str, &'a str)>,
+    room: usize,
+}
+
+impl<'a> Pairs<'a> {
+    fn new(room: usize) -> Self {
+        Self { known: std::collections::BTreeSet::new(), room }
+    }
+
+    fn place(&mut self, pair: (&'a str, &'a str)) -> (&'a str, &'a str) {
+        let known = self.known.contains(&pair) || (self.known.len() < self.room && self.known.insert(pair));
+        if known { pair } else { ("other", "other") }
+    }
+}
+
+/// Buckets of the maps that make one of the page: four parts of a power of two would make four times the series.
+fn histogram([kind, outcome, stage, source, destination]: &Labels<'_>, stats: &HandshakeStats) -> Metric {
     let mut cumulative = 0;
     let mut buckets = Vec::new();
     for (i, count) in stats.buckets.iter().enumerate() {
         cumulative += count;
-        if let Some(bound) = HandshakeStats::bound_ns(i) {
+        let ends_octave = i % HandshakeStats::SUB == 0;
+        if let Some(bound) = HandshakeStats::bound_ns(i).filter(|_| ends_octave) {
             let mut bucket = Bucket::default();
             bucket.set_upper_bound(bound as f64 / 1e9);
             bucket.set_cumulative_count(cumulative);
@@ -137,7 +167,13 @@ fn histogram([kind, outcome]: &[&str; 2], stats: &HandshakeStats) -> Metric {
     histogram.set_bucket(buckets);
     histogram.set_sample_count(stats.count);
     histogram.set_sample_sum(stats.sum_ns as f64 / 1e9);
-    let mut metric = Metric::from_label(labels(&[("kind", kind), ("outcome", outcome)]));
+    let mut metric = Metric::from_label(labels(&[
+        ("kind", kind),
+        ("outcome", outcome),
+        ("stage", stage),
+        ("source", source),
+        ("destination", destination),
+    ]));
     metric.set_histogram(histogram);
     metric
 }

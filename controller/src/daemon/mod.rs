@@ -397,6 +397,7 @@ async fn every_second(shared: Arc<Shared>) {
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
+            half_open::time_out(&shared.maps, &shared.hub)?;
             let before_ns = loader::boot_ns().saturating_sub(HELLO_PATIENCE.as_nanos() as u64);
             shared.hub.give_up_hellos(before_ns, &Moment::now());
             if second % 10 == 9 {

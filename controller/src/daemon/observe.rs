@@ -1,5 +1,6 @@
 //! The one consumer of the ring buffer, and those who listen to it.
 
+use super::half_open::Begun;
 use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
 use crate::view::event;
@@ -20,6 +21,7 @@ pub struct Hub {
     recent: Mutex<VecDeque<Arc<str>>>,
     names: RwLock<Arc<Names>>,
     hellos: Mutex<Hellos>,
+    begun: Mutex<Begun>,
     /// Events that slow listeners did not get.
     pub lost: AtomicU64,
 }
@@ -32,6 +34,7 @@ impl Hub {
             recent: Mutex::default(),
             names: RwLock::new(Arc::new(names)),
             hellos: Mutex::default(),
+            begun: Mutex::default(),
             lost: AtomicU64::new(0),
         }
     }
@@ -65,6 +68,7 @@ impl Hub {
     /// Takes a piece of a ClientHello, and tells everybody of those that can be read now.
     fn take_hello(&self, bytes: &[u8], now: &Moment) {
         let Ok(piece) = bytemuck::try_pod_read_unaligned::<HelloSegment>(bytes) else { return };
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).note(&piece);
         let found = self.hellos.lock().unwrap_or_else(PoisonError::into_inner).take(&piece);
         self.tell(&found, now);
     }
@@ -78,6 +82,11 @@ impl Hub {
     fn tell(&self, found: &[Found], now: &Moment) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
         found.iter().for_each(|found| self.send(&event::hello_json(found, &names, now)));
+    }
+
+    /// Handshakes of TLS and QUIC that began too long ago to go on: key, and when.
+    pub fn overdue(&self, now_ns: u64) -> Vec<(datapath::abi::FlowKey, u64)> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).overdue(now_ns)
     }
 
     /// Every hello that is remembered: the key's bytes in hexadecimal, when it began, what it says.

@@ -50,6 +50,14 @@ pub struct ConnectionRecord {
     /// What the ClientHello says; null where there is none.
     #[serde(flatten)]
     pub hello: ClientHello,
+    /// How far QUIC came: `initial`, `handshake` or, always inferred, `established`; null where there is none.
+    pub quic: Option<&'static str>,
+    /// 1 or 2; null where the version is not known.
+    pub quic_version: Option<u8>,
+    /// Whether the server asked for the address to be proved.
+    pub quic_retry: Option<bool>,
+    /// Whether the server did not speak the version.
+    pub quic_version_negotiation: Option<bool>,
     /// What became of its packets when it was judged last.
     pub verdict: &'static str,
     /// Why.
@@ -91,6 +99,10 @@ impl ConnectionRecord {
         let record = &flow.record;
         let (first_ns, last_ns) = flow.times();
         let tls = Tls::of(&flow.story);
+        let quic = match &flow.story {
+            Story::Tracked(conn) if conn.is_quic() => Some(conn),
+            _ => None,
+        };
         let duration_ns = last_ns.saturating_sub(first_ns);
         Self {
             ts: Seconds(clock.capture_ns(first_ns)),
@@ -111,6 +123,10 @@ impl ConnectionRecord {
             tls_inferred: tls.inferred,
             tls_alert: tls.alert,
             hello: flow.hello.clone(),
+            quic: quic.map(datapath::track::quic::state_name),
+            quic_version: quic.map(|conn| conn.quic_version).filter(|version| *version != 0),
+            quic_retry: quic.map(|conn| conn.tls_flags & Connection::QUIC_RETRY != 0),
+            quic_version_negotiation: quic.map(|conn| conn.tls_flags & Connection::QUIC_VERSIONS != 0),
             verdict: flow.verdict.action.name(),
             reason: flow.verdict.reason.name(),
             rule: rules.name(flow.verdict.rule),
@@ -210,7 +226,7 @@ impl Tls {
     fn of(story: &Story) -> Self {
         let Story::Tracked(conn) = story else { return Self::default() };
         let state = conn.tls_state();
-        if matches!(state, TlsState::Unknown | TlsState::NotTls) {
+        if conn.is_quic() || matches!(state, TlsState::Unknown | TlsState::NotTls) {
             return Self::default();
         }
         Self {

@@ -110,7 +110,7 @@ impl Row {
     /// What is known of TLS, where there was any.
     pub fn tls(&self) -> Option<&Connection> {
         let seen = |c: &&Connection| !matches!(c.tls_state(), TlsState::Unknown | TlsState::NotTls);
-        self.connection.as_ref().filter(seen)
+        self.connection.as_ref().filter(|c| !c.is_quic()).filter(seen)
     }
 
     /// In Hubble's field names.
@@ -155,7 +155,21 @@ fn connection_json(c: &Connection, flow: &mut Map<String, Value>) {
     if let Some(ns) = between(c.opened_ns, c.established_ns) {
         flow.insert("tcp_handshake_ns".into(), json!(ns));
     }
+    if c.syn_retransmits != 0 {
+        flow.insert("syn_retransmits".into(), json!(c.syn_retransmits));
+    }
     let state = c.tls_state();
+    if c.is_quic() {
+        flow.insert("quic".into(), json!(datapath::track::quic::state_name(c)));
+        flow.insert("quic_version".into(), json!((c.quic_version != 0).then_some(c.quic_version)));
+        flow.insert("quic_retry".into(), json!(c.tls_flags & Connection::QUIC_RETRY != 0));
+        let negotiated = c.tls_flags & Connection::QUIC_VERSIONS != 0;
+        flow.insert("quic_version_negotiation".into(), json!(negotiated));
+        if let Some(ns) = between(c.client_hello_ns, c.tls_done_ns) {
+            flow.insert("quic_handshake_ns".into(), json!(ns));
+        }
+        return;
+    }
     if matches!(state, TlsState::Unknown | TlsState::NotTls) {
         return;
     }
@@ -174,6 +188,12 @@ fn connection_json(c: &Connection, flow: &mut Map<String, Value>) {
 pub fn tls_version(c: &Connection) -> Option<&'static str> {
     if c.tls_flags & Connection::TLS_1_3 != 0 {
         return Some("1.3");
+    }
+    match c.tls_version {
+        0x30 => return Some("SSL 3.0"),
+        0x31 => return Some("1.0"),
+        0x32 => return Some("1.1"),
+        _ => {}
     }
     (c.tls_flags & (Connection::TLS_ORIG_CCS | Connection::TLS_RESP_CCS) != 0).then_some("1.2")
 }

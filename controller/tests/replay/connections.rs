@@ -42,6 +42,7 @@ fn a_record_has_exact_times_and_no_field_is_left_out() {
             "tls": null, "tls_inferred": null, "tls_alert": null,
             "tls_sni": null, "tls_alpn": null, "tls_versions": null, "tls_ja4": null, "tls_ech": null,
             "tls_hello_partial": null,
+            "quic": null, "quic_version": null, "quic_retry": null, "quic_version_negotiation": null,
             "verdict": "FORWARDED", "reason": "FORWARDED", "rule": null,
         })]
     );

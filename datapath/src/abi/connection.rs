@@ -101,7 +101,7 @@ pub struct Connection {
     pub syn_retransmits: u8,
     /// Pieces of its ClientHello that were handed up.
     pub hello_segments: u8,
-    /// Low byte of the version in the ServerHello (1 for TLS 1.0), 0 if none was seen.
+    /// 0x30 plus the minor version of the ServerHello's record (0x31: TLS 1.0), 0 if none was seen.
     pub tls_version: u8,
     /// QUIC: 1 or 2 for the version that was seen, 0 for none that is known.
     pub quic_version: u8,
@@ -126,6 +126,19 @@ impl Connection {
     /// A segment was missing or a header was split: records are no longer followed.
     pub const TLS_LOST: u8 = 1 << 7;
 
+    /// QUIC: the server has sent a Retry. QUIC has bits of its own in `tls_flags`, beside [`Connection::TLS_INFERRED`].
+    pub const QUIC_RETRY: u8 = 1 << 0;
+    /// QUIC: the server has sent a Version Negotiation.
+    pub const QUIC_VERSIONS: u8 = 1 << 1;
+    /// QUIC: the originator has sent Handshake packets.
+    pub const QUIC_ORIG_HANDSHAKE: u8 = 1 << 2;
+    /// QUIC: the responder has sent Handshake packets.
+    pub const QUIC_RESP_HANDSHAKE: u8 = 1 << 3;
+    /// QUIC: the originator has sent packets with a short header after Handshake packets.
+    pub const QUIC_ORIG_SHORT: u8 = 1 << 4;
+    /// QUIC: the responder has sent packets with a short header after the Handshake packets of both.
+    pub const QUIC_RESP_SHORT: u8 = 1 << 6;
+
     /// The TCP handshake was counted as an outcome.
     pub const IS_HANDSHAKE_COUNTED: u8 = 1 << 0;
     /// The TLS handshake was counted as an outcome.
@@ -140,6 +153,15 @@ impl Connection {
     pub const IS_TLS_MIDSTREAM: u8 = 1 << 5;
     /// A packet of it was over a rate.
     pub const IS_THROTTLED: u8 = 1 << 6;
+
+    /// QUIC: `tls`, the times of the hellos and `tls_flags` tell of its handshake.
+    pub const IS_QUIC: u8 = 1 << 7;
+
+    /// Whether it is QUIC.
+    #[inline(always)]
+    pub fn is_quic(&self) -> bool {
+        self.flags & Self::IS_QUIC != 0
+    }
 
     /// The side that opened the connection.
     #[inline(always)]

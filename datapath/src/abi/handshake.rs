@@ -10,6 +10,41 @@ pub enum HandshakeKind {
     Tcp = 0,
     /// ClientHello to the first proof that both sides hold keys.
     Tls = 1,
+    /// QUIC's first Initial to packets under 1-RTT keys both ways (RFC 9001, section 4.1; RFC 9369). Always inferred.
+    Quic = 2,
+}
+
+/// Which part of a handshake a duration is of.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HandshakeStage {
+    /// From its first packet to its end: counted once a handshake.
+    Whole = 0,
+    /// From its first packet to the responder's answer: SYN to SYN-ACK, ClientHello to ServerHello, Initial to Initial.
+    Answer = 1,
+    /// From the answer to completion.
+    Completion = 2,
+}
+
+impl HandshakeStage {
+    /// From its number.
+    pub fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            0 => Self::Whole,
+            1 => Self::Answer,
+            2 => Self::Completion,
+            _ => return None,
+        })
+    }
+
+    /// The label in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Answer => "answer",
+            Self::Completion => "completion",
+        }
+    }
 }
 
 /// How it ended.
@@ -26,6 +61,16 @@ pub enum HandshakeOutcome {
     Alert = 3,
     /// TLS: the connection was closed or reset before the handshake completed.
     Aborted = 4,
+    /// TCP: the SYN was answered, and the answer never acknowledged. User space says so.
+    HalfOpen = 5,
+    /// TLS and QUIC: it began and came to no end. User space says so.
+    TimedOut = 6,
+    /// TCP: a SYN was sent again. Counted besides the outcome of the attempt.
+    Retransmitted = 7,
+    /// QUIC: the server asked for the address to be proved (RFC 9000, section 8.1.2). Counted besides the outcome.
+    Retry = 8,
+    /// QUIC: the server does not speak the version (RFC 9000, section 6). Counted besides the outcome.
+    VersionNegotiation = 9,
 }
 
 impl HandshakeOutcome {
@@ -37,6 +82,11 @@ impl HandshakeOutcome {
             2 => Self::NoAnswer,
             3 => Self::Alert,
             4 => Self::Aborted,
+            5 => Self::HalfOpen,
+            6 => Self::TimedOut,
+            7 => Self::Retransmitted,
+            8 => Self::Retry,
+            9 => Self::VersionNegotiation,
             _ => return None,
         })
     }
@@ -49,6 +99,11 @@ impl HandshakeOutcome {
             Self::NoAnswer => "no_answer",
             Self::Alert => "alert",
             Self::Aborted => "aborted",
+            Self::HalfOpen => "half_open",
+            Self::TimedOut => "timed_out",
+            Self::Retransmitted => "retransmitted",
+            Self::Retry => "retry",
+            Self::VersionNegotiation => "version_negotiation",
         }
     }
 }
@@ -59,6 +114,7 @@ impl HandshakeKind {
         match n {
             0 => Some(Self::Tcp),
             1 => Some(Self::Tls),
+            2 => Some(Self::Quic),
             _ => None,
         }
     }
@@ -68,6 +124,7 @@ impl HandshakeKind {
         match self {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Quic => "quic",
         }
     }
 }
@@ -84,8 +141,10 @@ pub struct HandshakeKey {
     pub kind: u8,
     /// A [`HandshakeOutcome`].
     pub outcome: u8,
+    /// A [`HandshakeStage`].
+    pub stage: u8,
     /// Padding.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
 }
 
 /// How often, and how long it took.
@@ -98,29 +157,44 @@ pub struct HandshakeStats {
     pub sum_ns: u64,
     /// The longest.
     pub max_ns: u64,
-    /// Bucket `i` counts durations below `16.384 µs << i` (2^14 ns) that no smaller bucket counts; the last has no bound.
+    /// Log-linear: bucket 0 counts durations below 16.384 µs (2^14 ns); then each power of two is cut into
+    /// [`HandshakeStats::SUB`] equal parts, so that a bucket is at most a quarter wide; the last has no bound.
     pub buckets: [u64; HandshakeStats::BUCKETS],
 }
 
 impl HandshakeStats {
+    /// Buckets of a power of two.
+    pub const SUB: usize = 4;
+    /// Powers of two: up to 17 s.
+    pub const OCTAVES: usize = 20;
     /// The number of buckets.
-    pub const BUCKETS: usize = 20;
+    pub const BUCKETS: usize = 1 + Self::OCTAVES * Self::SUB + 1;
+    /// The first bucket ends at this power of two of nanoseconds.
+    const FIRST: usize = 14;
 
     /// The bucket of a duration.
     #[inline(always)]
     pub fn bucket(duration_ns: u64) -> usize {
-        let mut units = duration_ns >> 14; // of 16.384 µs
-        let mut i = 0;
-        while units != 0 && i < Self::BUCKETS - 1 {
-            units >>= 1;
-            i += 1;
+        let mut rest = duration_ns >> (Self::FIRST - 2); // the two bits below the highest choose the part
+        if rest < Self::SUB as u64 {
+            return 0;
         }
-        i
+        let mut octave = 0;
+        while rest >= 2 * Self::SUB as u64 && octave < Self::OCTAVES {
+            rest >>= 1;
+            octave += 1;
+        }
+        if octave >= Self::OCTAVES {
+            return Self::BUCKETS - 1;
+        }
+        1 + octave * Self::SUB + (rest as usize & (Self::SUB - 1))
     }
 
     /// The bound of a bucket in nanoseconds, `None` for the last.
     pub fn bound_ns(bucket: usize) -> Option<u64> {
-        (bucket < Self::BUCKETS - 1).then(|| 1u64 << (14 + bucket))
+        let Some(i) = bucket.checked_sub(1) else { return Some(1 << Self::FIRST) };
+        let (octave, part) = (i / Self::SUB, i % Self::SUB);
+        (octave < Self::OCTAVES).then(|| ((Self::SUB + part + 1) as u64) << (Self::FIRST - 2 + octave))
     }
 
     /// Adds one handshake.
@@ -199,5 +273,25 @@ impl TlsState {
     #[inline(always)]
     pub fn is_final(self) -> bool {
         matches!(self, Self::NotTls | Self::Established | Self::Alert | Self::Aborted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_lies_between_the_bounds_of_its_bucket() {
+        let bound = |bucket: usize| HandshakeStats::bound_ns(bucket).unwrap_or(u64::MAX);
+        let mut durations: Vec<u64> =
+            (0..64).flat_map(|bit| [1 << bit, (1 << bit) - 1, 3 << (bit / 2)]).collect();
+        durations.extend((0..HandshakeStats::BUCKETS - 1).flat_map(|i| [bound(i) - 1, bound(i)]));
+        for ns in durations {
+            let bucket = HandshakeStats::bucket(ns);
+            let below = bucket.checked_sub(1).map_or(0, bound);
+            assert!(below <= ns && (ns < bound(bucket) || bucket == HandshakeStats::BUCKETS - 1), "{ns}");
+        }
+        assert_eq!([bound(0), bound(1), bound(4), bound(5)], [16_384, 20_480, 32_768, 40_960]);
+        assert_eq!(HandshakeStats::bound_ns(HandshakeStats::BUCKETS - 2), Some(1 << 34));
     }
 }

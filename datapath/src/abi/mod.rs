@@ -19,7 +19,9 @@ pub use config::{Answered, Config, MapName, PortCounters};
 pub use connection::{Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost};
 pub use flow::{FlowRecord, FlowSlot, Settled};
-pub use handshake::{HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStats, TlsState};
+pub use handshake::{
+    HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,
+};
 pub use hello::HelloSegment;
 pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, HashKeys, PolicyKey, Side};
 pub use limits::{Bucket, BucketKey, Limits, Rate, RuleSettings, RuleVersions, Unit};

@@ -1,6 +1,7 @@
 //! Connection and handshake state: what a packet changes in the shared record of its connection.
 
 pub mod history;
+pub mod quic;
 pub mod tcp;
 pub mod tls;
 
@@ -19,6 +20,14 @@ pub mod happened {
     pub const ESTABLISHED: u8 = 1 << 1;
     /// The SYN was answered by a reset.
     pub const REFUSED: u8 = 1 << 2;
+    /// The SYN was sent again.
+    pub const RETRANSMITTED: u8 = 1 << 3;
+    /// A QUIC handshake began.
+    pub const QUIC: u8 = 1 << 4;
+    /// The first Retry of a QUIC handshake.
+    pub const RETRY: u8 = 1 << 5;
+    /// The first Version Negotiation of a QUIC handshake.
+    pub const VERSIONS: u8 = 1 << 6;
 }
 
 /// Which side opened the connection that a packet without a record belongs to.

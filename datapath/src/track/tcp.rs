@@ -13,7 +13,12 @@ pub fn segment(conn: &mut Connection, packet: &Packet, is_orig: bool, now_ns: u6
     note(conn, packet, is_orig);
     let (mine, theirs) = if is_orig { (0, 1) } else { (1, 0) };
     let before = Ends { mine: state(conn, mine), theirs: state(conn, theirs) };
-    let answered_before = conn.resp() != Endpoint::Inactive;
+    let answered_before = is_answered(conn);
+    let is_syn = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK);
+    if is_syn && is_orig && before.mine == Endpoint::SynSent && packet.seq == conn.isn {
+        conn.syn_retransmits = conn.syn_retransmits.saturating_add(1);
+        conn.happened |= happened::RETRANSMITTED;
+    }
     match before.mine {
         Endpoint::Inactive => first(conn, packet, is_orig, &before),
         Endpoint::SynSent | Endpoint::SynAckSent | Endpoint::Established | Endpoint::Partial => {
@@ -28,13 +33,21 @@ pub fn segment(conn: &mut Connection, packet: &Packet, is_orig: bool, now_ns: u6
         Endpoint::Reset => {}
     }
     times(conn, packet, is_orig, now_ns);
-    if !answered_before && conn.resp() != Endpoint::Inactive {
+    if !answered_before && is_answered(conn) {
         conn.happened |= happened::ANSWERED;
     }
     let first_answer = before.mine == Endpoint::Inactive && !is_orig;
     if first_answer && packet.flag(Packet::RST) && before.theirs == Endpoint::SynSent {
         conn.happened |= happened::REFUSED;
     }
+}
+
+/// Whether the connection belongs among the established. A SYN-ACK alone is no answer: it is what a flood of SYNs from
+/// addresses that are not the sender's gets, and it must not push out the living.
+#[inline(always)]
+fn is_answered(conn: &Connection) -> bool {
+    conn.resp() != Endpoint::Inactive
+        && (conn.syn_ack_ns == 0 || conn.established_ns != 0 || history::has(conn, history::DATA, false))
 }
 
 struct Ends {

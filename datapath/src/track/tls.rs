@@ -13,6 +13,8 @@ use crate::wire::tls::{self, Record};
 const MAX_RECORDS: usize = 8;
 /// An alert under TLS 1.3 keys: two bytes, the content type, a tag of 16 (RFC 8446, section 5.2).
 const ENCRYPTED_ALERT: u16 = 19;
+/// What every version since SSL 3.0 has above its minor one.
+const SSL_MAJOR: u8 = 0x30;
 /// close_notify is no failure (RFC 8446, section 6.1).
 const CLOSE_NOTIFY: u8 = 0;
 
@@ -74,18 +76,24 @@ pub fn is_settled(conn: &Connection) -> bool {
 /// The first payload of a connection: a ClientHello of the originator, or no TLS.
 #[inline(always)]
 fn begin<F: Frame>(conn: &mut Connection, frame: &F, packet: &Packet, is_orig: bool, now_ns: u64) {
-    let first = tls::record(frame, usize::from(packet.payload_offset));
-    conn.tls = match first {
-        Some(Record { content: tls::HANDSHAKE, length, first: [tls::CLIENT_HELLO, _] }) if is_orig => {
-            conn.client_hello_ns = now_ns;
-            // A SYN takes a sequence number (RFC 9293, section 3.4); with data it is a Fast Open (RFC 7413).
-            let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
-            conn.hello_seq = seq;
-            conn.tls_next_seq[0] = seq.wrapping_add(tls::HEADER as u32 + u32::from(length));
-            TlsState::ClientHello as u8
+    let offset = usize::from(packet.payload_offset);
+    let length = match tls::record(frame, offset) {
+        Some(Record { content: tls::HANDSHAKE, length, first: [tls::CLIENT_HELLO, _], .. }) => {
+            tls::HEADER as u32 + u32::from(length)
         }
-        _ => TlsState::NotTls as u8,
+        Some(_) => 0,
+        None => u32::from(tls::sslv2_hello(frame, offset).unwrap_or(0)),
     };
+    if !is_orig || length == 0 {
+        conn.tls = TlsState::NotTls as u8;
+        return;
+    }
+    // A SYN takes a sequence number (RFC 9293, section 3.4); with data it is a Fast Open (RFC 7413).
+    let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
+    conn.client_hello_ns = now_ns;
+    conn.hello_seq = seq;
+    conn.tls_next_seq[0] = seq.wrapping_add(length);
+    conn.tls = TlsState::ClientHello as u8;
 }
 
 #[inline(always)]
@@ -115,6 +123,7 @@ fn handshake(conn: &mut Connection, record: &Record, is_orig: bool, now_ns: u64)
         return;
     }
     if record.first[0] == tls::SERVER_HELLO {
+        conn.tls_version = SSL_MAJOR | record.minor;
         if conn.server_hello_ns == 0 {
             conn.server_hello_ns = now_ns;
         }
