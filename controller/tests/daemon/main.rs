@@ -216,7 +216,13 @@ fn metrics_are_to_the_liking_of_promtool_with_promtool() {
     has("tidegate_policy_revision 1\n");
     has("tidegate_identities 2\n");
     has(r#"tidegate_drop_count_total{direction="INGRESS",interface="eth1",reason="POLICY_DENIED"}"#);
-    has(r#"tidegate_handshake_duration_seconds_count{kind="tcp",outcome="completed"} 1"#);
+    for stage in ["whole", "answer", "completion"] {
+        has(&format!(
+            "tidegate_handshake_duration_seconds_count{{\
+             destination=\"spiffe://acme.example/ns/shop/sa/payments\",kind=\"tcp\",outcome=\"completed\",\
+             source=\"spiffe://acme.example/ns/shop/sa/orders\",stage=\"{stage}\"}} 1\n"
+        ));
+    }
     let mut promtool = std::process::Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -148,7 +148,8 @@ fn a_client_hello_is_read_over_segments_and_records() {
     ]);
     // The extensions in front of the one that is cut are there; a fingerprint of a part would be another's.
     let cut = json!(["pay.example", ["h2", "http/1.1"], ["1.3", "1.2"], null, null, true]);
-    let expected = [&short, &long, &short, &short, &cut];
+    let sslv2 = json!([null, null, ["1.0"], null, null, false]);
+    let expected = [&short, &long, &short, &short, &cut, &sslv2];
     for ((name, scene), expected) in scenes::hello_scenes().into_iter().zip(expected) {
         let records = HOST.records(&scene.pcap());
         assert_eq!(records.len(), 1, "{name}");

@@ -194,19 +194,21 @@ pub fn long_hello() -> Vec<u8> {
     record(22, &message(CLIENT_HELLO, &client_hello("pay.example", &[(51, share), (0xfe0d, vec![0; 200])])))
 }
 
-/// Hellos in one segment, in several, in several records, cut off.
+/// Hellos in one segment, in several, in several records, cut off, in the form of SSL 2.0.
 pub fn hello_scenes() -> Vec<(&'static str, Scene)> {
     let short = message(CLIENT_HELLO, &client_hello("pay.example", &[]));
     let whole = record(22, &short);
     let (first, second) = short.split_at(40);
     let records = [record(22, first), record(22, second)].concat();
     let long = long_hello();
+    let sslv2 = [&[0x80, 9 + 3 + 16, 1, 3, 1, 0, 3, 0, 0, 0, 16, 0, 0, 0x2f][..], &[7; 16]].concat();
     vec![
         ("hello in one segment", hello(&[&whole])),
         ("hello in three segments", hello(&[&long[..700], &long[700..1400], &long[1400..]])),
         ("hello with a segment sent twice", hello(&[&whole[..60], &whole[60..]])),
         ("hello in two records", hello(&[&records])),
         ("hello that is cut off", hello(&[&long[..700]])),
+        ("hello in the form of SSL 2.0", hello(&[&sslv2])),
     ]
 }
 
