@@ -12,7 +12,7 @@ use crate::record;
 use crate::stage::Stages;
 use crate::tables::{Draft, Plane, Rules, Slots, Table, Tables};
 use crate::track;
-use crate::wire::tcp;
+use crate::wire::{icmp, tcp};
 
 /// Judges a packet whose record does not settle it, and leaves verdict and reason in `trace`. A connection that may
 /// open is in its table afterwards.
@@ -97,7 +97,9 @@ fn admitted<F: Stages<T>, T: Tables>(
     if changed {
         event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
     }
-    if !j.passes() {
+    if icmp::is_error(packet) {
+        // It opens no connection, and settles nothing: the next one of its kind may quote another flow.
+    } else if !j.passes() {
         // This side only: the other may be allowed to open what this one may not.
         record.settled = Settled::bit(limits::settled_drops(&j), packet.side());
     } else if packet.fragment_offset == 0 && !is_dropped_for_flags(packet, &moment) {
