@@ -1,4 +1,8 @@
-//! What the benches share: the frames, and the policy by which they are judged.
+//! What the benches share: the frames, the policy by which they are judged, small programs beside ours, and the report.
 
 pub mod frames;
+pub mod inside;
+pub mod machine;
+pub mod programs;
+pub mod report;
 pub mod scene;

@@ -1,10 +1,13 @@
 //! The policy by which the benches' frames are judged: two workloads, one allowed service, one blocked source.
 
 use crate::frames::Stream;
+use anyhow::Result;
+use datapath::abi::config::PortCounters;
 use datapath::abi::{
     Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, NEVER,
     PolicyKey,
 };
+use loader::Kernel;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const TCP: u8 = 6;
@@ -18,6 +21,12 @@ pub const CLIENT: (Ipv4Addr, Ipv6Addr) =
 /// The server's addresses.
 pub const SERVER: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 2, 0, 2), Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2));
+/// How many addresses the crowd has.
+pub const CROWD_SIZE: u32 = 1 << 20;
+/// Its first one.
+const CROWD: Ipv4Addr = Ipv4Addr::new(10, 16, 0, 0);
+/// The interface index of the loopback in every network namespace.
+const LOOPBACK: u32 = 1;
 /// The address that is on the blocklist.
 pub const BLOCKED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 
@@ -36,9 +45,24 @@ pub fn tagged() -> Stream {
     Stream { vlan: Some(7), ..to_service(CLIENT.0.into(), SERVER.0.into(), 40_007) }
 }
 
+/// By IPv4, for the TC side, which judges what the host itself sends.
+pub fn sent_by_host() -> Stream {
+    to_service(CLIENT.0.into(), SERVER.0.into(), 40_009)
+}
+
 /// From the blocked source.
 pub fn blocked() -> Stream {
     to_service(BLOCKED.into(), SERVER.0.into(), 40_066)
+}
+
+/// How far the two ports, taken as one number, are from one connection of the blocked source to the next: odd, so that
+/// they come again after 2^32.
+pub const PORTS_STEP: u32 = 0x1_0001;
+
+/// The `n`th of many connections of the blocked source.
+pub fn nth_blocked(n: u32) -> Stream {
+    let ports = n.wrapping_mul(PORTS_STEP);
+    Stream { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..blocked() }
 }
 
 /// The `n`th of many connections of the client: a tuple of its own for each of 32 x 32,768.
@@ -48,12 +72,22 @@ pub fn nth(n: u32) -> Stream {
     to_service(Ipv4Addr::new(a, b, c, host).into(), SERVER.0.into(), 0x8000 | (n & 0x7fff) as u16)
 }
 
+/// The connection of the `n`th of [`CROWD_SIZE`] clients: their addresses count from 10.16.0.0.
+pub fn crowd(n: u32) -> Stream {
+    let client = Ipv4Addr::from(u32::from(CROWD) + n % CROWD_SIZE);
+    to_service(client.into(), SERVER.0.into(), 40_008)
+}
+
 fn to_service(src: IpAddr, dst: IpAddr, src_port: u16) -> Stream {
     Stream { src, dst, src_port, dst_port: SERVICE, vlan: None }
 }
 
+/// Events of one kind, reason and identity that a second may have: what the daemon sets.
+const EVENTS: u32 = 1_000;
+
 /// Enforce, epoch 1.
 pub fn configure(config: &mut Config) {
+    config.event_limit = EVENTS;
     config.epoch = 1;
     config.flags |= Config::ENFORCE;
     config.flags &= !Config::DEFAULT_ALLOW;
@@ -61,29 +95,79 @@ pub fn configure(config: &mut Config) {
 
 /// Identities by prefix.
 pub fn bindings() -> Vec<(Addr, u32, BindingVersions)> {
-    let binding = |identity| {
-        let held = Binding { identity, class: identity, ..Binding::NONE };
-        BindingVersions { since: 0, _pad: 0, old: Binding::NONE, new: held }
-    };
     vec![
         (Addr::from(IpAddr::from(CLIENT.0)), Addr::V4_PREFIX_BITS + 24, binding(ORDERS)),
+        (Addr::from(IpAddr::from(CROWD)), Addr::V4_PREFIX_BITS + 12, binding(ORDERS)),
         (Addr::from(IpAddr::from(CLIENT.1)), 128, binding(ORDERS)),
         (Addr::from(IpAddr::from(SERVER.0)), 128, binding(PAYMENTS)),
         (Addr::from(IpAddr::from(SERVER.1)), 128, binding(PAYMENTS)),
     ]
 }
 
+fn binding(identity: u32) -> BindingVersions {
+    let held = Binding { identity, class: identity, ..Binding::NONE };
+    BindingVersions { since: 0, _pad: 0, old: Binding::NONE, new: held }
+}
+
+/// The `n`th of many identities, an address each.
+pub fn nth_binding(n: u32) -> (Addr, u32, BindingVersions) {
+    (scattered(n), 128, binding(100 + n))
+}
+
 /// The blocklist.
 pub fn blocks() -> Vec<(Addr, u32, BlockVersions)> {
+    vec![(Addr::from(IpAddr::from(BLOCKED)), 128, block())]
+}
+
+fn block() -> BlockVersions {
     let block =
         Block { rule: 9, ends: Block::ORIGINATOR | Block::RESPONDER, _pad: [0; 3], not_after_ns: NEVER };
-    let versions = BlockVersions { since: 0, _pad: 0, old: Block::NONE, new: block };
-    vec![(Addr::from(IpAddr::from(BLOCKED)), 128, versions)]
+    BlockVersions { since: 0, _pad: 0, old: Block::NONE, new: block }
+}
+
+/// The `n`th of many blocked prefixes: hosts and /24 in turn.
+pub fn nth_block(n: u32) -> (Addr, u32, BlockVersions) {
+    (scattered(n), Addr::V4_PREFIX_BITS + if n.is_multiple_of(2) { 32 } else { 24 }, block())
+}
+
+/// Addresses from 64.0.0.0 to 191.255.255.255, each one once, in no order.
+fn scattered(n: u32) -> Addr {
+    // An odd factor has an inverse modulo a power of two.
+    let low = n.wrapping_mul(0x9e37_79b1) & 0x7fff_ffff;
+    Addr::from(IpAddr::from(Ipv4Addr::from(low + 0x4000_0000)))
 }
 
 /// The policy: orders may open the service of payments.
 pub fn decisions() -> Vec<(PolicyKey, u32, DecisionVersions)> {
-    let allow = Decision { rule: 1, action: Decision::ALLOW, ..Decision::NONE };
-    let versions = DecisionVersions { since: 0, _pad: 0, old: Decision::NONE, new: allow };
-    vec![(PolicyKey::new(ORDERS, PAYMENTS, TCP, SERVICE), PolicyKey::FULL_BITS, versions)]
+    vec![(PolicyKey::new(ORDERS, PAYMENTS, TCP, SERVICE), PolicyKey::FULL_BITS, allow(1))]
+}
+
+fn allow(rule: u32) -> DecisionVersions {
+    let allow = Decision { rule, action: Decision::ALLOW, ..Decision::NONE };
+    DecisionVersions { since: 0, _pad: 0, old: Decision::NONE, new: allow }
+}
+
+/// The `n`th of many rules: a class of clients may open a port of a class of servers.
+pub fn nth_decision(n: u32) -> (PolicyKey, u32, DecisionVersions) {
+    let (client, server) = (3 + n % 997, 3 + n / 997 % 997);
+    (PolicyKey::new(client, server, TCP, 1_024 + n as u16 % 61), PolicyKey::FULL_BITS, allow(10 + n))
+}
+
+/// Fills the maps of a loaded kernel.
+pub fn load(kernel: &Kernel) -> Result<()> {
+    let maps = kernel.maps();
+    for (addr, bits, versions) in bindings() {
+        maps.bindings.insert(&addr, bits, &versions)?;
+    }
+    for (addr, bits, versions) in blocks() {
+        maps.blocklist.insert(&addr, bits, &versions)?;
+    }
+    for (key, bits, versions) in decisions() {
+        maps.policy.insert(&key, bits, &versions)?;
+    }
+    maps.config.update(configure)?;
+    // A test-run crosses the loopback: let it have its own counters, as an interface has on which it is attached.
+    let ours = PortCounters { ifindex: LOOPBACK, ..bytemuck::Zeroable::zeroed() };
+    maps.ports.set_all(PortCounters::slot(LOOPBACK), &ours)?;
+    Ok(())
 }

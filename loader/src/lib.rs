@@ -27,7 +27,7 @@ pub use grace::wait_for_programs;
 pub use kernel::{Kernel, LoadOptions, ProgramFacts, VerifierLog};
 pub use links::{PinnedPort, detach, detach_all, pinned_ports};
 pub use maps::Maps;
-pub use peer::PinnedXdp;
+pub use peer::{PeerXdp, PinnedXdp};
 pub use pod::P;
 pub use run::{CpuPin, RunResult};
 pub use sizes::Sizes;

@@ -29,16 +29,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn kernel(options: &Options) -> Result<()> {
     sh::step("kernel test-run beside xdp-filter", || {
         let mut cargo = sh::cargo();
-        cargo.args([
-            "run",
-            "--locked",
-            "--release",
-            "--package",
-            "tidegate-benches",
-            "--bin",
-            "kernel-bench",
-            "--",
-        ]);
+        cargo.args(["run", "--locked", "--package", "tidegate-benches", "--bin", "kernel-bench", "--"]);
         if options.check {
             cargo.arg("--check");
         }

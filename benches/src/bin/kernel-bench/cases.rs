@@ -1,107 +1,228 @@
-//! What is measured, and the proof that both programs do what the case says.
+//! What is measured, and the proof that both sides do what the case says.
 
-use crate::filter::Filter;
 use anyhow::{Context, Result, ensure};
 use datapath::abi::Config;
-use datapath::abi::config::PortCounters;
-use loader::{Kernel, RunResult};
+use loader::{Kernel, PeerXdp, PinnedXdp, RunResult};
 use tidegate_benches::frames::{Segment, Stream};
+use tidegate_benches::programs::{Target, Walk, walker};
+use tidegate_benches::report::Bound;
 use tidegate_benches::scene;
 
-/// Of xdp-filter's time, what a packet of an established flow may cost.
-const ESTABLISHED_BOUND: f64 = 0.6;
-/// New flows in a round.
+/// Packets of a round where each has a flow of its own: a few thousand, so that tables are not full after a round.
 const NEW_FLOWS: u32 = 4_096;
 
-/// A program that can be run on a frame.
-pub trait Runs {
-    /// Runs it `repeat` times.
-    fn run(&self, frame: &[u8], repeat: u32) -> Result<RunResult>;
+/// Who takes part.
+#[derive(Clone, Copy)]
+pub struct Peers<'a> {
+    /// Ours.
+    pub kernel: &'a Kernel,
+    /// Ours, with the large blocklist.
+    pub large: &'a Kernel,
+    /// xdp-filter.
+    pub filter: &'a PinnedXdp,
 }
 
-impl Runs for Kernel {
-    fn run(&self, frame: &[u8], repeat: u32) -> Result<RunResult> {
-        Ok(self.run_xdp(frame, repeat)?)
-    }
-}
+/// Runs something on a frame so many times.
+pub type Run<'a> = Box<dyn Fn(&[u8], u32) -> Result<RunResult> + 'a>;
 
 /// One row of the table.
-pub struct Case {
+pub struct Case<'a> {
     /// Its name.
     pub name: &'static str,
-    /// The most that the ratio may be.
-    pub bound: Option<f64>,
+    /// What the ratio should be.
+    pub wanted: Bound,
+    /// What it must be, once it has been reached.
+    pub enforced: Option<Bound>,
     /// What is run.
     pub frames: Frames,
+    /// Who is measured.
+    pub subject: (&'static str, Run<'a>),
+    /// Beside whom.
+    pub reference: (&'static str, Run<'a>),
 }
 
 /// What is run in a round.
 pub enum Frames {
     /// One frame many times.
     Same(Vec<u8>),
-    /// Frames of flows that were never seen, made anew for every round: each runs once.
+    /// One frame as often as there are new flows in a round; a walker makes a flow of each run. Every round begins where
+    /// the one before ended.
+    Walked(fn(u32) -> Stream, Segment),
+    /// Frames of flows that were never seen, each run once, a system call each.
     New,
 }
 
-/// The interface index of the loopback in every network namespace.
-const LOOPBACK: u32 = 1;
+impl Frames {
+    /// The frames of a round.
+    pub fn of(&self, case: usize, round: u32) -> Result<Vec<Vec<u8>>> {
+        // No two cases see the same flow.
+        let first = (case as u32) << 18 | round * NEW_FLOWS;
+        match self {
+            Self::Same(frame) => Ok(vec![frame.clone()]),
+            Self::Walked(nth, segment) => Ok(vec![nth(first).frame(*segment)?]),
+            Self::New => (first..first + NEW_FLOWS).map(|n| scene::nth(n).frame(Segment::Syn)).collect(),
+        }
+    }
 
-/// Fills the maps.
-pub fn prepare(kernel: &Kernel) -> Result<()> {
-    let maps = kernel.maps();
-    for (addr, bits, versions) in scene::bindings() {
-        maps.bindings.insert(&addr, bits, &versions)?;
+    /// How often each runs, where that is not chosen by the caller.
+    pub fn repeat(&self) -> Option<u32> {
+        match self {
+            Self::Same(_) => None,
+            Self::Walked(..) => Some(NEW_FLOWS),
+            Self::New => Some(1),
+        }
     }
-    for (addr, bits, versions) in scene::blocks() {
-        maps.blocklist.insert(&addr, bits, &versions)?;
-    }
-    for (key, bits, versions) in scene::decisions() {
-        maps.policy.insert(&key, bits, &versions)?;
-    }
-    maps.config.update(scene::configure)?;
-    // A test-run crosses the loopback: let it have its own counters, as an interface has on which it is attached.
-    let ours = PortCounters { ifindex: LOOPBACK, ..bytemuck::Zeroable::zeroed() };
-    maps.ports.set_all(PortCounters::slot(LOOPBACK), &ours)?;
-    Ok(())
 }
 
-/// The cases, tried once on both programs.
-pub fn all(kernel: &Kernel, filter: &Filter, cpu: usize) -> Result<Vec<Case>> {
-    let mut cases = Vec::new();
-    for (name, stream) in [
-        ("established TCP, IPv4", scene::ipv4()),
-        ("established TCP, IPv6", scene::ipv6()),
-        ("established TCP, IPv4, VLAN tag", scene::tagged()),
-    ] {
-        let data = established(kernel, cpu, &stream).context(name)?;
-        expect(filter, &data, RunResult::XDP_PASS).with_context(|| format!("xdp-filter, {name}"))?;
-        cases.push(Case { name, bound: Some(ESTABLISHED_BOUND), frames: Frames::Same(data) });
-    }
-    let data = scene::blocked().frame(Segment::Data)?;
-    expect(kernel, &data, RunResult::XDP_DROP).context("blocklisted source")?;
-    expect(filter, &data, RunResult::XDP_DROP).context("xdp-filter, blocklisted source")?;
-    cases.push(Case { name: "blocklisted source, IPv4", bound: None, frames: Frames::Same(data) });
-    cases.push(Case { name: "new flow, IPv4 SYN", bound: None, frames: Frames::New });
+/// The cases, tried once on both sides.
+pub fn all<'a>(peers: &Peers<'a>, cpu: usize) -> Result<Vec<Case<'a>>> {
+    let mut cases = established(peers, cpu)?;
+    cases.extend(blocked(peers)?);
+    cases.extend(new(peers)?);
     Ok(cases)
 }
 
-/// SYNs of one round, of tuples that no other round has.
-pub fn new_flows(round: u32) -> Result<Vec<Vec<u8>>> {
-    let first = round * NEW_FLOWS;
-    (first..first + NEW_FLOWS).map(|n| scene::nth(n).frame(Segment::Syn)).collect()
+fn xdp<'a>(kernel: &'a Kernel) -> Run<'a> {
+    Box::new(|frame, repeat| Ok(kernel.run_xdp(frame, repeat)?))
+}
+
+fn tc<'a>(kernel: &'a Kernel) -> Run<'a> {
+    Box::new(|frame, repeat| Ok(kernel.run_tc(frame, 0, repeat)?))
+}
+
+fn pinned<'a>(filter: &'a PinnedXdp) -> Run<'a> {
+    Box::new(|frame, repeat| Ok(filter.run(frame, repeat)?))
+}
+
+fn walked(walker: PeerXdp) -> Run<'static> {
+    Box::new(move |frame, repeat| Ok(walker.run(frame, repeat)?))
+}
+
+fn established<'a>(peers: &Peers<'a>, cpu: usize) -> Result<Vec<Case<'a>>> {
+    let mut cases = Vec::new();
+    let by_xdp = RunResult::XDP_PASS;
+    let (best, good, enough) = (Bound::AtMost(0.45), Bound::AtMost(0.6), Bound::AtMost(0.75));
+    for (name, stream, subject, passed, wanted, enforced) in [
+        ("established, IPv4", scene::ipv4(), xdp(peers.kernel), by_xdp, best, enough),
+        ("established, IPv6", scene::ipv6(), xdp(peers.kernel), by_xdp, best, enough),
+        ("established, IPv4, VLAN tag", scene::tagged(), xdp(peers.kernel), by_xdp, best, enough),
+        (
+            "established, IPv4, TC egress",
+            scene::sent_by_host(),
+            tc(peers.kernel),
+            RunResult::TC_NEXT,
+            good,
+            Bound::AtMost(0.9),
+        ),
+    ] {
+        let data = settled(peers.kernel, &subject, passed, cpu, &stream).context(name)?;
+        let reference = pinned(peers.filter);
+        expect(&reference, &data, RunResult::XDP_PASS).with_context(|| format!("xdp-filter, {name}"))?;
+        cases.push(Case {
+            name,
+            wanted,
+            enforced: Some(enforced),
+            frames: Frames::Same(data),
+            subject: ("tidegate", subject),
+            reference: ("xdp-filter", reference),
+        });
+    }
+    Ok(cases)
+}
+
+fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
+    let by_ports = |target: Target<'_>| Ok::<_, anyhow::Error>(walked(walker(Walk::ports(), &target)?));
+    let data = scene::blocked().frame(Segment::Data)?;
+    let frames = || Frames::Same(data.clone());
+    let few = || ("tidegate", xdp(peers.kernel));
+    let many = || ("tidegate, 1 M prefixes", xdp(peers.large));
+    let few_walked = || Ok::<_, anyhow::Error>(("tidegate", by_ports(Target::Kernel(peers.kernel))?));
+    let filter_walked = by_ports(Target::Pinned(peers.filter))?;
+    let many_walked = by_ports(Target::Kernel(peers.large))?;
+    let cases = vec![
+        Case {
+            name: "blocked source, one flow",
+            wanted: Bound::AtMost(0.6),
+            enforced: Some(Bound::AtMost(0.75)),
+            frames: frames(),
+            subject: few(),
+            reference: ("xdp-filter", pinned(peers.filter)),
+        },
+        Case {
+            name: "blocked source, a new flow each",
+            wanted: Bound::AtMost(0.6),
+            enforced: Some(Bound::AtMost(45.0)),
+            frames: Frames::Walked(scene::nth_blocked, Segment::Data),
+            subject: few_walked()?,
+            reference: ("xdp-filter", filter_walked),
+        },
+        Case {
+            name: "1 M blocked prefixes, one flow",
+            wanted: Bound::AtMost(1.5),
+            enforced: Some(Bound::AtMost(2.0)),
+            frames: frames(),
+            subject: many(),
+            reference: few(),
+        },
+        Case {
+            name: "1 M blocked prefixes, a new flow each",
+            wanted: Bound::AtMost(1.5),
+            enforced: Some(Bound::AtMost(2.0)),
+            frames: Frames::Walked(scene::nth_blocked, Segment::Data),
+            subject: ("tidegate, 1 M prefixes", many_walked),
+            reference: few_walked()?,
+        },
+    ];
+    for case in &cases {
+        for (who, run) in [&case.subject, &case.reference] {
+            expect(run, &data, RunResult::XDP_DROP).with_context(|| format!("{who}, {}", case.name))?;
+        }
+    }
+    Ok(cases)
+}
+
+fn new<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
+    let by_sources =
+        |target| Ok::<_, anyhow::Error>(walked(walker(Walk::sources(scene::CROWD_SIZE), &target)?));
+    let (wanted, enforced) = (Bound::AtMost(2.5), Some(Bound::AtMost(30.0)));
+    let syn = scene::crowd(0).frame(Segment::Syn)?;
+    let cases = vec![
+        Case {
+            name: "new flow, SYNs in a row",
+            wanted,
+            enforced,
+            frames: Frames::Walked(scene::crowd, Segment::Syn),
+            subject: ("tidegate", by_sources(Target::Kernel(peers.kernel))?),
+            reference: ("xdp-filter", by_sources(Target::Pinned(peers.filter))?),
+        },
+        Case {
+            name: "new flow, a SYN at a time",
+            wanted,
+            enforced,
+            frames: Frames::New,
+            subject: ("tidegate", xdp(peers.kernel)),
+            reference: ("xdp-filter", pinned(peers.filter)),
+        },
+    ];
+    for case in &cases {
+        for (who, run) in [&case.subject, &case.reference] {
+            expect(run, &syn, RunResult::XDP_PASS).with_context(|| format!("{who}, {}", case.name))?;
+        }
+    }
+    Ok(cases)
 }
 
 /// Opens the connection; a frame of it that the flow record alone settles.
-fn established(kernel: &Kernel, cpu: usize, stream: &Stream) -> Result<Vec<u8>> {
+fn settled(kernel: &Kernel, run: &Run<'_>, passed: u32, cpu: usize, stream: &Stream) -> Result<Vec<u8>> {
     for frame in stream.opening()? {
-        expect(kernel, &frame, RunResult::XDP_PASS)?;
+        expect(run, &frame, passed)?;
     }
     let data = stream.frame(Segment::Data)?;
-    expect(kernel, &data, RunResult::XDP_PASS)?;
+    expect(run, &data, passed)?;
     // The fast lane leaves no trace: have this one traced.
     let config = &kernel.maps().config;
     config.update(|c| c.flags |= Config::TRACE)?;
-    expect(kernel, &data, RunResult::XDP_PASS)?;
+    expect(run, &data, passed)?;
     config.update(|c| c.flags &= !Config::TRACE)?;
     let trace = kernel.maps().trace_of(cpu)?.context("no trace of the packet")?;
     ensure!(
@@ -112,8 +233,8 @@ fn established(kernel: &Kernel, cpu: usize, stream: &Stream) -> Result<Vec<u8>> 
     Ok(data)
 }
 
-fn expect(program: &impl Runs, frame: &[u8], action: u32) -> Result<()> {
-    let got = program.run(frame, 1)?.action;
-    ensure!(got == action, "returned XDP action {got}, expected {action}");
+fn expect(run: &Run<'_>, frame: &[u8], action: u32) -> Result<()> {
+    let got = run(frame, 1)?.action;
+    ensure!(got == action, "returned action {got}, expected {action}");
     Ok(())
 }

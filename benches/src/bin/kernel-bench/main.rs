@@ -1,38 +1,36 @@
-//! The loaded XDP program by kernel test-run, beside xdp-filter with all features, on the same frames in turn.
-//!
-//! All of it happens in a network and a mount namespace of its own: the interface and xdp-filter's pins are gone with
-//! the process, however it ends.
+//! The loaded programs by kernel test-run, beside xdp-filter with all features, on the same frames in turn.
 
 mod cases;
 mod filter;
-mod report;
 mod rounds;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use cases::Peers;
 use clap::Parser;
 use loader::{CpuPin, Kernel, LoadOptions};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+use tidegate_benches::report::Report;
+use tidegate_benches::{inside, scene};
 
-/// What tells the process that it is in its namespaces.
-const INSIDE: &str = "TIDEGATE_BENCH_NAMESPACE";
-
-/// Measures the XDP program beside xdp-filter by kernel test-run.
+/// Measures the programs beside xdp-filter by kernel test-run.
 #[derive(Parser)]
 struct Arguments {
-    /// Fail where a ratio is above its bound.
+    /// Fail where a ratio is not within what is enforced.
     #[arg(long)]
     check: bool,
     /// Write the numbers to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Rounds; in each, both programs run every case.
-    #[arg(long, default_value_t = 25)]
+    /// Rounds; in each, every case runs both of its sides.
+    #[arg(long, default_value_t = 41)]
     rounds: u32,
     /// Runs of a frame in a round.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 50_000)]
     repeat: u32,
+    /// Prefixes of the large blocklist.
+    #[arg(long, default_value_t = 1_000_000)]
+    prefixes: u32,
 }
 
 fn main() -> ExitCode {
@@ -48,40 +46,28 @@ fn main() -> ExitCode {
 
 /// Whether every ratio is within its bound, or nobody asked.
 fn run(arguments: &Arguments) -> Result<bool> {
-    if std::env::var_os(INSIDE).is_none() {
-        return enter_namespaces();
+    inside::enter()?;
+    let mut report = Report::new(
+        "Kernel test-run: nanoseconds a packet, the runner's own share included",
+        "cargo xtask bench --kernel",
+        arguments.rounds,
+    );
+    let filter = filter::load()?;
+    let load = || -> Result<Kernel> {
+        let kernel = Kernel::load(&LoadOptions::default()).context("loading the programs")?;
+        scene::load(&kernel)?;
+        Ok(kernel)
+    };
+    let (kernel, large) = (load()?, load()?);
+    eprintln!("    {} prefixes for the large blocklist", arguments.prefixes);
+    for n in 0..arguments.prefixes {
+        let (addr, bits, versions) = scene::nth_block(n);
+        large.maps().blocklist.insert(&addr, bits, &versions)?;
     }
-    let filter = filter::Filter::load()?;
-    let kernel = Kernel::load(&LoadOptions::default()).context("loading the XDP program")?;
-    cases::prepare(&kernel)?;
     let pin = CpuPin::here()?;
-    let cases = cases::all(&kernel, &filter, pin.cpu())?;
-    let results = rounds::run(&kernel, &filter, &cases, arguments.rounds, arguments.repeat)?;
-    let report = report::Report::new(&results, arguments.rounds, arguments.repeat);
-    print!("{}", report.table());
-    if let Some(path) = &arguments.json {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        }
-        let json = serde_json::to_string_pretty(&report).context("writing JSON")?;
-        std::fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
-        println!("{}", path.display());
-    }
-    let above = report.above_bound();
-    for case in &above {
-        println!("above its bound: {case}");
-    }
-    Ok(above.is_empty() || !arguments.check)
-}
-
-/// Starts over in new namespaces; returns only if that fails.
-fn enter_namespaces() -> Result<bool> {
-    let own = std::env::current_exe().context("finding the own program")?;
-    let error = Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private", "--"])
-        .arg(own)
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .exec();
-    bail!("cannot start `unshare` (package util-linux): {error}")
+    let peers = Peers { kernel: &kernel, large: &large, filter: &filter };
+    let cases = cases::all(&peers, pin.cpu())?;
+    eprintln!("    {} rounds of {} cases", arguments.rounds, cases.len());
+    report.rows = rounds::run(&peers, &cases, arguments.rounds, arguments.repeat)?;
+    report.finish(arguments.json.as_deref(), arguments.check)
 }
