@@ -44,3 +44,13 @@ pub fn read(program: &str, words: &[&str]) -> Result<String> {
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// Frames that an interface has received.
+pub fn rx_packets(interface: &str) -> Result<u64> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").context("reading /proc/net/dev")?;
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'));
+    let packets = line.and_then(|figures| figures.split_whitespace().nth(1));
+    packets
+        .and_then(|word| word.parse().ok())
+        .with_context(|| format!("/proc/net/dev has no interface {interface}"))
+}

@@ -36,6 +36,7 @@ const LOAD_MAP: u8 = 0x18;
 const JUMP_IF_ABOVE: u8 = 0x2d;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
+const BPF_GET_PRANDOM_U32: i32 = 7;
 const BPF_TAIL_CALL: i32 = 12;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
 /// R_BPF_64_64 of the kernel's Documentation/bpf/llvm_reloc.rst: the address of a map.
@@ -50,7 +51,7 @@ impl Insn {
     fn bytes(self) -> [u8; 8] {
         let [o0, o1] = self.offset.to_le_bytes();
         let [i0, i1, i2, i3] = self.immediate.to_le_bytes();
-        [self.opcode, self.src << 4 | self.dst, o0, o1, i0, i1, i2, i3]
+        [self.opcode, (self.src << 4) | self.dst, o0, o1, i0, i1, i2, i3]
     }
 }
 
@@ -116,6 +117,30 @@ pub fn bare(action: u32, frags: bool) -> Result<PeerXdp> {
     let name = "tg_bench_bare";
     let instructions = [insn(MOV_IMMEDIATE, 0, 0, 0, action as i32), insn(EXIT, 0, 0, 0, 0)];
     Ok(PeerXdp::load(&elf(name, &instructions, frags)?, name)?)
+}
+
+/// A program that sends every frame back where it came from: with live frames, a packet generator.
+///
+/// `random_at`: it writes a random word there first, such as both ports. A count in the frame would not do here: live
+/// frames come from as many buffers as a batch has, and each would count for itself.
+pub fn sender(random_at: Option<u16>) -> Result<PeerXdp> {
+    let name = "tg_bench_send";
+    let mut program = Vec::new();
+    if let Some(at) = random_at {
+        let at = at as i16;
+        program = vec![
+            insn(MOV_REGISTER, 6, 1, 0, 0),
+            insn(CALL, 0, 0, 0, BPF_GET_PRANDOM_U32),
+            insn(LOAD_WORD, 2, 6, 0, 0),
+            insn(LOAD_WORD, 3, 6, 4, 0),
+            insn(MOV_REGISTER, 4, 2, 0, 0),
+            insn(ADD_IMMEDIATE, 4, 0, 0, i32::from(at) + 4),
+            insn(JUMP_IF_ABOVE, 4, 3, 1, 0),
+            insn(STORE_WORD, 2, 0, at, 0),
+        ];
+    }
+    program.extend([insn(MOV_IMMEDIATE, 0, 0, 0, RunResult::XDP_TX as i32), insn(EXIT, 0, 0, 0, 0)]);
+    Ok(PeerXdp::load(&elf(name, &program, false)?, name)?)
 }
 
 /// What comes behind a walker.

@@ -21,6 +21,8 @@ pub const CLIENT: (Ipv4Addr, Ipv6Addr) =
 /// The server's addresses.
 pub const SERVER: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 2, 0, 2), Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2));
+/// An address that nobody is bound to.
+pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 67);
 /// How many addresses the crowd has.
 pub const CROWD_SIZE: u32 = 1 << 20;
 /// Its first one.
@@ -53,6 +55,11 @@ pub fn sent_by_host() -> Stream {
 /// From the blocked source.
 pub fn blocked() -> Stream {
     to_service(BLOCKED.into(), SERVER.0.into(), 40_066)
+}
+
+/// From a source that has no identity.
+pub fn stranger() -> Stream {
+    to_service(STRANGER.into(), SERVER.0.into(), 40_067)
 }
 
 /// How far the two ports, taken as one number, are from one connection of the blocked source to the next: odd, so that

@@ -1,39 +1,65 @@
-//! `cargo xtask bench`: the loaded programs by kernel test-run, and the native path.
+//! `cargo xtask bench`: the loaded programs in the kernel beside others, and the native path.
 
 use crate::options::Options;
 use crate::{setup, sh};
 use anyhow::{Result, bail};
 
-/// Sets up and runs the benches; both, unless one is named.
+/// A bench of its own.
+struct Part {
+    /// Its option without the dashes, and the name of its file under target/bench.
+    name: &'static str,
+    /// What it measures.
+    what: &'static str,
+    /// The binary of `benches/` that loads programs, which needs root; the native path has none.
+    binary: Option<&'static str>,
+}
+
+const PARTS: &[Part] = &[
+    Part { name: "kernel", what: "kernel test-run beside xdp-filter", binary: Some("kernel-bench") },
+    Part { name: "live", what: "live frames beside XDP_DROP and nftables", binary: Some("live-bench") },
+    Part { name: "native", what: "criterion: the native path", binary: None },
+];
+
+/// The part that an option names.
+pub fn part(option: &str) -> Option<&'static str> {
+    let name = option.strip_prefix("--")?;
+    PARTS.iter().map(|part| part.name).find(|known| *known == name)
+}
+
+/// Sets up and runs the benches: those that are named, or all.
 pub fn run(options: &Options) -> Result<()> {
-    let both = options.kernel == options.native;
-    if (both || options.kernel) && !sh::is_root() {
+    let chosen = |part: &&Part| options.parts.is_empty() || options.parts.contains(&part.name);
+    let parts: Vec<&Part> = PARTS.iter().filter(chosen).collect();
+    if parts.iter().any(|part| part.binary.is_some()) && !sh::is_root() {
         bail!(
-            "the kernel bench loads programs, which needs root:\n  {}\nwithout it: cargo xtask bench --native",
+            "benches in the kernel load programs, which needs root:\n  {}\nwithout it: cargo xtask bench --native",
             sh::sudo("bench")
         );
     }
     setup::run()?;
-    if both || options.kernel {
-        kernel(options)?;
+    let mut failed = Vec::new();
+    for part in parts {
+        // One that fails keeps nobody from seeing the others.
+        if let Err(why) = sh::step(part.what, || measure(part, options.check)) {
+            eprintln!("    {why:#}");
+            failed.push(part.name);
+        }
     }
-    if both || options.native {
-        sh::step("criterion: the native path", || {
-            sh::run(sh::cargo().args(["bench", "--locked", "--package", "tidegate-benches"]))
-        })?;
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    bail!("failed: {}", failed.join(", "))
 }
 
-/// A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.
-fn kernel(options: &Options) -> Result<()> {
-    sh::step("kernel test-run beside xdp-filter", || {
-        let mut cargo = sh::cargo();
-        cargo.args(["run", "--locked", "--package", "tidegate-benches", "--bin", "kernel-bench", "--"]);
-        if options.check {
-            cargo.arg("--check");
-        }
-        cargo.arg("--json").arg(sh::target_dir().join("bench/kernel.json"));
-        sh::run(&mut cargo)
-    })
+fn measure(part: &Part, check: bool) -> Result<()> {
+    let mut cargo = sh::cargo();
+    let Some(binary) = part.binary else {
+        return sh::run(cargo.args(["bench", "--locked", "--package", "tidegate-benches"]));
+    };
+    // A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.
+    cargo.args(["run", "--locked", "--package", "tidegate-benches", "--bin", binary, "--"]);
+    if check {
+        cargo.arg("--check");
+    }
+    sh::run(cargo.arg("--json").arg(sh::target_dir().join(format!("bench/{}.json", part.name))))
 }

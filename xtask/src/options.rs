@@ -1,5 +1,7 @@
 //! The command line. Parsed by hand: xtask is built before anything else and has to be small.
 
+use crate::bench;
+
 /// What `cargo xtask help` prints.
 pub const USAGE: &str = "\
 Usage: cargo xtask TASK [OPTIONS]
@@ -9,9 +11,10 @@ Usage: cargo xtask TASK [OPTIONS]
   test [-p CRATE]... [FILTER]
                    setup, build and run every test; as root also those that load programs into the kernel
   demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
-  bench [--check] [--kernel|--native]
-                   kernel test-run beside xdp-filter (root) and criterion benches of the native path;
-                   --check fails where a ratio is above its bound
+  bench [--check] [--kernel] [--live] [--native]
+                   the parts that are named, or all: kernel test-run beside xdp-filter, live frames beside a bare
+                   XDP_DROP and nftables (root), criterion benches of the native path; figures go to target/bench;
+                   --check fails where a ratio is not within what is enforced (docs/benchmarks.md)
   oracle [nft|tshark|zeek|coverage|fuzz]... [--short|--long]
                    the packet path judged by others (docs/oracles.md); short unless --long
   fmt              format all crates
@@ -33,10 +36,8 @@ pub struct Options {
     pub check: bool,
     /// `--debug`
     pub debug: bool,
-    /// `--kernel`
-    pub kernel: bool,
-    /// `--native`
-    pub native: bool,
+    /// The parts that a bench is to run, as `kernel` for `--kernel`.
+    pub parts: Vec<&'static str>,
     /// `--long`
     pub long: bool,
     /// `-p CRATE`, may be repeated.
@@ -61,8 +62,7 @@ impl Options {
                 (_, "-h" | "--help") => return Ok(Self { task: "help".into(), ..Self::default() }),
                 ("bench" | "docs", "--check") => options.check = true,
                 ("build", "--debug") => options.debug = true,
-                ("bench", "--kernel") => options.kernel = true,
-                ("bench", "--native") => options.native = true,
+                ("bench", part) if bench::part(part).is_some() => options.parts.extend(bench::part(part)),
                 ("oracle", "--long") => options.long = true,
                 ("oracle", "--short") => options.long = false,
                 ("oracle", name) if !name.starts_with('-') => options.rest.push(word.clone()),
@@ -92,6 +92,13 @@ mod tests {
         assert_eq!(parse("setup --check"), Err("'setup' does not know '--check'".into()));
         assert_eq!(parse("tset"), Err("there is no task 'tset'".into()));
         assert_eq!(parse("test -p"), Err("-p wants the name of a crate".into()));
+    }
+
+    #[test]
+    fn a_bench_runs_the_parts_that_are_named() {
+        let parts = parse("bench --live --native").map(|options| options.parts);
+        assert_eq!(parts, Ok(vec!["live", "native"]));
+        assert_eq!(parse("bench --lively"), Err("'bench' does not know '--lively'".into()));
     }
 
     #[test]

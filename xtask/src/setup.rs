@@ -31,6 +31,9 @@ const TOOLS: &[Tool] = &[
     Tool { package: "tcpdump", program: "tcpdump", why: "recordings on interfaces" },
     Tool { package: "prometheus", program: "promtool", why: "tests have promtool judge the metrics" },
     Tool { package: "xdp-tools", program: "xdp-filter", why: "the peer in benches" },
+    Tool { package: "nftables", program: "nft", why: "the peer in benches, and an oracle" },
+    Tool { package: "ethtool", program: "ethtool", why: "benches switch GRO on at veth ends" },
+    Tool { package: "iperf3", program: "iperf3", why: "TCP through the gateway in benches" },
 ];
 
 /// What the build cannot do without.

@@ -56,7 +56,7 @@ impl Frames {
     /// The frames of a round.
     pub fn of(&self, case: usize, round: u32) -> Result<Vec<Vec<u8>>> {
         // No two cases see the same flow.
-        let first = (case as u32) << 18 | round * NEW_FLOWS;
+        let first = ((case as u32) << 18) + round * NEW_FLOWS;
         match self {
             Self::Same(frame) => Ok(vec![frame.clone()]),
             Self::Walked(nth, segment) => Ok(vec![nth(first).frame(*segment)?]),
