@@ -1,7 +1,9 @@
 //! Packets that are not settled, second half: what they change in their connection.
 
 use crate::abi::packet::Trace;
-use crate::abi::{Connection, Direction, HandshakeKind, HandshakeOutcome, HelloSegment, Packet, TlsState};
+use crate::abi::{
+    Connection, Direction, FlowRecord, HandshakeKind, HandshakeOutcome, HelloSegment, Packet, TlsState,
+};
 use crate::admit::find;
 use crate::event;
 use crate::frame::Frame;
@@ -29,7 +31,14 @@ pub fn follow<F: Stages<T>, T: Tables>(
     let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
         return; // another CPU took it away since; the next packet opens it anew
     };
-    track_packet::<F, T>(frame, packet, conn, moment.now_ns);
+    let record = if slot.key == packet.key {
+        Some(&mut slot.record)
+    } else if packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN) {
+        plane.spill.get(&packet.key)
+    } else {
+        None
+    };
+    track_packet::<F, T>(frame, packet, conn, record, moment.now_ns);
     for piece in 0..u32::from(HelloSegment::MAX) {
         let done = piece * HelloSegment::BYTES as u32;
         if done >= packet.payload_bytes || !hello::is_part(conn, packet) {
@@ -53,7 +62,13 @@ pub fn follow<F: Stages<T>, T: Tables>(
 
 /// Changes the connection by the packet.
 #[inline(always)]
-fn track_packet<F: Stages<T>, T: Tables>(frame: &F, packet: &Packet, conn: &mut Connection, now_ns: u64) {
+fn track_packet<F: Stages<T>, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    conn: &mut Connection,
+    record: Option<&mut FlowRecord>,
+    now_ns: u64,
+) {
     let is_orig = conn.is_originator(packet.side());
     conn.last_ns = now_ns;
     conn.happened = 0;
@@ -66,6 +81,7 @@ fn track_packet<F: Stages<T>, T: Tables>(frame: &F, packet: &Packet, conn: &mut 
         return;
     }
     track::tcp::segment(conn, packet, is_orig, now_ns);
+    F::stream(conn, packet, record);
     if packet.payload_bytes != 0 && !packet.flag(Packet::RST) {
         frame.tls(conn, packet, now_ns);
     }

@@ -9,7 +9,7 @@ use crate::abi::{
 use crate::frame::Frame;
 use crate::limits::{Claim, take};
 use crate::stage::Stages;
-use crate::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Table, Tables};
+use crate::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
@@ -59,6 +59,16 @@ pub struct HostSlots {
 impl Slots for HostSlots {
     fn slot(&mut self, index: u32) -> Option<&mut FlowSlot> {
         self.slots.get_mut(index as usize)
+    }
+
+    fn slot_of(&mut self, cpu: u32, index: u32) -> Option<&FlowSlot> {
+        if cpu == 0 { self.slots.get(index as usize) } else { None }
+    }
+}
+
+impl Spill for HostTable<FlowKey, FlowRecord> {
+    fn of(&mut self, cpu: u32, key: &FlowKey) -> Option<&FlowRecord> {
+        if cpu == 0 { self.entries.get(key) } else { None }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::frame::Frame;
 use crate::lane::{self, Lane};
 use crate::policy::{self, Moment};
 use crate::record;
+use crate::reset;
 use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
 use crate::wire::{self, eth, proto, tcp, tunnel};
@@ -298,6 +299,13 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
         frame.refuse(direction, plane, trace, Reason::TcpInvalidFlags);
         if trace.action() == Action::Dropped {
             return;
+        }
+    }
+    if reset::is_reset(&trace.packet) {
+        match F::reset(direction, plane, &trace.packet, index) {
+            reset::CLOSES => {}
+            reset::INVALID => return frame.refuse(direction, plane, trace, Reason::TcpInvalidRst),
+            _ => return,
         }
     }
     if u32::from(trace.limits) & Limits::BY_PACKET != 0 {

@@ -20,6 +20,7 @@ pub mod policy;
 mod record;
 pub mod reject;
 pub mod related;
+pub mod reset;
 pub mod stage;
 pub mod tables;
 pub mod track;

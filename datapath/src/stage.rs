@@ -5,11 +5,11 @@
 //! multiply over every path that leads to them (docs/adr/0004-stages.md).
 
 use crate::abi::packet::Trace;
-use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
+use crate::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Side};
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, hello, judge, limits, related, track};
+use crate::{admit, follow, hello, judge, limits, related, reset, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -67,6 +67,25 @@ pub trait Stages<T: Tables>: Frame + Sized {
         policy::decide_into(rules, moment, &Ends::new(key, originator), j);
     }
 
+    /// What does a reset do? Without a frame: to the verifier an argument that nobody reads is none.
+    #[inline(always)]
+    fn reset(direction: Direction, plane: &mut Plane<T>, packet: &Packet, index: u32) -> u32 {
+        reset::check::<Self, T>(direction, plane, packet, index)
+    }
+
+    /// What has a CPU counted of the sender's stream that was not tracked?
+    #[inline(always)]
+    fn counted(
+        slots: &mut T::Slots,
+        spill: &mut T::Spill,
+        conn: &Connection,
+        packet: &Packet,
+        index: u32,
+        cpu: u32,
+    ) -> u64 {
+        reset::counted(slots, spill, conn, packet, index, cpu)
+    }
+
     /// The limits of a connection that is about to open.
     #[inline(always)]
     fn opening(&self, rules: &T::Rules, buckets: &mut T::Buckets, moment: &Moment, j: &mut Judgement) {
@@ -89,6 +108,12 @@ pub trait Stages<T: Tables>: Frame + Sized {
     #[inline(always)]
     fn follow(&self, direction: Direction, plane: &mut Plane<T>, trace: &Trace, index: u32) {
         follow::follow(self, direction, plane, trace, index);
+    }
+
+    /// Where is the sender of a tracked segment?
+    #[inline(always)]
+    fn stream(conn: &mut Connection, packet: &Packet, record: Option<&mut FlowRecord>) {
+        track::stream::note(conn, packet, record);
     }
 
     /// What the packet says of its connection's TLS handshake.

@@ -24,6 +24,14 @@ pub trait Table<K, V> {
 pub trait Slots {
     /// The slot `index`; `None` beyond the end.
     fn slot(&mut self, index: u32) -> Option<&mut FlowSlot>;
+    /// The same slot of another CPU, which may be writing to it; `None` where there is no such CPU.
+    fn slot_of(&mut self, cpu: u32, index: u32) -> Option<&FlowSlot>;
+}
+
+/// The second level of the flow table, this CPU's.
+pub trait Spill: Table<FlowKey, FlowRecord> {
+    /// The record of `key` on another CPU, which may be writing to it.
+    fn of(&mut self, cpu: u32, key: &FlowKey) -> Option<&FlowRecord>;
 }
 
 /// What the controller says, and the clock.
@@ -85,7 +93,7 @@ pub trait Tables {
     /// First level of the flow table.
     type Slots: Slots;
     /// Second level of the flow table.
-    type Spill: Table<FlowKey, FlowRecord>;
+    type Spill: Spill;
     /// Connections that were answered.
     type Connections: Table<FlowKey, Connection>;
     /// Connections that were not answered yet.

@@ -4,7 +4,7 @@
 //! wants a reference.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_map_lookup_percpu_elem};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{
     Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie,
@@ -18,7 +18,7 @@ use datapath::abi::{
 };
 use datapath::frame::Frame;
 use datapath::limits::{Claim, Word, take};
-use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Table, Tables};
+use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables};
 
 /// Configuration: one entry.
 #[map]
@@ -127,6 +127,35 @@ impl Slots for KernelSlots {
         let slot = TG_FLOW_SLOTS.get_ptr_mut(index)?;
         // SAFETY: the element is this CPU's, and nothing else runs on this CPU until the program returns.
         Some(unsafe { &mut *slot })
+    }
+
+    #[inline(always)]
+    fn slot_of(&mut self, cpu: u32, index: u32) -> Option<&FlowSlot> {
+        // SAFETY: the kernel checks index and CPU, and keeps the element's memory as long as the map. Its CPU may be
+        // writing to it: words of a count that is about to change.
+        unsafe {
+            let slot = bpf_map_lookup_percpu_elem(
+                (&raw const TG_FLOW_SLOTS).cast_mut().cast(),
+                (&raw const index).cast(),
+                cpu,
+            );
+            slot.cast::<FlowSlot>().as_ref()
+        }
+    }
+}
+
+impl Spill for KernelSpill {
+    #[inline(always)]
+    fn of(&mut self, cpu: u32, key: &FlowKey) -> Option<&FlowRecord> {
+        // SAFETY: as above.
+        unsafe {
+            let record = bpf_map_lookup_percpu_elem(
+                (&raw const TG_FLOW_SPILL).cast_mut().cast(),
+                (&raw const *key).cast(),
+                cpu,
+            );
+            record.cast::<FlowRecord>().as_ref()
+        }
     }
 }
 

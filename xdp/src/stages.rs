@@ -4,13 +4,13 @@
 //! To the verifier the arguments are the context, numbers, and pointers to memory of their type's size that may be null.
 
 use crate::frame::{Context, DIRECTION, HookFrame};
-use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, plane};
+use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, KernelSlots, KernelSpill, plane};
 use datapath::abi::packet::Trace;
-use datapath::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
+use datapath::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Side};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, hello, judge, limits, related, track};
+use datapath::{admit, follow, hello, judge, limits, related, reset, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -59,6 +59,23 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
+    fn reset(_: Direction, _: &mut Plane<Kernel>, packet: &Packet, index: u32) -> u32 {
+        tg_reset(packet, index)
+    }
+
+    #[inline(always)]
+    fn counted(
+        _: &mut KernelSlots,
+        _: &mut KernelSpill,
+        conn: &Connection,
+        packet: &Packet,
+        index: u32,
+        cpu: u32,
+    ) -> u64 {
+        tg_counted(conn, packet, index, cpu)
+    }
+
+    #[inline(always)]
     fn opening(&self, _: &KernelRules, _: &mut KernelBuckets, moment: &Moment, j: &mut Judgement) {
         tg_opening(moment, j);
     }
@@ -76,6 +93,11 @@ impl Stages<Kernel> for HookFrame {
     #[inline(always)]
     fn follow(&self, _: Direction, _: &mut Plane<Kernel>, trace: &Trace, index: u32) {
         tg_follow(self.context(), trace, index);
+    }
+
+    #[inline(always)]
+    fn stream(conn: &mut Connection, packet: &Packet, record: Option<&mut FlowRecord>) {
+        tg_stream(conn, packet, record.map_or(core::ptr::null_mut(), |record| record));
     }
 
     #[inline(always)]
@@ -211,6 +233,30 @@ pub extern "C" fn tg_decide(
     0
 }
 
+/// [`reset::check`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_reset(packet: *const Packet, index: u32) -> u32 {
+    // SAFETY: the caller's reference.
+    match unsafe { packet.as_ref() } {
+        Some(packet) => reset::check::<HookFrame, Kernel>(DIRECTION, &mut plane(), packet, index),
+        None => 0,
+    }
+}
+
+/// [`reset::counted`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_counted(conn: *const Connection, packet: *const Packet, index: u32, cpu: u32) -> u64 {
+    // SAFETY: the caller's references.
+    match unsafe { (conn.as_ref(), packet.as_ref()) } {
+        (Some(conn), Some(packet)) => {
+            reset::counted(&mut KernelSlots, &mut KernelSpill, conn, packet, index, cpu)
+        }
+        _ => 0,
+    }
+}
+
 /// [`limits::opening`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -251,6 +297,18 @@ pub extern "C" fn tg_follow(ctx: *mut Context, trace: *const Trace, index: u32) 
     // SAFETY: the caller's reference.
     if let Some(trace) = unsafe { trace.as_ref() } {
         follow::follow(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace, index);
+    }
+    0
+}
+
+/// [`track::stream::note`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_stream(conn: *mut Connection, packet: *const Packet, record: *mut FlowRecord) -> u32 {
+    // SAFETY: the caller's references; there may be no record.
+    if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
+        // SAFETY: as above.
+        track::stream::note(conn, packet, unsafe { record.as_mut() });
     }
     0
 }

@@ -10,6 +10,7 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{
     Action, ClosedEvent, Connection, FlowKey, FlowRecord, HelloSegment, Packet, Reason, Side,
 };
+use datapath::track::stream;
 use std::collections::HashMap;
 
 /// Gathers what connections leave while a capture is replayed.
@@ -105,8 +106,10 @@ impl Connections {
             let record = self.flows.remove(&(*key, conn.incarnation)).unwrap_or_else(|| uncounted(conn));
             let originator = conn.originator_side();
             let verdict = decided(&record);
+            let mut conn = *conn;
+            stream::obey(&mut conn); // the capture has nothing after it
             let hello = self.read.remove(&(*key, conn.client_hello_ns)).unwrap_or_default();
-            found.push(Flow { key: *key, record, originator, verdict, story: Story::Tracked(*conn), hello });
+            found.push(Flow { key: *key, record, originator, verdict, story: Story::Tracked(conn), hello });
         }
         found.extend(self.flows.iter().map(|((key, _), record)| self.untracked(*key, *record)));
         let mut records: Vec<_> =

@@ -85,7 +85,7 @@ impl Tcp {
             'H' => self.segment(client, "SA", &[]),
             'A' => self.segment(client, "A", &[]),
             'F' => self.segment(client, "FA", &[]),
-            'R' => self.segment(client, "R", &[]),
+            'R' => self.segment(client, "RA", &[]), // with ACK, as what refuses a SYN has to have it
             other => panic!("no packet is called {other}"),
         }
     }

@@ -104,6 +104,6 @@ fn tables_line_up() {
     assert_eq!(
         text,
         "     1 1700000000.123456 FORWARDED tcp 10.0.0.1:40000 -> 10.0.0.2:8080 S\n\
-         \x20    2 1700000000.124456 FORWARDED tcp 10.0.0.2:8080 -> 10.0.0.1:40000 R ESTABLISHED\n"
+         \x20    2 1700000000.124456 FORWARDED tcp 10.0.0.2:8080 -> 10.0.0.1:40000 RA ESTABLISHED\n"
     );
 }

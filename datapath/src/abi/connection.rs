@@ -105,8 +105,22 @@ pub struct Connection {
     pub tls_version: u8,
     /// QUIC: 1 or 2 for the version that was seen, 0 for none that is known.
     pub quic_version: u8,
+    /// TCP sequence number of what follows the last tracked segment of the originator, of the responder.
+    pub next_seq: [u32; 2],
+    /// What each has acknowledged in its last tracked segment.
+    pub acked: [u32; 2],
+    /// The largest window that each has offered, scaled.
+    pub window: [u32; 2],
+    /// Length of the IP and TCP headers of each, by its first segment without SYN; 0 before it.
+    pub header_bytes: [u8; 2],
+    /// What the SYN of each said of a window scale: 0 before it, 1 for none, else the scale plus 2.
+    pub window_scale: [u8; 2],
+    /// What is known of both streams, and who has sent a reset that changed nothing: the `KNOWS_` and `ASKED_` bits.
+    pub stream: u8,
+    /// Padding.
+    pub _pad: [u8; 3],
 }
-const _: () = assert!(size_of::<Connection>() == 120);
+const _: () = assert!(size_of::<Connection>() == 152);
 
 impl Connection {
     /// The originator has sent a ChangeCipherSpec.
@@ -156,6 +170,19 @@ impl Connection {
 
     /// QUIC: `tls`, the times of the hellos and `tls_flags` tell of its handshake.
     pub const IS_QUIC: u8 = 1 << 7;
+
+    /// A segment of the originator was tracked.
+    pub const KNOWS_ORIG_SEQ: u8 = 1 << 0;
+    /// A segment of the responder was tracked.
+    pub const KNOWS_RESP_SEQ: u8 = 1 << 1;
+    /// One with ACK of the originator was.
+    pub const KNOWS_ORIG_ACK: u8 = 1 << 2;
+    /// One with ACK of the responder was.
+    pub const KNOWS_RESP_ACK: u8 = 1 << 3;
+    /// The originator has sent a reset that changed nothing, and nobody has said anything since.
+    pub const ORIG_ASKED_RESET: u8 = 1 << 4;
+    /// The responder has.
+    pub const RESP_ASKED_RESET: u8 = 1 << 5;
 
     /// Whether it is QUIC.
     #[inline(always)]

@@ -169,4 +169,4 @@ pub struct ClosedEvent {
     /// The connection.
     pub connection: Connection,
 }
-const _: () = assert!(size_of::<ClosedEvent>() == 296);
+const _: () = assert!(size_of::<ClosedEvent>() == 336);

@@ -57,6 +57,8 @@ pub struct FlowRecord {
     pub identity: [u32; 2],
     /// Which connection of this key the record belongs to; see [`super::Connection::incarnation`].
     pub incarnation: u32,
+    /// Payload that was counted of `a`, of `b` when a segment of it was tracked last: see [`crate::track::stream`].
+    pub counted: [u32; 2],
     /// What needs no tracking any more, a [`Settled`].
     pub settled: u16,
     /// An [`super::Action`].
@@ -64,9 +66,9 @@ pub struct FlowRecord {
     /// A [`super::Reason`].
     pub reason: u8,
 }
-const _: () = assert!(size_of::<FlowRecord>() == 80);
+const _: () = assert!(size_of::<FlowRecord>() == 88);
 
-/// A slot of the direct-mapped first level: the record of whichever flow hashed here last.
+/// A slot of the direct-mapped first level, two cache lines: the record of whichever flow hashed here last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FlowSlot {
@@ -74,7 +76,5 @@ pub struct FlowSlot {
     pub key: FlowKey,
     /// The record.
     pub record: FlowRecord,
-    /// Rounds a slot up to two cache lines.
-    pub _pad: u64,
 }
 const _: () = assert!(size_of::<FlowSlot>() == 128);

@@ -219,6 +219,9 @@ reasons! {
     /// The header of a tunnel that is looked into is cut off, or of a shape that its standard refuses (RFC 7348, RFC 8926,
     /// RFC 2784), or carries more than the packet holds.
     TunnelMalformed = 51, "TUNNEL_MALFORMED", 65;
+    /// A reset that is not in the window of the connection that it is about (RFC 5961, section 3), or that answers a SYN
+    /// and does not acknowledge it (RFC 9293, section 3.10.7.3).
+    TcpInvalidRst = 52, "TCP_INVALID_RST", 66;
 }
 
 impl Reason {

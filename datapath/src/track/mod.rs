@@ -2,6 +2,7 @@
 
 pub mod history;
 pub mod quic;
+pub mod stream;
 pub mod tcp;
 pub mod tls;
 

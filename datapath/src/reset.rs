@@ -1,0 +1,95 @@
+//! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3).
+
+use crate::abi::{Connection, Direction, Packet};
+use crate::admit::find;
+use crate::policy::Moment;
+use crate::stage::Stages;
+use crate::tables::{Plane, Rules, Slots, Spill, Table, Tables};
+use crate::track::stream::{self, Reset};
+
+/// CPUs that are asked for what they counted. On a machine with more, a reset that is not exact changes nothing.
+const MAX_CPUS: u32 = 256;
+/// Stands for "no such CPU"; what one counted has 32 bits.
+pub(crate) const NO_CPU: u64 = u64::MAX;
+
+/// [`Reset::Closes`].
+pub(crate) const CLOSES: u32 = Reset::Closes as u32;
+/// [`Reset::Invalid`].
+pub(crate) const INVALID: u32 = Reset::Invalid as u32;
+
+/// Whether the packet is a reset that may have an effect.
+#[inline(always)]
+pub(crate) fn is_reset(packet: &Packet) -> bool {
+    packet.has(Packet::HAS_TCP) && packet.flag(Packet::RST) && packet.fragment_offset == 0
+}
+
+/// What a reset does that was admitted: a [`Reset`]. One that asks is noted here; it is not to be followed.
+#[inline(always)]
+pub fn check<F: Stages<T>, T: Tables>(
+    direction: Direction,
+    plane: &mut Plane<T>,
+    packet: &Packet,
+    index: u32,
+) -> u32 {
+    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+        return Reset::Closes as u32;
+    };
+    let now_ns = Moment::now(&plane.rules, config).now_ns;
+    let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
+        return Reset::Closes as u32; // it is of no connection, and closes none
+    };
+    // It was counted when it was admitted.
+    if slot.key == packet.key {
+        stream::pass_over(conn, &mut slot.record, packet);
+    } else if let Some(record) = plane.spill.get(&packet.key) {
+        stream::pass_over(conn, record, packet);
+    }
+    let mut reset = stream::reset(conn, packet);
+    if matches!(reset, Reset::Invalid) && stream::may_have_moved(conn, packet) {
+        let mut moved = 0u32;
+        let mut is_whole = false;
+        for cpu in 0..MAX_CPUS {
+            let counted = F::counted(&mut plane.slots, &mut plane.spill, conn, packet, index, cpu);
+            if counted == NO_CPU {
+                is_whole = true;
+                break;
+            }
+            moved = moved.wrapping_add(counted as u32);
+        }
+        reset = if is_whole { stream::moved(conn, packet, moved) } else { Reset::Asks };
+    }
+    // What the gateway itself sends comes from whoever it says.
+    if matches!(reset, Reset::Invalid) && direction as u8 == Direction::Egress as u8 {
+        reset = Reset::Asks;
+    }
+    if matches!(reset, Reset::Asks) {
+        stream::ask(conn, packet, now_ns);
+        // What follows is looked at, on this CPU at once.
+        if let Some(slot) = plane.slots.slot(index).filter(|slot| slot.key == packet.key) {
+            slot.record.settled = 0;
+        }
+    }
+    reset as u32
+}
+
+/// What a CPU has counted of the sender's stream since it tracked a segment of it, or [`NO_CPU`].
+#[inline(always)]
+pub fn counted<S: Slots, P: Spill>(
+    slots: &mut S,
+    spill: &mut P,
+    conn: &Connection,
+    packet: &Packet,
+    index: u32,
+    cpu: u32,
+) -> u64 {
+    let Some(slot) = slots.slot_of(cpu, index) else {
+        return NO_CPU;
+    };
+    if slot.key == packet.key {
+        return u64::from(stream::since(conn, &slot.record, packet.side()));
+    }
+    match spill.of(cpu, &packet.key) {
+        Some(record) => u64::from(stream::since(conn, record, packet.side())),
+        None => 0,
+    }
+}
