@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use etherparse::{PacketBuilder, TcpHeader, VlanId};
 use std::net::IpAddr;
 
+/// Hardware addresses of the two ends.
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
 /// What a TCP segment does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
@@ -52,7 +55,7 @@ impl Stream {
         tcp.ack = segment != Segment::Syn;
         tcp.psh = segment == Segment::Data;
         tcp.acknowledgment_number = if tcp.ack { theirs + 1 } else { 0 };
-        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let ethernet = PacketBuilder::ethernet2(MACS[0], MACS[1]);
         let mut frame = Vec::new();
         let written = match (self.vlan, self.src, self.dst) {
             (None, IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -72,6 +75,20 @@ impl Stream {
             _ => anyhow::bail!("{} and {} are of different families", self.src, self.dst),
         };
         written.context("writing a frame")?;
+        Ok(frame)
+    }
+
+    /// A datagram of it, in IPv4 without a tag.
+    pub fn datagram(&self) -> Result<Vec<u8>> {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.src, self.dst) else {
+            anyhow::bail!("{} and {} are not of IPv4", self.src, self.dst);
+        };
+        let ethernet = PacketBuilder::ethernet2(MACS[0], MACS[1]).ipv4(src.octets(), dst.octets(), 64);
+        let mut frame = Vec::new();
+        ethernet
+            .udp(self.src_port, self.dst_port)
+            .write(&mut frame, b"tidegate")
+            .context("writing a frame")?;
         Ok(frame)
     }
 

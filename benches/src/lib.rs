@@ -3,6 +3,7 @@
 pub mod frames;
 pub mod inside;
 pub mod machine;
+pub mod plot;
 pub mod programs;
 pub mod report;
 pub mod scene;

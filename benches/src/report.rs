@@ -1,6 +1,7 @@
 //! What every bench says at its end: a table for people, JSON for plots.
 
 use crate::machine::Machine;
+use crate::plot;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write;
@@ -33,7 +34,7 @@ impl Bound {
     }
 }
 
-/// Median, least and greatest of what the rounds measured.
+/// What the rounds measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The median.
@@ -42,6 +43,10 @@ pub struct Spread {
     pub min: f64,
     /// The greatest.
     pub max: f64,
+    /// A quarter of the values are less.
+    pub lower: f64,
+    /// A quarter of them are greater.
+    pub upper: f64,
 }
 
 impl Spread {
@@ -50,7 +55,13 @@ impl Spread {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        Self { median: at(sorted.len() / 2), min: at(0), max: at(sorted.len().saturating_sub(1)) }
+        Self {
+            median: at(sorted.len() / 2),
+            min: at(0),
+            max: at(sorted.len().saturating_sub(1)),
+            lower: at(sorted.len() / 4),
+            upper: at(sorted.len() * 3 / 4),
+        }
     }
 }
 
@@ -128,6 +139,17 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
+/// A figure without another beside it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fact {
+    /// What it is of.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+}
+
 /// What one run measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -143,12 +165,22 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// The lines of the plots, if it has some.
     pub curves: Vec<Curve>,
+    /// Figures that stand alone.
+    pub facts: Vec<Fact>,
 }
 
 impl Report {
     /// Without results yet.
     pub fn new(title: &'static str, command: &'static str, rounds: u32) -> Self {
-        Self { title, command, machine: Machine::here(), rounds, rows: Vec::new(), curves: Vec::new() }
+        Self {
+            title,
+            command,
+            machine: Machine::here(),
+            rounds,
+            rows: Vec::new(),
+            curves: Vec::new(),
+            facts: Vec::new(),
+        }
     }
 
     /// For people.
@@ -181,10 +213,19 @@ impl Report {
                 row.case
             );
         }
+        for curve in &self.curves {
+            let points =
+                curve.points.iter().map(|(size, value)| format!("{}: {}", figure(*size), figure(*value)));
+            let points = points.collect::<Vec<_>>().join(", ");
+            let _ = writeln!(text, "{} by {}, {}: {points}", curve.name, curve.size_of, curve.unit);
+        }
+        for fact in &self.facts {
+            let _ = writeln!(text, "{}: {} {}", fact.name, figure(fact.value), fact.unit);
+        }
         text
     }
 
-    /// Prints the table, writes the JSON where it is asked for, and says whether everything that is enforced holds.
+    /// Prints the table, writes the JSON where it is asked for and plots beside it, and says whether everything that is enforced holds.
     pub fn finish(&self, json: Option<&Path>, check: bool) -> Result<bool> {
         print!("{}", self.table());
         if let Some(path) = json {
@@ -194,6 +235,12 @@ impl Report {
             let text = serde_json::to_string_pretty(self).context("writing JSON")?;
             std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
             println!("{}", path.display());
+            for (name, svg) in plot::all(self) {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                let plot = path.with_file_name(format!("{stem}{name}.svg"));
+                std::fs::write(&plot, svg).with_context(|| format!("writing {}", plot.display()))?;
+                println!("{}", plot.display());
+            }
         }
         let broken = self.broken();
         for (case, bound) in &broken {

@@ -11,6 +11,7 @@ use loader::Kernel;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const SERVICE: u16 = 443;
 const ORDERS: u32 = 1;
 const PAYMENTS: u32 = 2;
@@ -116,10 +117,16 @@ fn binding(identity: u32) -> BindingVersions {
     BindingVersions { since: 0, _pad: 0, old: Binding::NONE, new: held }
 }
 
-/// The `n`th of many identities, an address each.
+/// The `n`th of many identities: each has an address of the crowd, and all have the class of its prefix.
 pub fn nth_binding(n: u32) -> (Addr, u32, BindingVersions) {
-    (scattered(n), 128, binding(100 + n))
+    // An odd factor has an inverse modulo a power of two: no address comes twice.
+    let client = u32::from(CROWD) + n.wrapping_mul(SCATTER) % CROWD_SIZE;
+    let mut versions = binding(ORDERS);
+    versions.new.identity = 100 + n;
+    (Addr::from(IpAddr::from(Ipv4Addr::from(client))), 128, versions)
 }
+
+const SCATTER: u32 = 0x9e37_79b1;
 
 /// The blocklist.
 pub fn blocks() -> Vec<(Addr, u32, BlockVersions)> {
@@ -132,21 +139,20 @@ fn block() -> BlockVersions {
     BlockVersions { since: 0, _pad: 0, old: Block::NONE, new: block }
 }
 
-/// The `n`th of many blocked prefixes: hosts and /24 in turn.
+/// The `n`th of many blocked prefixes: hosts and /24 in turn, everywhere but in 10.0.0.0/8, where those are who may talk.
 pub fn nth_block(n: u32) -> (Addr, u32, BlockVersions) {
-    (scattered(n), Addr::V4_PREFIX_BITS + if n.is_multiple_of(2) { 32 } else { 24 }, block())
+    let scattered = n.wrapping_mul(SCATTER);
+    let elsewhere = if scattered >> 24 == 10 { scattered ^ 1 << 31 } else { scattered };
+    let bits = Addr::V4_PREFIX_BITS + if n.is_multiple_of(2) { 32 } else { 24 };
+    (Addr::from(IpAddr::from(Ipv4Addr::from(elsewhere))), bits, block())
 }
 
-/// Addresses from 64.0.0.0 to 191.255.255.255, each one once, in no order.
-fn scattered(n: u32) -> Addr {
-    // An odd factor has an inverse modulo a power of two.
-    let low = n.wrapping_mul(0x9e37_79b1) & 0x7fff_ffff;
-    Addr::from(IpAddr::from(Ipv4Addr::from(low + 0x4000_0000)))
-}
-
-/// The policy: orders may open the service of payments.
+/// The policy: orders may open the service of payments, by TCP and UDP.
 pub fn decisions() -> Vec<(PolicyKey, u32, DecisionVersions)> {
-    vec![(PolicyKey::new(ORDERS, PAYMENTS, TCP, SERVICE), PolicyKey::FULL_BITS, allow(1))]
+    let may = |protocol, rule| {
+        (PolicyKey::new(ORDERS, PAYMENTS, protocol, SERVICE), PolicyKey::FULL_BITS, allow(rule))
+    };
+    vec![may(TCP, 1), may(UDP, 2)]
 }
 
 fn allow(rule: u32) -> DecisionVersions {
