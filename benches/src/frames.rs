@@ -92,6 +92,11 @@ impl Stream {
         Ok(frame)
     }
 
+    /// A datagram of it and one back.
+    pub fn conversation(&self) -> Result<[Vec<u8>; 2]> {
+        Ok([self.datagram()?, self.reversed().datagram()?])
+    }
+
     /// The frames after which data of either direction is settled: handshake, and a segment each way.
     pub fn opening(&self) -> Result<Vec<Vec<u8>>> {
         let back = self.reversed();

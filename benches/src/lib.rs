@@ -3,6 +3,7 @@
 pub mod frames;
 pub mod inside;
 pub mod machine;
+pub mod netns;
 pub mod plot;
 pub mod programs;
 pub mod report;

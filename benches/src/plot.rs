@@ -131,7 +131,7 @@ fn ratios(report: &Report, rows: &[&Row]) -> String {
 }
 
 fn against_size(report: &Report, kind: &str, curves: &[&Curve]) -> String {
-    let (left, right, top, bottom) = (70.0, WIDTH - 230.0, 75.0, 400.0);
+    let (left, right, top, bottom) = (70.0, WIDTH - 240.0, 75.0, 400.0);
     let unit = curves.first().map_or("", |curve| curve.unit);
     let mut svg = open(bottom + 50.0, report, &format!("Cost of a packet ({unit}) by {kind}"));
     let points = || curves.iter().flat_map(|curve| &curve.points);
@@ -144,7 +144,7 @@ fn against_size(report: &Report, kind: &str, curves: &[&Curve]) -> String {
             "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top}\" y2=\"{bottom}\"/>\
              <text class=\"small\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             bottom + 16.0,
-            figure(tick).trim_end_matches(".0").trim_end_matches(".00")
+            round(tick)
         );
     }
     for tick in up.ticks() {
@@ -155,7 +155,7 @@ fn against_size(report: &Report, kind: &str, curves: &[&Curve]) -> String {
              <text class=\"small\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             left - 8.0,
             y + 4.0,
-            figure(tick).trim_end_matches(".0")
+            round(tick)
         );
     }
     let _ = writeln!(svg, "<text x=\"{left}\" y=\"{:.1}\">{kind}</text>", bottom + 38.0);
@@ -170,18 +170,37 @@ fn against_size(report: &Report, kind: &str, curves: &[&Curve]) -> String {
         for (x, y) in &places {
             let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>");
         }
-        if let (Some((x, y)), Some((_, value))) = (places.last(), curve.points.last()) {
-            let label = format!("{}: {} {unit}", curve.name, figure(*value));
-            let _ = writeln!(
-                svg,
-                "<text class=\"small\" x=\"{:.1}\" y=\"{:.1}\" style=\"fill:{colour}\">{}</text>",
-                x + 9.0,
-                y + 4.0,
-                escape(&label)
-            );
-        }
     }
+    svg += &names(curves, &up, right + 12.0, unit);
     svg + "</svg>\n"
+}
+
+/// The curves' names, beside where they end, a line apart at least.
+fn names(curves: &[&Curve], up: &Axis, x: f64, unit: &str) -> String {
+    let mut svg = String::new();
+    let end = |curve: &Curve| curve.points.last().map_or(f64::NAN, |point| point.1);
+    let mut order: Vec<_> = curves.iter().zip(COLOURS.iter().cycle()).collect();
+    order.sort_by(|(a, _), (b, _)| end(b).total_cmp(&end(a)));
+    let mut free = 0.0;
+    for (curve, colour) in order {
+        let y = f64::max(up.at(end(curve)) + 4.0, free);
+        free = y + 14.0;
+        let label = escape(&format!("{}: {} {unit}", curve.name, figure(end(curve))));
+        let _ = writeln!(
+            svg,
+            "<text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\" style=\"fill:{colour}\">{label}</text>"
+        );
+    }
+    svg
+}
+
+/// A tick's number without zeros behind the point.
+fn round(tick: f64) -> String {
+    match tick {
+        tick if tick >= 1e6 => format!("{} M", tick / 1e6),
+        tick if tick >= 1e4 => format!("{} k", tick / 1e3),
+        tick => format!("{tick}"),
+    }
 }
 
 #[cfg(test)]

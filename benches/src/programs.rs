@@ -32,6 +32,7 @@ const OR32_REGISTER: u8 = 0x4c;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 const LOAD_WORD: u8 = 0x61;
 const STORE_WORD: u8 = 0x63;
+const STORE_IMMEDIATE: u8 = 0x62;
 const LOAD_MAP: u8 = 0x18;
 const JUMP_IF_ABOVE: u8 = 0x2d;
 const CALL: u8 = 0x85;
@@ -138,6 +139,27 @@ pub fn sender(random_at: Option<u16>) -> Result<PeerXdp> {
             insn(JUMP_IF_ABOVE, 4, 3, 1, 0),
             insn(STORE_WORD, 2, 0, at, 0),
         ];
+    }
+    program.extend([insn(MOV_IMMEDIATE, 0, 0, 0, RunResult::XDP_TX as i32), insn(EXIT, 0, 0, 0, 0)]);
+    Ok(PeerXdp::load(&elf(name, &program, false)?, name)?)
+}
+
+/// A sender of an IPv4 frame that is forwarded: a router writes hardware addresses, hop count and checksum into the
+/// buffer, and the kernel takes it again for a later frame. This one writes them anew every time.
+pub fn sender_to_router(frame: &[u8]) -> Result<PeerXdp> {
+    const END: i32 = 14 + 20;
+    let name = "tg_bench_send";
+    let mut program = vec![
+        insn(LOAD_WORD, 2, 1, 0, 0),
+        insn(LOAD_WORD, 3, 1, 4, 0),
+        insn(MOV_REGISTER, 4, 2, 0, 0),
+        insn(ADD_IMMEDIATE, 4, 0, 0, END),
+        // Behind the words.
+        insn(JUMP_IF_ABOVE, 4, 3, 4, 0),
+    ];
+    for at in [0usize, 4, 8, 14 + 8] {
+        let word = frame.get(at..).and_then(|rest| rest.first_chunk()).context("the frame is too short")?;
+        program.push(insn(STORE_IMMEDIATE, 2, 0, at as i16, i32::from_le_bytes(*word)));
     }
     program.extend([insn(MOV_IMMEDIATE, 0, 0, 0, RunResult::XDP_TX as i32), insn(EXIT, 0, 0, 0, 0)]);
     Ok(PeerXdp::load(&elf(name, &program, false)?, name)?)

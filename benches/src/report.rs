@@ -263,8 +263,9 @@ pub fn figure(value: f64) -> String {
         v if v < 10.0 => format!("{v:.2}"),
         v if v < 100.0 => format!("{v:.1}"),
         v if v < 100_000.0 => format!("{v:.0}"),
-        v if v < 10e6 => format!("{:.0} k", v / 1e3),
-        v => format!("{:.1} M", v / 1e6),
+        v if v < 1e6 => format!("{:.0} k", v / 1e3),
+        v if v < 100e6 => format!("{:.2} M", v / 1e6),
+        v => format!("{:.0} M", v / 1e6),
     }
 }
 

@@ -58,6 +58,11 @@ pub fn blocked() -> Stream {
     to_service(BLOCKED.into(), SERVER.0.into(), 40_066)
 }
 
+/// Of datagrams.
+pub fn datagrams() -> Stream {
+    to_service(CLIENT.0.into(), SERVER.0.into(), 40_010)
+}
+
 /// From a source that has no identity.
 pub fn stranger() -> Stream {
     to_service(STRANGER.into(), SERVER.0.into(), 40_067)

@@ -18,6 +18,7 @@ const PARTS: &[Part] = &[
     Part { name: "kernel", what: "kernel test-run beside xdp-filter", binary: Some("kernel-bench") },
     Part { name: "live", what: "live frames beside XDP_DROP and nftables", binary: Some("live-bench") },
     Part { name: "size", what: "cost and memory against size", binary: Some("size-bench") },
+    Part { name: "forward", what: "forwarding through a gateway", binary: Some("forward-bench") },
     Part { name: "native", what: "criterion: the native path", binary: None },
 ];
 

@@ -11,10 +11,10 @@ Usage: cargo xtask TASK [OPTIONS]
   test [-p CRATE]... [FILTER]
                    setup, build and run every test; as root also those that load programs into the kernel
   demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
-  bench [--check] [--kernel] [--live] [--size] [--native]
+  bench [--check] [--kernel] [--live] [--size] [--forward] [--native]
                    the parts that are named, or all: kernel test-run beside xdp-filter, live frames beside a bare
-                   XDP_DROP and nftables, cost and memory against size (root), criterion benches of the native path;
-                   figures and plots go to target/bench;
+                   XDP_DROP and nftables, cost and memory against size, forwarding through a gateway (root), and
+                   criterion benches of the native path; figures and plots go to target/bench;
                    --check fails where a ratio is not within what is enforced (docs/benchmarks.md)
   oracle [nft|tshark|zeek|coverage|fuzz]... [--short|--long]
                    the packet path judged by others (docs/oracles.md); short unless --long

@@ -12,7 +12,7 @@ use loader::{CpuPin, Kernel, LoadOptions};
 use paths::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tidegate_benches::report::{Bound, Curve, Report, Row, Series};
+use tidegate_benches::report::{Bound, Curve, Report, Row, Series, Spread};
 use tidegate_benches::{inside, scene};
 
 /// Measures cost and memory against size.
@@ -51,7 +51,7 @@ struct Sized {
 fn run(arguments: &Arguments) -> Result<bool> {
     inside::enter()?;
     let mut report = Report::new(
-        "Cost and memory against size: kernel test-run, nanoseconds a packet, the runner's own share included",
+        "Cost against size: kernel test-run, at the greatest size beside the least",
         "cargo xtask bench --size",
         arguments.rounds,
     );
@@ -102,9 +102,16 @@ fn measure(report: &mut Report, grow: Grow, sized: &[Sized], rounds: u32) -> Res
         let case = format!("{path}, many {}", grow.name());
         let row = Row::new(case, "ns", &most, &least, bounds);
         report.rows.push(row);
-        let median = |values: &[f64]| tidegate_benches::report::Spread::of(values).median;
-        let points = sized.iter().zip(&times).map(|(s, times)| (f64::from(s.size), median(times))).collect();
+        let points =
+            sized.iter().enumerate().map(|(at, s)| (f64::from(s.size), beside(&times, at))).collect();
         report.curves.push(Curve { name: (*path).into(), size_of: grow.name(), unit: "ns", points });
     }
     Ok(())
+}
+
+/// The time at a size: that at the least size, times the median of the rounds' ratios to it. A plain median of each size
+/// would set one moment of a busy machine beside another.
+fn beside(times: &[Vec<f64>], at: usize) -> f64 {
+    let ratios: Vec<f64> = times[at].iter().zip(&times[0]).map(|(mine, least)| mine / least).collect();
+    Spread::of(&ratios).median * Spread::of(&times[0]).median
 }
