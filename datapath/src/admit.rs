@@ -2,7 +2,7 @@
 
 use crate::abi::packet::Trace;
 use crate::abi::{
-    Action, Config, Connection, Direction, FlowKey, FlowRecord, Limits, Packet, Reason, Settled, Side,
+    Action, Config, Connection, Direction, FlowKey, FlowRecord, Limits, Packet, Reason, Settled, Side, Tally,
 };
 use crate::event;
 use crate::judge::Verdict;
@@ -10,7 +10,7 @@ use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::record;
 use crate::stage::Stages;
-use crate::tables::{Draft, Plane, Rules, Slots, Table, Tables};
+use crate::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
 use crate::track;
 use crate::wire::{icmp, tcp};
 
@@ -75,6 +75,8 @@ fn admitted<F: Stages<T>, T: Tables>(
         incarnation = incarnation.wrapping_add(1);
         plane.connections.remove(&packet.key);
         plane.half_open.remove(&packet.key);
+    } else if record::begins_anew(record, packet) {
+        incarnation = track::incarnation(moment.now_ns);
     }
     if record.incarnation != incarnation {
         record::reset(record, incarnation, moment.now_ns);
@@ -113,6 +115,7 @@ fn admitted<F: Stages<T>, T: Tables>(
         if !plane.half_open.insert(&packet.key, conn) {
             return Verdict::plain(Action::Dropped, Reason::CtMapFull);
         }
+        plane.sink.tally(Tally::Opened);
     }
     let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits };
     if j.reason == Reason::Forwarded {

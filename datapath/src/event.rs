@@ -2,7 +2,7 @@
 
 use crate::abi::{
     Action, Connection, Direction, Event, EventBudget, EventKind, FlowRecord, HandshakeKey, HandshakeKind,
-    HandshakeOutcome, HandshakeStage, Lost, Packet, Reason, Side,
+    HandshakeOutcome, HandshakeStage, Lost, Packet, Reason, Side, Tally,
 };
 use crate::frame::Frame;
 use crate::policy::{Judgement, Moment};
@@ -88,6 +88,7 @@ pub(crate) fn closed<F: Frame, S: Sink>(
     conn: &Connection,
     record: &FlowRecord,
 ) {
+    sink.tally(Tally::Replaced);
     sink.closed(|e| {
         describe(&mut e.event, frame, direction, packet);
         e.event.time_ns = now_ns;

@@ -4,7 +4,7 @@ use crate::abi::config::PortCounters;
 use crate::abi::{
     Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::limits::{Claim, take};
@@ -235,7 +235,7 @@ pub struct HostSink {
     /// Pieces of ClientHellos.
     pub hellos: VecDeque<HelloSegment>,
     /// Events not sent, by [`Lost`].
-    pub lost: [u64; Lost::COUNT as usize],
+    pub lost: [u64; Tally::END as usize],
     budgets: HashMap<u32, EventBudget>,
 }
 
@@ -263,6 +263,10 @@ impl Sink for HostSink {
 
     fn lost(&mut self, why: Lost) {
         self.lost[why as usize] += 1;
+    }
+
+    fn tally(&mut self, what: Tally) {
+        self.lost[what as usize] += 1;
     }
 
     fn event(&mut self, fill: impl FnOnce(&mut Event)) {

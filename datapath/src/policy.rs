@@ -34,8 +34,7 @@ impl Moment {
     /// At a given time.
     #[inline(always)]
     pub fn at(config: &Config, now_ns: u64) -> Self {
-        let (tcp_ns, datagram_ns) = (config.tcp_idle_timeout_ns, config.datagram_timeout_ns);
-        let refresh_ns = now_ns + if tcp_ns < datagram_ns { tcp_ns } else { datagram_ns } / 4;
+        let refresh_ns = now_ns + config.shortest_idle_ns / 4;
         Self { epoch: config.epoch, flags: config.flags, now_ns, refresh_ns, event_limit: config.event_limit }
     }
 }

@@ -5,6 +5,7 @@ use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
 use crate::track::{self, history};
+use crate::wire::icmp;
 
 /// What has to be settled of the sender's side for a packet to need nothing but counting.
 #[inline(always)]
@@ -109,6 +110,14 @@ fn merge(spilled: &mut FlowRecord, record: &FlowRecord) {
             spilled.first_ns = first_ns;
         }
     }
+}
+
+/// Whether what a record counted is of a connection that is no more: it was swept or evicted. Records of what opens no
+/// connection go on counting.
+#[inline(always)]
+pub(crate) fn begins_anew(record: &FlowRecord, packet: &Packet) -> bool {
+    let opens = packet.fragment_offset == 0 && !icmp::is_error(packet);
+    record.epoch == 0 || opens && record.action != Action::Dropped as u8
 }
 
 /// Begins a record anew.

@@ -5,7 +5,7 @@
 use crate::abi::{
     Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HelloSegment, Lost, PolicyKey, RuleVersions, Unit,
+    FragmentPorts, HandshakeKey, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::limits::Claim;
@@ -73,6 +73,8 @@ pub trait Sink {
     fn budget(&mut self, index: u32) -> Option<&mut EventBudget>;
     /// Counts an event that is not sent.
     fn lost(&mut self, why: Lost);
+    /// Counts a connection that came or went.
+    fn tally(&mut self, what: Tally);
     /// Hands up an event that `fill` writes. Without room for it the loss is counted.
     fn event(&mut self, fill: impl FnOnce(&mut Event));
     /// Hands up the record of a connection that gives way to another.

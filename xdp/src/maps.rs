@@ -14,7 +14,7 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{
     Addr, Answered, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
 };
 use datapath::frame::Frame;
 use datapath::limits::{Claim, Word, take};
@@ -73,9 +73,9 @@ static TG_EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
 /// Pieces of ClientHellos for user space.
 #[map]
 static TG_HELLOS: RingBuf = RingBuf::pinned(1 << 20, 0);
-/// Events that were not sent, by why.
+/// Events that were not sent, by why; connections that came and went.
 #[map]
-static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(Lost::COUNT, 0);
+static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(Tally::END, 0);
 /// What was sent lately, by kind, reason and identity.
 #[map]
 static TG_EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::pinned(EventBudget::COUNT, 0);
@@ -412,6 +412,14 @@ impl Sink for KernelSink {
         if let Some(lost) = TG_LOST.get_ptr_mut(why as u32) {
             // SAFETY: a per-CPU element, alive until the program returns.
             unsafe { *lost += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn tally(&mut self, what: Tally) {
+        if let Some(count) = TG_LOST.get_ptr_mut(what as u32) {
+            // SAFETY: a per-CPU element, alive until the program returns.
+            unsafe { *count += 1 };
         }
     }
 

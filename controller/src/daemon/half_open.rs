@@ -1,5 +1,6 @@
 //! Handshakes that came to no end: only the passing of time tells, so user space says it.
 
+use super::expire;
 use super::observe::Hub;
 use crate::exit_code::Result;
 use crate::view::flow::Moment;
@@ -8,13 +9,11 @@ use datapath::abi::{
     Action, Connection, Endpoint, Event, EventKind, FlowKey, HandshakeKey, HandshakeKind, HandshakeOutcome,
     HandshakeStats, HelloSegment, Reason, Side,
 };
+use datapath::track::timeout_ns;
 use loader::Maps;
 use std::collections::{HashSet, VecDeque};
 
 const TCP: u8 = 6;
-
-/// A SYN-ACK that nobody acknowledges is sent again after 1, 3, 7, 15, 31 seconds (Linux' tcp_synack_retries).
-const HALF_OPEN_TIMEOUT_NS: u64 = 60_000_000_000;
 
 /// Counts, reports and removes attempts that are over.
 pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
@@ -24,21 +23,18 @@ pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
     for (key, connection) in maps.half_open.entries()? {
         let idle_ns = now_ns.saturating_sub(connection.last_ns);
         let ended = ending(&key, &connection);
-        let timeout_ns = match (ended, key.proto) {
-            (Some((HandshakeKind::Tcp, HandshakeOutcome::NoAnswer)), _) => config.attempt_timeout_ns,
-            (Some((HandshakeKind::Tcp, _)), _) => HALF_OPEN_TIMEOUT_NS,
-            (_, TCP) => config.tcp_idle_timeout_ns,
-            _ => config.datagram_timeout_ns,
-        };
-        if idle_ns <= timeout_ns {
+        if idle_ns <= timeout_ns(&connection, key.proto, &config) {
             continue;
         }
+        let record = expire::counted(maps, &key, &connection)?;
         if let Some(ended) = ended
             && !is_dropped(maps, &key, &connection)?
         {
             tell(maps, hub, &key, &connection, ended, (now_ns, &moment))?;
         }
-        maps.half_open.remove(&key)?;
+        if maps.half_open.remove(&key)? {
+            expire::report(maps, hub, &key, connection, record, (now_ns, &moment))?;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::Shared;
 use crate::exit_code::{Failure, Result};
 use crate::view::drops::{answers, counters};
 use crate::view::status::pressure;
-use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, Lost};
+use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, Lost, Tally};
 use loader::Maps;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -196,6 +196,12 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         (labels(&[("source", "hello_ring_buffer")]), maps.lost_events(Lost::Hello)?),
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
     ];
+    let living: f64 = connections.iter().map(|(_, n)| n).sum();
+    let (opened, replaced) = (maps.tally(Tally::Opened)?, maps.tally(Tally::Replaced)?);
+    let expired = maps.tally(Tally::Expired)?;
+    let closed = [(labels(&[("how", "replaced")]), replaced), (labels(&[("how", "expired")]), expired)];
+    // Read at other moments than the tables: what opens meanwhile is not evicted.
+    let evicted = opened.saturating_sub(replaced + expired + living as u64);
     let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
     Ok(vec![
         counter(
@@ -204,6 +210,21 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
             lost.into_iter(),
         ),
         gauge("tidegate_bpf_map_pressure", "How full a map is, from 0 to 1.", full),
+        counter(
+            "tidegate_connections_opened_total",
+            "Connections that were opened.",
+            [(vec![], opened)].into_iter(),
+        ),
+        counter(
+            "tidegate_connections_closed_total",
+            "Connections that are over and were reported: gave way to another of their key, or by time.",
+            closed.into_iter(),
+        ),
+        counter(
+            "tidegate_connections_evicted_total",
+            "Connections that a full table dropped without a report: opened, not closed, not tracked any more.",
+            [(vec![], evicted)].into_iter(),
+        ),
         gauge("tidegate_connections", "Connections that are tracked.", connections.into_iter()),
         gauge(
             "tidegate_identities",

@@ -2,6 +2,7 @@
 
 mod api;
 pub mod commit;
+mod expire;
 mod failsafe;
 mod half_open;
 pub mod inspect;
@@ -391,12 +392,14 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 async fn every_second(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let expiry = Arc::new(Mutex::new(expire::Expiry::default()));
     for second in 0u64.. {
         interval.tick().await;
-        let shared = shared.clone();
+        let (shared, expiry) = (shared.clone(), expiry.clone());
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
+            lock(&expiry).sweep(&shared.maps, &shared.hub)?;
             half_open::time_out(&shared.maps, &shared.hub)?;
             let before_ns = loader::boot_ns().saturating_sub(HELLO_PATIENCE.as_nanos() as u64);
             shared.hub.give_up_hellos(before_ns, &Moment::now());

@@ -58,9 +58,27 @@ pub struct Timeouts {
     /// TCP, after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_closed: Option<u64>,
-    /// UDP, ICMP and all else, idle.
+    /// UDP that was answered and all else, idle; UDP without an answer and ICMP where they have no time of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datagram: Option<u64>,
+    /// A SYN-ACK that nobody acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_handshake: Option<u64>,
+    /// TCP after the FIN of one side, idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_half_closed: Option<u64>,
+    /// TCP after its end, for `tidegate flows` to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_kept: Option<u64>,
+    /// UDP without an answer, idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp_unreplied: Option<u64>,
+    /// ICMP and ICMPv6, idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<u64>,
+    /// SCTP, idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sctp: Option<u64>,
 }
 
 /// Writes what holds into the configuration; without a document, the defaults.
@@ -73,6 +91,14 @@ pub fn configure(gateway: Option<&Gateway>, config: &mut Config) {
     config.tcp_idle_timeout_ns = ns(timeouts.tcp_established, default.tcp_idle_timeout_ns);
     config.close_linger_ns = ns(timeouts.tcp_closed, default.close_linger_ns);
     config.datagram_timeout_ns = ns(timeouts.datagram, default.datagram_timeout_ns);
+    config.handshake_timeout_ns = ns(timeouts.tcp_handshake, default.handshake_timeout_ns);
+    config.half_closed_timeout_ns = ns(timeouts.tcp_half_closed, default.half_closed_timeout_ns);
+    config.unreplied_timeout_ns =
+        ns(timeouts.udp_unreplied.or(timeouts.datagram), default.unreplied_timeout_ns);
+    config.icmp_timeout_ns = ns(timeouts.icmp.or(timeouts.datagram), default.icmp_timeout_ns);
+    config.sctp_timeout_ns = ns(timeouts.sctp, default.sctp_timeout_ns);
+    config.closed_kept_ns = ns(timeouts.tcp_kept, default.closed_kept_ns);
+    *config = config.with_idle_times();
     config.flags &= !(Config::REJECT | Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT);
     if gateway.is_some_and(|g| g.default_action == DefaultAction::Reject) {
         config.flags |= Config::REJECT;
@@ -106,9 +132,31 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Gateway> {
 }
 
 fn timeouts(cx: &mut Context<'_>, node: &Node) -> Option<Timeouts> {
-    let names = ["tcpSyn", "tcpEstablished", "tcpClosed", "datagram"];
+    let names = [
+        "tcpSyn",
+        "tcpEstablished",
+        "tcpClosed",
+        "datagram",
+        "tcpHandshake",
+        "tcpHalfClosed",
+        "tcpKept",
+        "udpUnreplied",
+        "icmp",
+        "sctp",
+    ];
     let fields = Fields::of(cx, node, "`timeouts`", &names)?;
-    let [tcp_syn, tcp_established, tcp_closed, datagram] = names.map(|name| {
+    let [
+        tcp_syn,
+        tcp_established,
+        tcp_closed,
+        datagram,
+        tcp_handshake,
+        tcp_half_closed,
+        tcp_kept,
+        udp_unreplied,
+        icmp,
+        sctp,
+    ] = names.map(|name| {
         let node = fields.optional(name)?;
         let text = cx.text(node, "a timeout")?;
         let seconds = parse_duration(text).and_then(|d| u64::try_from(d.as_secs()).ok());
@@ -118,7 +166,18 @@ fn timeouts(cx: &mut Context<'_>, node: &Node) -> Option<Timeouts> {
         }
         seconds
     });
-    Some(Timeouts { tcp_syn, tcp_established, tcp_closed, datagram })
+    Some(Timeouts {
+        tcp_syn,
+        tcp_established,
+        tcp_closed,
+        datagram,
+        tcp_handshake,
+        tcp_half_closed,
+        tcp_kept,
+        udp_unreplied,
+        icmp,
+        sctp,
+    })
 }
 
 #[cfg(test)]

@@ -99,6 +99,13 @@ fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Map<String,
     object.insert("tls".into(), json!(connection.tls_state().name()));
     object.insert("packets".into(), json!(closed.flow.packets.iter().sum::<u64>()));
     object.insert("bytes".into(), json!(closed.flow.bytes.iter().sum::<u64>()));
+    let (orig, resp) = (connection.originator_side(), connection.originator_side().other());
+    for (name, side) in [("orig", orig), ("resp", resp)] {
+        object.insert(format!("{name}_pkts"), json!(closed.flow.packets[side.index()]));
+        object.insert(format!("{name}_ip_bytes"), json!(closed.flow.bytes[side.index()]));
+    }
+    let last_ns = closed.flow.last_ns.max(connection.last_ns);
+    object.insert("duration_ns".into(), json!(last_ns.saturating_sub(connection.opened_ns)));
     object
 }
 

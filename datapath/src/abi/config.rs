@@ -30,14 +30,28 @@ pub struct Config {
     pub tcp_idle_timeout_ns: u64,
     /// A closed TCP connection is remembered for this long.
     pub close_linger_ns: u64,
-    /// A UDP, ICMP or other flow idle for this long is over.
+    /// A UDP flow that was answered, or one of a protocol that has no time of its own, idle for this long is over.
     pub datagram_timeout_ns: u64,
+    /// A TCP connection whose SYN-ACK was not acknowledged, idle for this long is over.
+    pub handshake_timeout_ns: u64,
+    /// A TCP connection of which one side has sent a FIN, idle for this long is over.
+    pub half_closed_timeout_ns: u64,
+    /// A UDP flow without an answer, idle for this long is over.
+    pub unreplied_timeout_ns: u64,
+    /// An ICMP or ICMPv6 flow idle for this long is over.
+    pub icmp_timeout_ns: u64,
+    /// An SCTP association idle for this long is over.
+    pub sctp_timeout_ns: u64,
+    /// A closed TCP connection is shown for this long at least.
+    pub closed_kept_ns: u64,
+    /// The shortest of the idle times: see [`Config::with_idle_times`].
+    pub shortest_idle_ns: u64,
     /// Events a second and CPU of one kind, reason and identity; what is over is counted, not sent. 0 for no limit.
     pub event_limit: u32,
     /// Padding.
     pub _pad: u32,
 }
-const _: () = assert!(size_of::<Config>() == 120);
+const _: () = assert!(size_of::<Config>() == 176);
 
 impl Config {
     /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
@@ -81,9 +95,30 @@ impl Config {
             tcp_idle_timeout_ns: 300_000_000_000,
             close_linger_ns: 5_000_000_000,
             datagram_timeout_ns: 60_000_000_000,
+            handshake_timeout_ns: 60_000_000_000,
+            half_closed_timeout_ns: 300_000_000_000,
+            unreplied_timeout_ns: 60_000_000_000,
+            icmp_timeout_ns: 60_000_000_000,
+            sctp_timeout_ns: 300_000_000_000,
+            closed_kept_ns: 60_000_000_000,
+            shortest_idle_ns: 60_000_000_000,
             event_limit: 0,
             _pad: 0,
         }
+    }
+
+    /// Has to follow a change of an idle time: verdicts hold for a quarter of the shortest.
+    pub fn with_idle_times(mut self) -> Self {
+        let times = [
+            self.tcp_idle_timeout_ns,
+            self.datagram_timeout_ns,
+            self.half_closed_timeout_ns,
+            self.unreplied_timeout_ns,
+            self.icmp_timeout_ns,
+            self.sctp_timeout_ns,
+        ];
+        self.shortest_idle_ns = times.into_iter().fold(u64::MAX, u64::min);
+        self
     }
 
     /// Whether a flag is set.

@@ -116,6 +116,23 @@ impl Lost {
     pub const COUNT: u32 = 3;
 }
 
+/// Connections that came and went: further indices into the map that counts lost events.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// Connections that were opened.
+    Opened = Lost::COUNT,
+    /// Those that gave way to another of their key, and were reported.
+    Replaced = Lost::COUNT + 1,
+    /// Those that user space found over, reported and removed. No program writes it.
+    Expired = Lost::COUNT + 2,
+}
+
+impl Tally {
+    /// How many there are, lost events among them.
+    pub const END: u32 = Lost::COUNT + 3;
+}
+
 /// What this CPU has sent in this second of the events of one kind, reason and identity.
 ///
 /// Direct-mapped: two that share one share its limit, which costs events of a storm and no count.

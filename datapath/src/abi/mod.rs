@@ -17,7 +17,7 @@ pub mod reason;
 
 pub use config::{Answered, Config, MapName, PortCounters};
 pub use connection::{Connection, Endpoint};
-pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost};
+pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost, Tally};
 pub use flow::{FlowRecord, FlowSlot, Settled};
 pub use handshake::{
     HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,

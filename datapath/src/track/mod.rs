@@ -58,6 +58,13 @@ fn is_icmp_reply(packet: &Packet) -> bool {
     }
 }
 
+/// A number for a connection of whose key no other is known. By the time, so that records of one that was forgotten since,
+/// which other CPUs may still have, are not taken for its own.
+#[inline(always)]
+pub fn incarnation(now_ns: u64) -> u32 {
+    (now_ns >> 20) as u32
+}
+
 /// Begins the record of a connection of which nothing was seen before this packet.
 #[inline(always)]
 pub fn open(conn: &mut Connection, packet: &Packet, originator: Side, incarnation: u32, now_ns: u64) {
@@ -84,7 +91,7 @@ pub fn open(conn: &mut Connection, packet: &Packet, originator: Side, incarnatio
 pub fn is_over(conn: &Connection, packet: &Packet, last_ns: u64, now_ns: u64, config: &Config) -> bool {
     let idle_ns = now_ns.saturating_sub(if last_ns > conn.last_ns { last_ns } else { conn.last_ns });
     if !packet.has(Packet::HAS_TCP) {
-        return idle_ns > config.datagram_timeout_ns;
+        return idle_ns > timeout_ns(conn, packet.key.proto, config);
     }
     let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK) && packet.seq != conn.isn;
     if opens && conn.flags & Connection::IS_CUT != 0 {
@@ -96,18 +103,30 @@ pub fn is_over(conn: &Connection, packet: &Packet, last_ns: u64, now_ns: u64, co
     if conn.orig() == Endpoint::SynSent && conn.resp() == Endpoint::Inactive {
         return now_ns.saturating_sub(conn.opened_ns) >= config.attempt_timeout_ns;
     }
-    idle_ns > config.tcp_idle_timeout_ns
+    idle_ns > timeout_ns(conn, packet.key.proto, config)
 }
 
 /// Whether nothing was heard of a connection for so long that what quotes one of its packets is no news of it. By the
 /// shared record alone, which a busy flow looks at several times in an idle time.
 #[inline(always)]
 pub fn is_forgotten(conn: &Connection, protocol: u8, now_ns: u64, config: &Config) -> bool {
-    let idle_ns = now_ns.saturating_sub(conn.last_ns);
-    if protocol == proto::TCP {
-        idle_ns > config.tcp_idle_timeout_ns
-    } else {
-        idle_ns > config.datagram_timeout_ns
+    now_ns.saturating_sub(conn.last_ns) > timeout_ns(conn, protocol, config)
+}
+
+/// How long nothing has to be heard of a connection in its state for it to be over.
+#[inline(always)]
+pub fn timeout_ns(conn: &Connection, protocol: u8, config: &Config) -> u64 {
+    let (orig, resp) = (conn.orig(), conn.resp());
+    match protocol {
+        proto::TCP if conn.closed_ns != 0 || stream::is_asked(conn) => config.close_linger_ns,
+        proto::TCP if orig == Endpoint::SynSent && resp == Endpoint::Inactive => config.attempt_timeout_ns,
+        proto::TCP if orig == Endpoint::Closed || resp == Endpoint::Closed => config.half_closed_timeout_ns,
+        proto::TCP if conn.syn_ack_ns != 0 && conn.established_ns == 0 => config.handshake_timeout_ns,
+        proto::TCP => config.tcp_idle_timeout_ns,
+        proto::UDP if resp == Endpoint::Inactive => config.unreplied_timeout_ns,
+        proto::ICMP | proto::ICMPV6 => config.icmp_timeout_ns,
+        proto::SCTP => config.sctp_timeout_ns,
+        _ => config.datagram_timeout_ns,
     }
 }
 

@@ -64,6 +64,18 @@ impl<V: Pod> PerCpuCells<V> {
         Ok(values.iter().map(|P(v)| *v).collect())
     }
 
+    /// Changes the first CPU's value of an entry that no program writes.
+    pub fn update_first(&self, index: u32, change: impl FnMut(&mut V)) -> Result<()> {
+        let mut values = self.get(index)?;
+        values.first_mut().into_iter().for_each(change);
+        let write = || -> Result<(), MapError> {
+            let values = values.into_iter().map(P).collect::<Vec<_>>();
+            let values = PerCpuValues::try_from(values).map_err(MapError::IoError)?;
+            self.map.write().set(index, values, 0)
+        };
+        write().map_err(|e| self.map.error(e))
+    }
+
     /// Writes one value for every CPU.
     pub fn set_all(&self, index: u32, value: &V) -> Result<()> {
         let write = || -> Result<(), MapError> {

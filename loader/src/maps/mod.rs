@@ -154,6 +154,16 @@ impl Maps {
         Ok(self.lost.get(why as u32)?.iter().sum())
     }
 
+    /// Connections that came or went.
+    pub fn tally(&self, what: Tally) -> Result<u64> {
+        Ok(self.lost.get(what as u32)?.iter().sum())
+    }
+
+    /// Counts connections that user space removed after it reported them.
+    pub fn expired(&self, count: u64) -> Result<()> {
+        self.lost.update_first(Tally::Expired as u32, |sum| *sum += count)
+    }
+
     /// What the last packet on `cpu` was and what became of it; see [`Config::TRACE`] and [`crate::CpuPin`].
     pub fn trace_of(&self, cpu: usize) -> Result<Option<Trace>> {
         Ok(self.trace.get(0)?.get(cpu).copied())

@@ -102,6 +102,13 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
         }
     }
 
+    /// All keys.
+    pub fn keys(&self) -> Result<Vec<K>> {
+        let map = self.map.read();
+        let keys = map.keys().map(|key| key.map(|P(k)| k));
+        keys.collect::<Result<_, _>>().map_err(|e| self.map.error(e))
+    }
+
     /// All entries. While the kernel writes, one that comes or goes meanwhile may be missed; none comes twice.
     pub fn entries(&self) -> Result<Entries<K, V>> {
         let map = self.map.read();
