@@ -139,8 +139,7 @@ pub fn blocks() -> Vec<(Addr, u32, BlockVersions)> {
 }
 
 fn block() -> BlockVersions {
-    let block =
-        Block { rule: 9, ends: Block::ORIGINATOR | Block::RESPONDER, _pad: [0; 3], not_after_ns: NEVER };
+    let block = Block { rule: 9, guards: 0, not_after_ns: NEVER };
     BlockVersions { since: 0, _pad: 0, old: Block::NONE, new: block }
 }
 

@@ -1,12 +1,11 @@
 //! The command line.
 
 use crate::client;
-use crate::daemon::{
-    self, AttachRequest, AttachedPort, BlockRequest, CommittedRevision, DetachRequest, RunArgs,
-};
+use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs};
 use crate::exit_code::{Code, Failure, Result};
+use crate::guard;
 use crate::instance::{Instance, need_root};
-use crate::policy::{Documents, Prefix};
+use crate::policy::Documents;
 use crate::state::State;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -78,9 +77,12 @@ The programs stay attached and go on enforcing when the daemon ends; `tidegate d
     /// Workloads and their SPIFFE IDs
     #[command(subcommand)]
     Identity(IdentityCommand),
-    /// Block addresses
+    /// Block addresses, identities and services
     #[command(subcommand)]
-    Block(BlockCommand),
+    Block(guard::BlockCommand),
+    /// Cut identities off
+    #[command(subcommand)]
+    Quarantine(guard::QuarantineCommand),
     /// Connections: who talks to whom, and what became of it
     #[command(
         after_help = "Examples:\n  tidegate flows\n  tidegate flows -o json | jq 'select(.tls == \"alert\")'"
@@ -144,29 +146,6 @@ enum IdentityCommand {
     List(OutputArg),
 }
 
-#[derive(Debug, Subcommand)]
-enum BlockCommand {
-    /// Block a prefix at once
-    #[command(after_help = "Example:\n  tidegate block add 10.1.0.66/32 --for 10m --reason 'scans the shop'")]
-    Add {
-        /// What to block
-        cidr: Prefix,
-        /// For how long, such as 90s, 10m, 1h30m, 7d; for ever without it
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-        for_: Option<jiff::SignedDuration>,
-        /// Why, for those who look at the list
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-    /// End a block that `block add` made
-    Del {
-        /// What to let go
-        cidr: Prefix,
-    },
-    /// What is blocked
-    List(OutputArg),
-}
-
 #[derive(Debug, clap::Args)]
 struct ObserveArgs {
     /// Go on with what comes
@@ -183,7 +162,7 @@ struct ObserveArgs {
     output: OutputArg,
 }
 
-fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
+pub(crate) fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
     crate::policy::time::parse_duration(text).ok_or_else(|| "write 90s, 10m, 1h30m or 7d".into())
 }
 
@@ -215,17 +194,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Identity(IdentityCommand::List(output)) => {
             view::lists::identities(&State::load(&instance.state_file())?, output.output)
         }
-        Command::Block(BlockCommand::Add { cidr, for_, reason }) => {
-            let not_after = for_.map(|d| jiff::Timestamp::now() + d);
-            block(&instance, "/v1/block", BlockRequest { cidr, not_after, reason }, "blocked")
-        }
-        Command::Block(BlockCommand::Del { cidr }) => {
-            let request = BlockRequest { cidr, not_after: None, reason: None };
-            block(&instance, "/v1/unblock", request, "no longer blocked")
-        }
-        Command::Block(BlockCommand::List(output)) => {
-            view::lists::blocks(&State::load(&instance.state_file())?, output.output)
-        }
+        Command::Block(command) => guard::block(&instance, command),
+        Command::Quarantine(command) => guard::quarantine(&instance, command),
         Command::Flows(output) => {
             view::flow::print(&View::open(&instance)?, read_hellos(&instance)?, output.output)
         }
@@ -240,7 +210,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Failure::io("start the runtime", &e))?.block_on(work)
 }
@@ -336,11 +306,6 @@ fn apply(instance: &Instance, args: &PathsArg) -> Result<()> {
         return print_json(&done);
     }
     say(&format!("revision {}: {}", done.revision, summary_text(&documents)))
-}
-
-fn block(instance: &Instance, path: &str, request: BlockRequest, done: &str) -> Result<()> {
-    let committed: CommittedRevision = block_on(client::call(instance, Method::POST, path, &request))?;
-    say(&format!("{} is {done} (revision {})", request.cidr, committed.revision))
 }
 
 /// The ClientHellos that the daemon has read; none without a daemon.

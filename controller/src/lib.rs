@@ -4,6 +4,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod exit_code;
+mod guard;
 pub mod hello;
 pub mod instance;
 pub mod names;

@@ -3,6 +3,7 @@
 use crate::exit_code::{Failure, Result};
 use crate::policy::compile::RuleInfo;
 use crate::policy::document::{BlockEntry, Blocklist};
+use crate::policy::quarantine::Quarantine;
 use crate::policy::{Documents, Numbering, Place};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct State {
     pub documents: Documents,
     /// What `tidegate block add` said.
     pub blocks: Vec<BlockEntry>,
+    /// What `tidegate quarantine add` said.
+    #[serde(default)]
+    pub quarantines: Vec<Quarantine>,
     /// Numbers of identities, classes and rules.
     pub numbering: Numbering,
     /// Every rule that ever had a number; the current ones and older ones.
@@ -62,7 +66,7 @@ impl State {
         write().map_err(|e| Failure::io(format!("write {}", path.display()), &e))
     }
 
-    /// The documents with the manual blocklist, less what is over.
+    /// The documents with the manual blocklist and quarantines, less what is over.
     pub fn effective(&self, now: Timestamp) -> Documents {
         let mut documents = self.documents.clone();
         let holds = |entry: &&BlockEntry| entry.not_after.is_none_or(|end| end > now);
@@ -74,8 +78,20 @@ impl State {
                 place: manual_place(),
             });
         }
+        let holds = |quarantine: &&Quarantine| quarantine.not_after.is_none_or(|end| end > now);
+        documents.quarantines.extend(self.quarantines.iter().filter(holds).cloned());
         documents
     }
+}
+
+/// The name of a quarantine that `tidegate quarantine add` made: no document can have it.
+pub fn manual_quarantine(identity: &str) -> String {
+    format!("{MANUAL_BLOCKLIST}:{identity}")
+}
+
+/// Where a quarantine of the command line stands.
+pub fn manual_quarantine_place() -> Place {
+    Place { file: "tidegate quarantine add".into(), line: 1, column: 1 }
 }
 
 /// Where an entry of the manual blocklist stands.

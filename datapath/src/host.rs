@@ -148,6 +148,8 @@ pub struct HostRules {
     pub bindings: PrefixMap<16, BindingVersions>,
     /// Blocklist.
     pub blocklist: PrefixMap<16, BlockVersions>,
+    /// Guard lists.
+    pub guards: PrefixMap<12, BlockVersions>,
     /// Policy.
     pub policy: PrefixMap<12, DecisionVersions>,
     /// Numbers of the rules' limits.
@@ -162,6 +164,7 @@ impl HostRules {
             config: Config::new(1, 0),
             bindings: PrefixMap::default(),
             blocklist: PrefixMap::default(),
+            guards: PrefixMap::default(),
             policy: PrefixMap::default(),
             rules: HashMap::new(),
             failsafe: HashSet::new(),
@@ -194,6 +197,10 @@ impl Rules for HostRules {
 
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
         self.blocklist.get(addr.octets(), 128)
+    }
+
+    fn guard(&self, key: &PolicyKey) -> Option<&BlockVersions> {
+        self.guards.get(key.bytes, PolicyKey::FULL_BITS)
     }
 
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions> {

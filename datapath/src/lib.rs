@@ -10,6 +10,7 @@ pub mod admit;
 mod event;
 pub mod follow;
 pub mod frame;
+pub mod guard;
 pub mod hello;
 #[cfg(feature = "host")]
 pub mod host;

@@ -1,11 +1,11 @@
-//! The decision on a connection: failsafe, infrastructure, blocklist, lease, policy, default; the first that speaks
-//! decides.
+//! The decision on a connection: failsafe, infrastructure, blocklist, quarantine, lease, policy, default; the first that
+//! speaks decides.
 
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
-    Action, Addr, Block, Config, Decision, FailsafeKey, FlowKey, Limits, NEVER, Packet, PolicyKey, Reason,
-    Side,
+    Action, Addr, Config, Decision, FailsafeKey, FlowKey, Limits, NEVER, Packet, PolicyKey, Reason, Side,
 };
+use crate::guard::{Listed, Service};
 use crate::tables::Rules;
 use crate::wire::icmp;
 
@@ -142,12 +142,15 @@ pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mu
     }
     let from = identify(rules, moment, ends.orig, 0, j);
     let to = identify(rules, moment, ends.resp, 1, j);
-    let mut blocked = block(rules, moment, ends.orig, Block::ORIGINATOR, j);
-    if blocked == 0 {
-        blocked = block(rules, moment, ends.resp, Block::RESPONDER, j);
+    let service = Service { proto: ends.proto, port: policy_port(ends) };
+    if rules.is_blocked(ends.orig, service, moment, j) || rules.is_blocked(ends.resp, service, moment, j) {
+        return;
     }
-    if blocked != 0 {
-        return j.decided(Action::Dropped, Reason::Blocklisted, blocked);
+    if from.guards | to.guards != 0 {
+        let listed = Listed { guards: [from.guards, to.guards], classes: [from.class, to.class] };
+        if rules.is_listed(&listed, service, moment, j) {
+            return;
+        }
     }
     if from.lease == Lease::Denies || to.lease == Lease::Denies {
         return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
@@ -168,6 +171,7 @@ enum Lease {
 #[derive(Clone, Copy)]
 struct End {
     class: u32,
+    guards: u32,
     lease: Lease,
 }
 
@@ -175,7 +179,7 @@ struct End {
 #[inline(always)]
 fn identify<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: usize, j: &mut Judgement) -> End {
     let Some(versions) = rules.binding(addr) else {
-        return End { class: 0, lease: Lease::Runs };
+        return End { class: 0, guards: 0, lease: Lease::Runs };
     };
     let binding = versions.at(moment.epoch);
     j.identity[end] = binding.identity;
@@ -187,7 +191,7 @@ fn identify<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: usize, j: &m
     } else {
         Lease::Alerts
     };
-    End { class: binding.class, lease }
+    End { class: binding.class, guards: binding.guards, lease }
 }
 
 #[inline(always)]
@@ -227,30 +231,9 @@ fn is_failsafe<R: Rules>(rules: &R, addr: &Addr, port: u16, proto: u8) -> bool {
 /// Whether a blocklist names an end of a packet that is not judged by its own flow.
 #[inline(always)]
 pub(crate) fn is_blocked<R: Rules>(rules: &R, moment: &Moment, packet: &Packet) -> bool {
-    let named = |addr: &Addr, end: u8| {
-        let Some(versions) = rules.block(addr) else {
-            return false;
-        };
-        let block = versions.at(moment.epoch);
-        block.rule != 0 && block.ends & end != 0 && moment.now_ns < block.not_after_ns
-    };
-    let (src, dst) = match packet.side() {
-        Side::A => (&packet.key.a, &packet.key.b),
-        Side::B => (&packet.key.b, &packet.key.a),
-    };
-    named(src, Block::ORIGINATOR) || named(dst, Block::RESPONDER)
-}
-
-/// The number of the entry that blocks this end, 0 for none.
-#[inline(always)]
-fn block<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: u8, j: &mut Judgement) -> u32 {
-    let Some(versions) = rules.block(addr) else {
-        return 0;
-    };
-    let block = versions.at(moment.epoch);
-    if block.rule == 0 || block.ends & end == 0 || moment.now_ns >= block.not_after_ns {
-        return 0;
-    }
-    j.until(block.not_after_ns);
-    block.rule
+    let mut j = Judgement::nothing();
+    let ends = Ends::new(&packet.key, packet.side());
+    let service = Service { proto: ends.proto, port: policy_port(&ends) };
+    rules.is_blocked(ends.orig, service, moment, &mut j)
+        || rules.is_blocked(ends.resp, service, moment, &mut j)
 }

@@ -8,7 +8,9 @@ use crate::abi::{
     FragmentPorts, HandshakeKey, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
 };
 use crate::frame::Frame;
+use crate::guard::{self, Listed, Service};
 use crate::limits::Claim;
+use crate::policy::{Judgement, Moment};
 
 /// A keyed table.
 pub trait Table<K, V> {
@@ -46,6 +48,22 @@ pub trait Rules {
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions>;
     /// Both versions of the blocklist entry with the longest prefix that holds `addr`.
     fn block(&self, addr: &Addr) -> Option<&BlockVersions>;
+    /// Both versions of what a guard list says of `key`, which is a [`crate::abi::GuardKey`]'s.
+    fn guard(&self, key: &PolicyKey) -> Option<&BlockVersions>;
+    /// [`guard::is_blocked`]; a stage of its own in BPF.
+    fn is_blocked(&self, addr: &Addr, service: Service, moment: &Moment, j: &mut Judgement) -> bool
+    where
+        Self: Sized,
+    {
+        guard::is_blocked(self, addr, service, moment, j)
+    }
+    /// [`guard::is_listed`]; a stage of its own in BPF.
+    fn is_listed(&self, listed: &Listed, service: Service, moment: &Moment, j: &mut Judgement) -> bool
+    where
+        Self: Sized,
+    {
+        guard::is_listed(self, listed, service, moment, j)
+    }
     /// Both versions of what the policy says of `key`.
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions>;
     /// Both versions of the numbers of a rule's limits.

@@ -42,6 +42,11 @@ impl Engine for HostEngine {
                 BlockVersions { since: EPOCH, _pad: 0, old: datapath::abi::Block::NONE, new: *new };
             rules.blocklist.insert(addr.octets(), *bits, versions);
         }
+        for (key, bits, new) in &setup.guards {
+            let versions =
+                BlockVersions { since: EPOCH, _pad: 0, old: datapath::abi::Block::NONE, new: *new };
+            rules.guards.insert(key.bytes, *bits, versions);
+        }
         for (key, bits, new) in &setup.policy {
             let versions =
                 DecisionVersions { since: EPOCH, _pad: 0, old: datapath::abi::Decision::NONE, new: *new };

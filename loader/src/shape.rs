@@ -24,7 +24,7 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 20] = [
+pub(crate) const SHAPES: [Shape; 21] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
@@ -32,6 +32,7 @@ pub(crate) const SHAPES: [Shape; 20] = [
     shape::<FlowKey, Connection>(MapName::HALF_OPEN, MapType::LruHash),
     trie::<Addr, BindingVersions>(MapName::BINDINGS),
     trie::<Addr, BlockVersions>(MapName::BLOCKLIST),
+    trie::<PolicyKey, BlockVersions>(MapName::GUARDS),
     trie::<PolicyKey, DecisionVersions>(MapName::POLICY),
     trie::<u32, RuleVersions>(MapName::RULES),
     shape::<BucketKey, Bucket>(MapName::BUCKETS, MapType::LruHash),

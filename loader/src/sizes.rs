@@ -17,6 +17,8 @@ pub struct Sizes {
     pub bindings: u32,
     /// Blocklist entries.
     pub blocklist: u32,
+    /// Blocks by port or identity, and quarantines.
+    pub guards: u32,
     /// Policy entries.
     pub policy: u32,
     /// Rules that have limits.
@@ -47,6 +49,7 @@ impl Default for Sizes {
             half_open: 65_536,
             bindings: 1_048_576,
             blocklist: 1_048_576,
+            guards: 65_536,
             policy: 262_144,
             rules: 16_384,
             buckets: 65_536,
@@ -70,6 +73,7 @@ impl Sizes {
             half_open: 4_096,
             bindings: 16_384,
             blocklist: 16_384,
+            guards: 1_024,
             policy: 65_536,
             rules: 1_024,
             buckets: 1_024,
@@ -91,6 +95,7 @@ impl Sizes {
             MapName::HALF_OPEN => self.half_open,
             MapName::BINDINGS => self.bindings,
             MapName::BLOCKLIST => self.blocklist,
+            MapName::GUARDS => self.guards,
             MapName::POLICY => self.policy,
             MapName::RULES => self.rules,
             MapName::BUCKETS => self.buckets,

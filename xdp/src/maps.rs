@@ -3,6 +3,7 @@
 //! Here and in the frame of each program is the only `unsafe` of the kernel side: a map hands out a pointer, the path
 //! wants a reference.
 
+use crate::stages;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_map_lookup_percpu_elem};
 use aya_ebpf::macros::map;
@@ -17,7 +18,9 @@ use datapath::abi::{
     FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
 };
 use datapath::frame::Frame;
+use datapath::guard::{Listed, Service};
 use datapath::limits::{Claim, Word, take};
+use datapath::policy::{Judgement, Moment};
 use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables};
 
 /// Configuration: one entry.
@@ -41,6 +44,9 @@ static TG_BINDINGS: LpmTrie<[u8; 16], BindingVersions> = LpmTrie::pinned(262_144
 /// Prefix to blocklist entry.
 #[map]
 static TG_BLOCKLIST: LpmTrie<[u8; 16], BlockVersions> = LpmTrie::pinned(1_048_576, 0);
+/// Blocks and quarantines that need more than a prefix, by list, peer's class, protocol and port.
+#[map]
+static TG_GUARDS: LpmTrie<[u8; 12], BlockVersions> = LpmTrie::pinned(65_536, 0);
 /// Pair of classes, protocol and port to decision.
 #[map]
 static TG_POLICY: LpmTrie<[u8; 12], DecisionVersions> = LpmTrie::pinned(262_144, 0);
@@ -278,6 +284,21 @@ impl Rules for KernelRules {
     #[inline(never)] // its key has a stack of its own
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
         TG_BLOCKLIST.get(PrefixKey::address(addr).key())
+    }
+
+    #[inline(always)] // in a stage of its own
+    fn guard(&self, key: &PolicyKey) -> Option<&BlockVersions> {
+        TG_GUARDS.get(PrefixKey::policy(key).key())
+    }
+
+    #[inline(always)]
+    fn is_blocked(&self, addr: &Addr, service: Service, moment: &Moment, j: &mut Judgement) -> bool {
+        stages::tg_blocked(addr, u32::from(service.proto), u32::from(service.port), moment, j) != 0
+    }
+
+    #[inline(always)]
+    fn is_listed(&self, listed: &Listed, service: Service, moment: &Moment, j: &mut Judgement) -> bool {
+        stages::tg_listed(listed, u32::from(service.proto), u32::from(service.port), moment, j) != 0
     }
 
     #[inline(never)] // its key has a stack of its own

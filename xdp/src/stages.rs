@@ -6,7 +6,8 @@
 use crate::frame::{Context, DIRECTION, HookFrame};
 use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, KernelSlots, KernelSpill, plane};
 use datapath::abi::packet::Trace;
-use datapath::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Side};
+use datapath::abi::{Addr, Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Side};
+use datapath::guard::{self, Listed, Service};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
@@ -252,6 +253,46 @@ pub extern "C" fn tg_counted(conn: *const Connection, packet: *const Packet, ind
     match unsafe { (conn.as_ref(), packet.as_ref()) } {
         (Some(conn), Some(packet)) => {
             reset::counted(&mut KernelSlots, &mut KernelSpill, conn, packet, index, cpu)
+        }
+        _ => 0,
+    }
+}
+
+/// [`guard::is_blocked`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_blocked(
+    addr: *const Addr,
+    proto: u32,
+    port: u32,
+    moment: *const Moment,
+    j: *mut Judgement,
+) -> u32 {
+    let service = Service { proto: proto as u8, port: port as u16 };
+    // SAFETY: the caller's references.
+    match unsafe { (addr.as_ref(), moment.as_ref(), j.as_mut()) } {
+        (Some(addr), Some(moment), Some(j)) => {
+            u32::from(guard::is_blocked(&KernelRules, addr, service, moment, j))
+        }
+        _ => 0,
+    }
+}
+
+/// [`guard::is_listed`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_listed(
+    listed: *const Listed,
+    proto: u32,
+    port: u32,
+    moment: *const Moment,
+    j: *mut Judgement,
+) -> u32 {
+    let service = Service { proto: proto as u8, port: port as u16 };
+    // SAFETY: the caller's references.
+    match unsafe { (listed.as_ref(), moment.as_ref(), j.as_mut()) } {
+        (Some(listed), Some(moment), Some(j)) => {
+            u32::from(guard::is_listed(&KernelRules, listed, service, moment, j))
         }
         _ => 0,
     }

@@ -2,8 +2,10 @@
 
 use super::{Shared, TcModeArg, XdpModeArg, lock, metrics, observe};
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::Documents;
 use crate::policy::document::BlockEntry;
-use crate::policy::{Documents, Prefix};
+use crate::policy::quarantine::Quarantine;
+use crate::policy::target::Target;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State as Extract};
 use axum::http::{StatusCode, header};
@@ -53,7 +55,8 @@ pub struct DetachRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BlockRequest {
     /// What.
-    pub cidr: Prefix,
+    #[serde(flatten)]
+    pub target: Target,
     /// Until when; for ever where it is absent.
     pub not_after: Option<jiff::Timestamp>,
     /// Why.
@@ -129,6 +132,8 @@ pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
         .route("/v1/policy", post(apply))
         .route("/v1/block", post(block))
         .route("/v1/unblock", post(unblock))
+        .route("/v1/quarantine", post(quarantine))
+        .route("/v1/unquarantine", post(unquarantine))
         .route("/v1/hellos", get(hellos))
         .route("/v1/observe", get(observe_events))
         .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
@@ -225,9 +230,9 @@ async fn block(
 ) -> Result<Json<Committed>> {
     let work = move || {
         shared.commit(|state| {
-            let BlockRequest { cidr, not_after, reason } = request;
-            state.blocks.retain(|block| block.cidr != cidr);
-            state.blocks.push(BlockEntry { cidr, reason, not_after, place: crate::state::manual_place() });
+            let BlockRequest { target, not_after, reason } = request;
+            state.blocks.retain(|block| block.target != target);
+            state.blocks.push(BlockEntry { target, reason, not_after, place: crate::state::manual_place() });
         })
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
@@ -238,14 +243,48 @@ async fn unblock(
     Json(request): Json<BlockRequest>,
 ) -> Result<Json<Committed>> {
     let work = move || {
-        let cidr = request.cidr;
-        if !shared.with_state(|state| state.blocks.iter().any(|block| block.cidr == cidr)) {
+        let target = request.target;
+        if !shared.with_state(|state| state.blocks.iter().any(|block| block.target == target)) {
             let message = format!(
-                "{cidr} was not blocked by `tidegate block add`; entries of files are changed there (`tidegate block list`)"
+                "{target} was not blocked by `tidegate block add`; entries of files are changed there (`tidegate block list`)"
             );
             return Err(Failure::new(Code::Failure, message));
         }
-        shared.commit(|state| state.blocks.retain(|block| block.cidr != cidr))
+        shared.commit(|state| state.blocks.retain(|block| block.target != target))
+    };
+    blocking(work).await.map(|revision| Json(Committed { revision }))
+}
+
+async fn quarantine(
+    Extract(shared): Extract<Arc<Shared>>,
+    Json(quarantine): Json<Quarantine>,
+) -> Result<Json<Committed>> {
+    let work = move || {
+        shared.commit(|state| {
+            state.quarantines.retain(|q| q.name != quarantine.name);
+            state.quarantines.push(quarantine);
+        })
+    };
+    blocking(work).await.map(|revision| Json(Committed { revision }))
+}
+
+/// `POST /v1/unquarantine`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// Name of the quarantine.
+    pub name: String,
+}
+
+async fn unquarantine(
+    Extract(shared): Extract<Arc<Shared>>,
+    Json(request): Json<ReleaseRequest>,
+) -> Result<Json<Committed>> {
+    let work = move || {
+        if !shared.with_state(|state| state.quarantines.iter().any(|q| q.name == request.name)) {
+            let message = "it was not quarantined by `tidegate quarantine add`; quarantines of files are changed there (`tidegate quarantine list`)";
+            return Err(Failure::new(Code::Failure, message));
+        }
+        shared.commit(|state| state.quarantines.retain(|q| q.name != request.name))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }

@@ -53,6 +53,13 @@ impl Committed {
             }
             live.blocklist.insert(prefix(addr, bits), now);
         }
+        for ((key, bits), v) in maps.guards.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.guards.insert(&key, bits, &BlockVersions { old: now, new: now, ..v })?;
+            }
+            live.guards.insert(PolicyPrefix::new(key, bits), now);
+        }
         for ((key, bits), v) in maps.policy.entries()? {
             let now = *v.at(epoch);
             if pending(v.since) {
@@ -92,6 +99,7 @@ impl Committed {
         change(&mut state);
         let now = Timestamp::now();
         state.blocks.retain(|block| block.not_after.is_none_or(|end| end > now));
+        state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
         let compiled = compile(&state.effective(now), &state.numbering, &clock);
         let config = maps.config.get()?;
@@ -139,6 +147,7 @@ impl Committed {
             let was_there = match one {
                 MapWrite::Binding(key, _) => self.live.bindings.contains_key(key),
                 MapWrite::Block(key, _) => self.live.blocklist.contains_key(key),
+                MapWrite::Guard(key, _) => self.live.guards.contains_key(key),
                 MapWrite::Decision(key, _) => self.live.policy.contains_key(key),
                 MapWrite::Rule(key, _) => self.live.settings.contains_key(key),
             };
@@ -168,6 +177,7 @@ pub fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
     match write {
         MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), v),
         MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), v),
+        MapWrite::Guard(key, v) => maps.guards.insert(&key.key, key.bits, v),
         MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, v),
         MapWrite::Rule(key, v) => maps.rules.insert(key, RULE_BITS, v),
     }
@@ -178,6 +188,7 @@ pub fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
     match delete {
         MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits()),
         MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits()),
+        MapDelete::Guard(key) => maps.guards.remove(&key.key, key.bits),
         MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits),
         MapDelete::Rule(key) => maps.rules.remove(key, RULE_BITS),
     }

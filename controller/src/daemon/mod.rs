@@ -10,7 +10,8 @@ mod metrics;
 mod observe;
 
 pub use api::{
-    AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest, detach_each,
+    AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest, ReleaseRequest,
+    detach_each,
 };
 
 use crate::exit_code::{Code, Failure, Result};
@@ -295,6 +296,7 @@ fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::HALF_OPEN => &mut sizes.half_open,
                 MapName::BINDINGS => &mut sizes.bindings,
                 MapName::BLOCKLIST => &mut sizes.blocklist,
+                MapName::GUARDS => &mut sizes.guards,
                 MapName::POLICY => &mut sizes.policy,
                 MapName::RULES => &mut sizes.rules,
                 MapName::BUCKETS => &mut sizes.buckets,

@@ -2,7 +2,7 @@
 
 use super::classes::Classes;
 use super::compile::{compile, precedence};
-use super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
+use super::document::{Documents, Policy, Rule, RuleAction, RuleMode, Workload};
 use super::numbering::Numbering;
 use super::place::{Mistake, Mistakes, Place};
 use super::ports::PortMatch;
@@ -10,7 +10,7 @@ use super::selector::Selector;
 use super::time::Clock;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
@@ -102,12 +102,13 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
     }
     rules(documents, &decisive, &mut warnings);
     over(documents, now, &mut warnings);
+    nobody(documents, &mut warnings);
     warnings.sort_by(|a, b| a.place.cmp(&b.place));
     Report { mistakes: Vec::new(), warnings, counts }
 }
 
 fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
-    let classes = Classes::of(documents, &mut Numbering::default(), 0);
+    let classes = Classes::of(documents, &mut Numbering::default(), 0, &HashMap::new());
     let ordered = precedence(documents);
     let mut warn =
         |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });
@@ -189,9 +190,35 @@ fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
     }
     for entry in documents.blocklists.iter().flat_map(|b| &b.entries) {
         if let Some(end) = entry.not_after.filter(|end| *end <= now) {
-            let text = format!("the block of {} ended at {end:.0}", entry.cidr);
+            let text = format!("the block of {} ended at {end:.0}", entry.target);
             warnings.push(Warning { kind: WarningKind::Over, place: Some(entry.place.clone()), text });
         }
+    }
+    for quarantine in &documents.quarantines {
+        if let Some(end) = quarantine.not_after.filter(|end| *end <= now) {
+            let text = format!("the quarantine {} ended at {end:.0}", quarantine.name);
+            warnings.push(Warning { kind: WarningKind::Over, place: Some(quarantine.place.clone()), text });
+        }
+    }
+}
+
+/// Selectors of blocks and quarantines that no workload matches: they do nothing until one does.
+fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
+    let is_nobody = |selector: &Selector| {
+        let fits = |w: &Workload| selector.matches_workload(&w.spiffe_id, &w.labels);
+        !matches!(selector, Selector::Cidr(_)) && !documents.workloads.iter().any(fits)
+    };
+    let mut warn = |selector: &Selector, place: &Place| {
+        let text = format!("no workload matches {selector}");
+        warnings.push(Warning { kind: WarningKind::MatchesNobody, place: Some(place.clone()), text });
+    };
+    for entry in documents.blocklists.iter().flat_map(|b| &b.entries) {
+        entry.target.selector.iter().filter(|s| is_nobody(s)).for_each(|s| warn(s, &entry.place));
+    }
+    for quarantine in &documents.quarantines {
+        let peers = quarantine.except.iter().filter_map(|t| t.selector.as_ref());
+        let named = quarantine.identities.iter().chain(peers);
+        named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &quarantine.place));
     }
 }
 

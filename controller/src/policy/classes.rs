@@ -25,8 +25,13 @@ pub struct Classes<'d> {
 }
 
 impl<'d> Classes<'d> {
-    /// Sorts every prefix of the documents into classes.
-    pub fn of(documents: &'d Documents, numbering: &mut Numbering, wall_of_boot_ns: i128) -> Self {
+    /// Sorts every prefix of the documents into classes. `guards` are the guard lists of workloads.
+    pub fn of(
+        documents: &'d Documents,
+        numbering: &mut Numbering,
+        wall_of_boot_ns: i128,
+        guards: &HashMap<Profile<'d>, u32>,
+    ) -> Self {
         let index = Index::of(documents);
         let mut builder = Builder {
             numbers: index.selectors.iter().map(|s| numbering.selector(s.to_string())).collect(),
@@ -34,6 +39,7 @@ impl<'d> Classes<'d> {
             profiles: HashMap::new(),
             classes: HashMap::new(),
             wall_of_boot_ns,
+            guards,
             index: &index,
         };
         let bindings = builder.bind(points(documents, &index));
@@ -95,7 +101,7 @@ struct Level<'d> {
 }
 
 /// All that selectors ask of a workload beside its addresses.
-type Profile<'d> = (&'d SpiffeId, &'d BTreeMap<String, String>);
+pub(super) type Profile<'d> = (&'d SpiffeId, &'d BTreeMap<String, String>);
 
 struct Builder<'a, 'd> {
     numbering: &'a mut Numbering,
@@ -105,6 +111,7 @@ struct Builder<'a, 'd> {
     profiles: HashMap<Profile<'d>, Rc<[usize]>>,
     classes: HashMap<Vec<usize>, u32>,
     wall_of_boot_ns: i128,
+    guards: &'a HashMap<Profile<'d>, u32>,
 }
 
 impl<'d> Builder<'_, 'd> {
@@ -153,7 +160,8 @@ impl<'d> Builder<'_, 'd> {
             }
         };
         let identity = self.numbering.identity(&workload.spiffe_id);
-        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, ..Binding::NONE }
+        let guards = self.guards.get(&(&workload.spiffe_id, &workload.labels)).copied().unwrap_or(0);
+        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, guards, ..Binding::NONE }
     }
 
     fn class(&mut self, set: Vec<usize>) -> u32 {
@@ -181,8 +189,9 @@ struct Index<'d> {
 impl<'d> Index<'d> {
     fn of(documents: &'d Documents) -> Self {
         let rules = documents.policies.iter().flat_map(|p| &p.rules);
-        let distinct: BTreeSet<&Selector> =
-            rules.flat_map(|r| r.from.iter().chain(&r.to)).filter(|s| **s != Selector::Any).collect();
+        let peers = documents.quarantines.iter().flat_map(|q| &q.except).filter_map(|t| t.selector.as_ref());
+        let named = rules.flat_map(|r| r.from.iter().chain(&r.to)).chain(peers);
+        let distinct: BTreeSet<&Selector> = named.filter(|s| **s != Selector::Any).collect();
         let mut index = Self {
             selectors: distinct.into_iter().collect(),
             ids: HashMap::new(),

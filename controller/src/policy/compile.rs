@@ -1,18 +1,19 @@
 //! From documents to what the kernel's maps have to hold.
 
 use super::classes::Classes;
-use super::document::{BlockEntry, Documents, Policy, Rule, RuleAction, RuleMode};
+use super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
 use super::gateway::Gateway;
+use super::guards::Guards;
 use super::limits::Limits;
 use super::numbering::Numbering;
 use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::selector::selectors_text;
-use super::time::{Clock, boot_time_ns};
+use super::time::Clock;
 use super::trie::PolicyPrefix;
-use datapath::abi::{Binding, Block, Decision, NEVER, PolicyKey, RuleSettings};
+use datapath::abi::{Binding, Block, Decision, PolicyKey, RuleSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -22,8 +23,10 @@ use std::rc::Rc;
 pub struct Compiled {
     /// Identity, class and lease of every prefix.
     pub bindings: BTreeMap<Prefix, Binding>,
-    /// Blocked prefixes.
+    /// Blocked prefixes, and those of which only services are.
     pub blocklist: BTreeMap<Prefix, Block>,
+    /// What the lists say that prefixes and identities name: [`datapath::abi::GuardKey`].
+    pub guards: BTreeMap<PolicyPrefix, Block>,
     /// What is decided for (source class, destination class, protocol, port).
     pub policy: BTreeMap<PolicyPrefix, Decision>,
     /// Limits of the rules that have some, by the rule's number.
@@ -45,13 +48,13 @@ pub struct Compiled {
 pub struct RuleInfo {
     /// Its number in verdicts and counters.
     pub number: u32,
-    /// A rule of a Policy or an entry of a Blocklist.
+    /// A rule of a Policy, an entry of a Blocklist, or a Quarantine.
     pub kind: RuleKind,
-    /// Name of the Policy or Blocklist.
+    /// Name of the Policy or Blocklist; `quarantine`.
     pub policy: String,
-    /// Name of the rule; the prefix of an entry.
+    /// Name of the rule or Quarantine; what an entry speaks of.
     pub name: String,
-    /// Tier of the policy; 0 for an entry.
+    /// Tier of the policy; 0 for all else.
     pub tier: u32,
     /// What it decides.
     pub action: RuleAction,
@@ -74,6 +77,8 @@ pub enum RuleKind {
     Policy,
     /// An entry of a Blocklist.
     Block,
+    /// A Quarantine.
+    Quarantine,
 }
 
 impl RuleInfo {
@@ -93,9 +98,12 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
         .collect();
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
     let settings = ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
-    let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns);
+    let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
+    let blocklist = guards.blocklist(&mut numbering);
+    let lists = guards.of_workloads(&documents.workloads, &mut numbering);
+    let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns, &lists);
     let policy = decisions(&ordered, &classes);
-    let blocklist = blocks(documents, &mut numbering, &mut rules, wall_of_boot_ns);
+    let guards = guards.entries(&classes);
     let texts =
         |selectors: &Vec<&super::selector::Selector>| selectors.iter().map(|s| s.to_string()).collect();
     let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();
@@ -103,7 +111,18 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     let bindings = classes.bindings;
     let gateway = documents.gateway.clone();
     let classes = class_texts;
-    Compiled { bindings, blocklist, policy, settings, gateway, numbering, rules, classes, default_allow }
+    Compiled {
+        bindings,
+        blocklist,
+        guards,
+        policy,
+        settings,
+        gateway,
+        numbering,
+        rules,
+        classes,
+        default_allow,
+    }
 }
 
 /// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
@@ -197,84 +216,9 @@ fn decisions(ordered: &[Ordered<'_>], classes: &Classes<'_>) -> BTreeMap<PolicyP
                 rules.iter().map(|n| (ordered[*n].decision(), ordered[*n].rule.ports.as_slice())).collect();
             flatten(&rules).into()
         });
-        policy.extend(entries.iter().map(|entry| (policy_prefix(src, dst, entry), entry.decision)));
+        let pair = PolicyKey::new(src, dst, 0, 0);
+        let prefix = |e: &Entry| PolicyPrefix::of_service(pair, e.proto, e.port, e.port_bits);
+        policy.extend(entries.iter().map(|entry| (prefix(entry), entry.decision)));
     }
     policy
-}
-
-fn policy_prefix(src: u32, dst: u32, entry: &Entry) -> PolicyPrefix {
-    match entry.proto {
-        None => PolicyPrefix::new(PolicyKey::new(src, dst, 0, 0), PolicyKey::CLASSES_BITS),
-        Some(proto) => {
-            let bits = PolicyKey::PROTOCOL_BITS + entry.port_bits;
-            PolicyPrefix::new(PolicyKey::new(src, dst, proto, entry.port), bits)
-        }
-    }
-}
-
-/// Blocked prefixes. A block inside a longer-lasting one gives way to it: when the inner ends, the outer still holds.
-fn blocks(
-    documents: &Documents,
-    numbering: &mut Numbering,
-    rules: &mut BTreeMap<u32, RuleInfo>,
-    wall_of_boot_ns: i128,
-) -> BTreeMap<Prefix, Block> {
-    let mut points: BTreeMap<Prefix, Block> = BTreeMap::new();
-    for list in &documents.blocklists {
-        for entry in &list.entries {
-            let info = block_info(numbering, &list.name, entry);
-            let not_after_ns = entry.not_after.map_or(NEVER, |end| boot_time_ns(end, wall_of_boot_ns));
-            let ends = Block::ORIGINATOR | Block::RESPONDER;
-            let block = Block { rule: info.number, ends, not_after_ns, ..Block::NONE };
-            rules.insert(info.number, info);
-            let point = points.entry(entry.cidr).or_insert(block);
-            if point.not_after_ns < block.not_after_ns {
-                *point = block;
-            }
-        }
-    }
-    // As for bindings: ::/0 does not mean IPv4.
-    if points.keys().any(|p| !p.is_v4() && p.holds(&Prefix::V4_ALL)) {
-        points.entry(Prefix::V4_ALL).or_insert(Block::NONE);
-    }
-    let mut blocklist = BTreeMap::new();
-    let mut path: Vec<(Prefix, Block)> = Vec::new();
-    for (prefix, own) in points {
-        while path.last().is_some_and(|(above, _)| !above.holds(&prefix)) {
-            path.pop();
-        }
-        let above = path.last();
-        let answered = above.map_or(Block::NONE, |(_, block)| *block);
-        let covered = above.is_some_and(|(above, block)| {
-            above.covers(&prefix) && block.rule != 0 && block.not_after_ns >= own.not_after_ns
-        });
-        let block = if covered || own.rule == 0 && above.is_some_and(|(a, _)| a.covers(&prefix)) {
-            answered
-        } else {
-            own
-        };
-        if block != answered {
-            blocklist.insert(prefix, block);
-        }
-        path.push((prefix, block));
-    }
-    blocklist
-}
-
-fn block_info(numbering: &mut Numbering, list: &str, entry: &BlockEntry) -> RuleInfo {
-    let name = entry.cidr.to_string();
-    let until = entry.not_after.map(|end| format!(" until {end:.0}")).unwrap_or_default();
-    let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    RuleInfo {
-        number: numbering.block(list, &name),
-        kind: RuleKind::Block,
-        policy: list.to_owned(),
-        text: format!("block {name}{until}{reason}"),
-        name,
-        tier: 0,
-        action: RuleAction::Deny,
-        mode: RuleMode::Enforce,
-        limits: Limits::default(),
-        place: entry.place.clone(),
-    }
 }

@@ -9,16 +9,18 @@ use super::place;
 use super::place::{Mistake, one_of};
 use super::ports::{PortError, PortMatch};
 use super::prefix::Prefix;
+use super::quarantine::{self, Quarantine};
 use super::selector::Selector;
 use super::spiffe::SpiffeId;
+use super::target::Target;
 use super::time::parse_duration;
 use super::yaml::{self, Node, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 4] = ["Workload", "Policy", "Blocklist", "Gateway"];
+const KINDS: [&str; 5] = ["Workload", "Policy", "Blocklist", "Quarantine", "Gateway"];
 const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
-const CIDR_EXAMPLE: &str = "for example `cidr: 10.0.0.0/8`";
+const ENTRY_EXAMPLE: &str = "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`";
 
 /// Reads every document of every file. What is wrong is left out and noted.
 pub fn decode_all(files: &[(&str, &str)], now: Timestamp, mistakes: &mut Vec<Mistake>) -> Documents {
@@ -90,6 +92,11 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
             }
         }
         "Policy" => documents.policies.extend(policy(cx, spec).map(|p| Policy { name, place, ..p })),
+        "Quarantine" => documents.quarantines.extend(quarantine::decode(cx, spec).map(|q| Quarantine {
+            name,
+            place,
+            ..q
+        })),
         _ => documents.blocklists.extend(blocklist(cx, spec).map(|b| Blocklist { name, place, ..b })),
     }
 }
@@ -158,7 +165,7 @@ fn lease(cx: &mut Context<'_>, node: &Node) -> Option<Lease> {
 }
 
 /// The end that `for` or `notAfter` names.
-fn end(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<Timestamp> {
+pub(super) fn end(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<Timestamp> {
     match (fields.optional("notAfter"), fields.optional("for")) {
         (Some(_), Some(node)) => {
             cx.mistake(node, "`for` and `notAfter` both say when it ends", "keep one of them");
@@ -255,7 +262,7 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     Some(rule)
 }
 
-fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) -> Vec<Selector> {
+pub(super) fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) -> Vec<Selector> {
     let example = format!(
         "for example `{end}: [{{labels: {{app: orders}}}}]`, or `{end}: [{{any: true}}]` for everyone"
     );
@@ -284,6 +291,11 @@ fn selector(cx: &mut Context<'_>, node: &Node) -> Option<Selector> {
             return None;
         }
     };
+    selector_of(cx, name, value)
+}
+
+/// The selector that a field is.
+pub(super) fn selector_of(cx: &mut Context<'_>, name: &str, value: &Node) -> Option<Selector> {
     match name {
         "spiffeId" => cx.parsed(value, "`spiffeId`", SPIFFE_EXAMPLE).map(Selector::SpiffeId),
         "spiffePath" => cx
@@ -306,11 +318,10 @@ fn selector(cx: &mut Context<'_>, node: &Node) -> Option<Selector> {
 fn blocklist(cx: &mut Context<'_>, spec: &Node) -> Option<Blocklist> {
     let fields = Fields::of(cx, spec, "the spec of a Blocklist", &["entries"])?;
     let mut entries = Vec::new();
-    if let Some(node) =
-        fields.required(cx, "entries", "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`")
+    if let Some(node) = fields.required(cx, "entries", ENTRY_EXAMPLE)
         && !matches!(&node.value, Value::List(items) if items.is_empty())
     {
-        for item in cx.items(node, "`entries`", CIDR_EXAMPLE) {
+        for item in cx.items(node, "`entries`", ENTRY_EXAMPLE) {
             entries.extend(block_entry(cx, item));
         }
     }
@@ -318,9 +329,10 @@ fn blocklist(cx: &mut Context<'_>, spec: &Node) -> Option<Blocklist> {
 }
 
 fn block_entry(cx: &mut Context<'_>, node: &Node) -> Option<BlockEntry> {
-    let fields = Fields::of(cx, node, "an entry", &["cidr", "reason", "for", "notAfter"])?;
-    let cidr = fields.required(cx, "cidr", CIDR_EXAMPLE).and_then(|node| cx.parsed(node, "`cidr`", ""));
+    let names = [&Target::FIELDS[..], &["reason", "for", "notAfter"]].concat();
+    let fields = Fields::of(cx, node, "an entry", &names)?;
+    let target = Target::decode(cx, node, &fields);
     let reason = fields.optional("reason").and_then(|node| cx.text(node, "`reason`")).map(str::to_owned);
     let not_after = end(cx, &fields);
-    Some(BlockEntry { cidr: cidr?, reason, not_after, place: cx.place(node) })
+    Some(BlockEntry { target: target?, reason, not_after, place: cx.place(node) })
 }

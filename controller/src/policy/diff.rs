@@ -20,6 +20,8 @@ pub enum MapWrite {
     Binding(Prefix, BindingVersions),
     /// Into the blocklist.
     Block(Prefix, BlockVersions),
+    /// Into the guard lists.
+    Guard(PolicyPrefix, BlockVersions),
     /// Into the policy.
     Decision(PolicyPrefix, DecisionVersions),
     /// Into the limits of rules.
@@ -33,6 +35,8 @@ pub enum MapDelete {
     Binding(Prefix),
     /// From the blocklist.
     Block(Prefix),
+    /// From the guard lists.
+    Guard(PolicyPrefix),
     /// From the policy.
     Decision(PolicyPrefix),
     /// From the limits of rules.
@@ -45,6 +49,7 @@ impl MapWrite {
         match self {
             Self::Binding(..) => MapName::BINDINGS,
             Self::Block(..) => MapName::BLOCKLIST,
+            Self::Guard(..) => MapName::GUARDS,
             Self::Decision(..) => MapName::POLICY,
             Self::Rule(..) => MapName::RULES,
         }
@@ -56,6 +61,7 @@ impl MapWrite {
         match self {
             Self::Binding(key, v) => Self::Binding(key, BindingVersions { new: v.old, ..v }),
             Self::Block(key, v) => Self::Block(key, BlockVersions { new: v.old, ..v }),
+            Self::Guard(key, v) => Self::Guard(key, BlockVersions { new: v.old, ..v }),
             Self::Decision(key, v) => Self::Decision(key, DecisionVersions { new: v.old, ..v }),
             Self::Rule(key, v) => Self::Rule(key, RuleVersions { new: v.old, ..v }),
         }
@@ -66,6 +72,7 @@ impl MapWrite {
         match self {
             Self::Binding(key, _) => MapDelete::Binding(*key),
             Self::Block(key, _) => MapDelete::Block(*key),
+            Self::Guard(key, _) => MapDelete::Guard(*key),
             Self::Decision(key, _) => MapDelete::Decision(*key),
             Self::Rule(key, _) => MapDelete::Rule(*key),
         }
@@ -78,6 +85,7 @@ impl MapDelete {
         match self {
             Self::Binding(_) => MapName::BINDINGS,
             Self::Block(_) => MapName::BLOCKLIST,
+            Self::Guard(_) => MapName::GUARDS,
             Self::Decision(_) => MapName::POLICY,
             Self::Rule(_) => MapName::RULES,
         }
@@ -94,6 +102,9 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
     });
     changes(&old.blocklist, &new.blocklist, Block::NONE, |key, old, new| {
         writes.push(MapWrite::Block(key, BlockVersions { since, _pad: 0, old, new }));
+    });
+    changes(&old.guards, &new.guards, Block::NONE, |key, old, new| {
+        writes.push(MapWrite::Guard(key, BlockVersions { since, _pad: 0, old, new }));
     });
     changes(&old.policy, &new.policy, Decision::NONE, |key, old, new| {
         writes.push(MapWrite::Decision(key, DecisionVersions { since, _pad: 0, old, new }));
@@ -114,10 +125,11 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
 pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
     let bindings = gone(&old.bindings, &new.bindings).map(MapDelete::Binding);
     let blocks = gone(&old.blocklist, &new.blocklist).map(MapDelete::Block);
+    let guards = gone(&old.guards, &new.guards).map(MapDelete::Guard);
     let decisions = gone(&old.policy, &new.policy).map(MapDelete::Decision);
     let rules =
         old.settings.keys().filter(|key| !new.settings.contains_key(key)).map(|key| MapDelete::Rule(*key));
-    bindings.chain(blocks).chain(decisions).chain(rules).collect()
+    bindings.chain(blocks).chain(guards).chain(decisions).chain(rules).collect()
 }
 
 fn changes<K: TrieKey, V: Copy + PartialEq>(

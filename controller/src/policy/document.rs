@@ -5,8 +5,10 @@ use super::limits::Limits;
 use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
 use super::prefix::Prefix;
+use super::quarantine::Quarantine;
 use super::selector::Selector;
 use super::spiffe::SpiffeId;
+use super::target::Target;
 use super::{decode, load};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,9 @@ pub struct Documents {
     pub policies: Vec<Policy>,
     /// Who may talk to nobody.
     pub blocklists: Vec<Blocklist>,
+    /// Who is cut off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantines: Vec<Quarantine>,
     /// What holds for the gateway as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,
@@ -136,11 +141,12 @@ pub struct Blocklist {
     pub place: Place,
 }
 
-/// A blocked prefix.
+/// What is blocked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockEntry {
-    /// What is blocked.
-    pub cidr: Prefix,
+    /// A prefix, an identity, services, or services of one.
+    #[serde(flatten)]
+    pub target: Target,
     /// Why, for people.
     pub reason: Option<String>,
     /// Until when; for ever where it is absent. `for: 10m` counts from the moment at which the file was read.

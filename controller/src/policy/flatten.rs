@@ -1,12 +1,12 @@
-//! The rules of one pair of classes, resolved: what is left are entries of which the longest prefix decides.
+//! What is said of services, resolved: what is left are entries of which the longest prefix decides.
 
 use super::ports::PortMatch;
 use datapath::abi::Decision;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An entry below a pair of classes.
+/// An entry below a pair of classes, or below a guard list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<V = Decision> {
     /// `None` for every protocol that has no entry of its own.
     pub proto: Option<u8>,
     /// First port of the prefix.
@@ -14,7 +14,7 @@ pub struct Entry {
     /// Bits of the port that are fixed.
     pub port_bits: u32,
     /// What it says; [`Decision::NONE`] where a shorter prefix says more than it should.
-    pub decision: Decision,
+    pub decision: V,
 }
 
 /// Resolves rules that come in order of precedence: the first that matches decides.
@@ -39,8 +39,43 @@ pub fn flatten(rules: &[(Decision, &[PortMatch])]) -> Vec<Entry> {
     entries
 }
 
+/// Resolves what `value` says of a service, where nothing changes but at the edges of `ports`. It is asked about `None`
+/// for the protocols that `ports` do not name. What is `inherited` from a shorter prefix needs no entry.
+pub fn resolve<V: Copy + PartialEq>(
+    ports: &[PortMatch],
+    inherited: V,
+    value: impl Fn(Option<(u8, u16)>) -> V,
+) -> Vec<Entry<V>> {
+    let below = value(None);
+    let mut entries = Vec::new();
+    if below != inherited {
+        entries.push(Entry { proto: None, port: 0, port_bits: 0, decision: below });
+    }
+    let protos: BTreeSet<u8> = ports.iter().filter_map(PortMatch::proto).collect();
+    for proto in protos {
+        let mut edges = BTreeSet::from([0]);
+        for range in ports {
+            let PortMatch::Protocol { proto: own, first, last } = *range else { continue };
+            if own == proto {
+                edges.insert(first);
+                edges.extend(last.checked_add(1));
+            }
+        }
+        let ends = edges.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
+        let segments: Vec<Segment<V>> = edges
+            .iter()
+            .zip(ends)
+            .map(|(first, last)| (*first, last, value(Some((proto, *first)))))
+            .collect();
+        Tree::of(&segments, 0, 0).emit(below, 0, 0, &mut |port, port_bits, decision| {
+            entries.push(Entry { proto: Some(proto), port, port_bits, decision });
+        });
+    }
+    entries
+}
+
 /// A range of ports and what is decided for it.
-type Segment = (u16, u16, Decision);
+type Segment<V = Decision> = (u16, u16, V);
 
 /// Every port of a protocol, in segments without gap or overlap.
 fn segments(rules: &[(Decision, &[PortMatch])], proto: u8, below: Decision) -> Vec<Segment> {
@@ -80,14 +115,14 @@ fn claim(free: &mut BTreeMap<u16, u16>, first: u16, last: u16, mut take: impl Fn
 
 /// A binary trie of ports. Built and emitted as in Draves et al., "Constructing optimal IP routing tables" (1999):
 /// bottom up, each node learns which values could serve it; top down, an entry is made where the inherited one cannot.
-enum Tree {
-    Leaf(Decision),
-    Node(Box<Tree>, Box<Tree>, Vec<Decision>),
+enum Tree<V> {
+    Leaf(V),
+    Node(Box<Tree<V>>, Box<Tree<V>>, Vec<V>),
 }
 
-impl Tree {
+impl<V: Copy + PartialEq> Tree<V> {
     /// `segments` cover at least the ports of this node.
-    fn of(segments: &[Segment], port: u16, bits: u32) -> Self {
+    fn of(segments: &[Segment<V>], port: u16, bits: u32) -> Self {
         let last = port | (u32::from(u16::MAX) >> bits) as u16;
         let begin = segments.partition_point(|(_, to, _)| *to < port);
         let end = segments.partition_point(|(from, ..)| *from <= last);
@@ -100,19 +135,19 @@ impl Tree {
         let low = Self::of(segments, port, bits + 1);
         let high = Self::of(segments, port | 1 << (15 - bits), bits + 1);
         let (a, b) = (low.candidates(), high.candidates());
-        let both: Vec<Decision> = a.iter().filter(|d| b.contains(d)).copied().collect();
+        let both: Vec<V> = a.iter().filter(|d| b.contains(d)).copied().collect();
         let candidates = if both.is_empty() { [a, b].concat() } else { both };
         Self::Node(Box::new(low), Box::new(high), candidates)
     }
 
-    fn candidates(&self) -> &[Decision] {
+    fn candidates(&self) -> &[V] {
         match self {
             Self::Leaf(decision) => std::slice::from_ref(decision),
             Self::Node(_, _, candidates) => candidates,
         }
     }
 
-    fn emit(&self, inherited: Decision, port: u16, bits: u32, out: &mut impl FnMut(u16, u32, Decision)) {
+    fn emit(&self, inherited: V, port: u16, bits: u32, out: &mut impl FnMut(u16, u32, V)) {
         let candidates = self.candidates();
         let own = if candidates.contains(&inherited) { inherited } else { candidates[0] };
         if own != inherited {

@@ -14,6 +14,7 @@ pub mod explain;
 mod fields;
 mod flatten;
 pub mod gateway;
+mod guards;
 pub mod limits;
 mod load;
 pub mod native;
@@ -24,10 +25,14 @@ pub mod place;
 pub mod ports;
 pub mod prefix;
 pub mod quantity;
+pub mod quarantine;
 pub mod selector;
 pub mod spiffe;
+pub mod target;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_guards;
 #[cfg(test)]
 mod tests_of_limits;
 pub mod time;

@@ -6,8 +6,8 @@ use super::gateway::configure;
 use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, lookup};
 use datapath::abi::{
-    Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, PolicyKey,
-    RuleVersions,
+    Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, GuardKey,
+    PolicyKey, RuleVersions,
 };
 use datapath::host::HostRules;
 
@@ -20,6 +20,9 @@ pub fn host_rules(compiled: &Compiled) -> HostRules {
     for (prefix, block) in &compiled.blocklist {
         rules.blocklist.insert(prefix.addr().octets(), prefix.bits(), block_versions(*block));
     }
+    for (prefix, block) in &compiled.guards {
+        rules.guards.insert(prefix.key.bytes, prefix.bits, block_versions(*block));
+    }
     for (prefix, decision) in &compiled.policy {
         rules.policy.insert(prefix.key.bytes, prefix.bits, decision_versions(*decision));
     }
@@ -29,14 +32,24 @@ pub fn host_rules(compiled: &Compiled) -> HostRules {
 /// What one connection looks up, and nothing else.
 pub(super) fn rules_of_flow(compiled: &Compiled, src: Addr, dst: Addr, proto: u8, port: u16) -> HostRules {
     let mut rules = with_default(compiled);
+    let mut lists = Vec::new();
     let classes = [src, dst].map(|addr| {
         let prefix = Prefix::host(addr);
         let binding = lookup(&compiled.bindings, &prefix).map_or(Binding::NONE, |(_, binding)| *binding);
         let block = lookup(&compiled.blocklist, &prefix).map_or(Block::NONE, |(_, block)| *block);
         rules.bindings.insert(addr.octets(), 128, binding_versions(binding));
         rules.blocklist.insert(addr.octets(), 128, block_versions(block));
+        lists.extend([binding.guards, block.guards]);
         binding.class
     });
+    for list in lists.into_iter().filter(|list| *list != 0) {
+        let peers = classes.map(|peer| GuardKey::quarantine(list, peer, proto, port));
+        for key in peers.into_iter().chain([GuardKey::block(list, proto, port)]) {
+            let full = PolicyPrefix::new(key, PolicyKey::FULL_BITS);
+            let block = lookup(&compiled.guards, &full).map_or(Block::NONE, |(_, block)| *block);
+            rules.guards.insert(key.bytes, PolicyKey::FULL_BITS, block_versions(block));
+        }
+    }
     let key = PolicyKey::new(classes[0], classes[1], proto, port);
     let full = PolicyPrefix::new(key, PolicyKey::FULL_BITS);
     let decision = lookup(&compiled.policy, &full).map_or(Decision::NONE, |(_, decision)| *decision);

@@ -16,6 +16,8 @@ pub struct Numbering {
     selectors: BTreeMap<String, u32>,
     classes: BTreeMap<String, u32>,
     rules: BTreeMap<String, u32>,
+    #[serde(default)]
+    guards: BTreeMap<String, u32>,
     /// Wall-clock time of boot by which deadlines were computed last.
     wall_of_boot_ns: Option<i64>,
 }
@@ -39,7 +41,7 @@ impl Numbering {
         self.identities.iter().map(|(id, n)| (*n, id))
     }
 
-    /// Every rule that ever had a number, by its key: `policy/NAME/RULE` or `block/NAME/CIDR`.
+    /// Every rule that ever had a number, by its key: `policy/NAME/RULE`, `block/NAME/WHAT`, `quarantine/NAME`.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
         self.rules.iter().map(|(key, n)| (*n, key.as_str()))
     }
@@ -60,6 +62,15 @@ impl Numbering {
 
     pub(super) fn block(&mut self, blocklist: &str, cidr: &str) -> u32 {
         give(&mut self.rules, format!("block/{blocklist}/{cidr}"))
+    }
+
+    pub(super) fn quarantine(&mut self, name: &str) -> u32 {
+        give(&mut self.rules, format!("quarantine/{name}"))
+    }
+
+    /// The number of a guard list by the numbers of what stands in it.
+    pub(super) fn guards(&mut self, content: String) -> u32 {
+        give(&mut self.guards, content)
     }
 
     /// The wall-clock time of boot; the one of last time where it differs by less than a step of the clock, so that

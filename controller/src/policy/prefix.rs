@@ -44,6 +44,8 @@ pub enum PrefixError {
 }
 
 impl Prefix {
+    /// All of IPv6. Its bits hold IPv4 too, but it does not mean it.
+    pub const V6_ALL: Self = Self { address: 0, bits: 0 };
     /// All of IPv4.
     pub const V4_ALL: Self = Self { address: 0xffff << 32, bits: 96 };
 

@@ -48,6 +48,17 @@ impl PolicyPrefix {
         Self { key: PolicyKey { bytes }, bits }
     }
 
+    /// A service below a pair of classes or a guard list; every protocol where none is named.
+    pub fn of_service(pair: PolicyKey, proto: Option<u8>, port: u16, port_bits: u32) -> Self {
+        let mut key = pair;
+        let Some(proto) = proto else {
+            return Self::new(key, PolicyKey::CLASSES_BITS);
+        };
+        key.bytes[8] = proto;
+        key.bytes[10..].copy_from_slice(&port.to_be_bytes());
+        Self::new(key, PolicyKey::PROTOCOL_BITS + port_bits)
+    }
+
     /// What a packet looks up.
     pub fn full(src_class: u32, dst_class: u32, proto: u8, port: u16) -> Self {
         Self::new(PolicyKey::new(src_class, dst_class, proto, port), PolicyKey::FULL_BITS)

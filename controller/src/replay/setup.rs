@@ -83,6 +83,9 @@ impl Setup {
                 MapWrite::Block(prefix, versions) => {
                     rules.blocklist.insert(prefix.addr().octets(), prefix.bits(), versions);
                 }
+                MapWrite::Guard(prefix, versions) => {
+                    rules.guards.insert(prefix.key.bytes, prefix.bits, versions);
+                }
                 MapWrite::Decision(prefix, versions) => {
                     rules.policy.insert(prefix.key.bytes, prefix.bits, versions);
                 }
@@ -105,6 +108,9 @@ impl Setup {
                 }
                 MapWrite::Block(prefix, versions) => {
                     maps.blocklist.insert(&prefix.addr(), prefix.bits(), &versions)?;
+                }
+                MapWrite::Guard(prefix, versions) => {
+                    maps.guards.insert(&prefix.key, prefix.bits, &versions)?;
                 }
                 MapWrite::Decision(prefix, versions) => {
                     maps.policy.insert(&prefix.key, prefix.bits, &versions)?;

@@ -5,8 +5,9 @@ use super::{Format, View, print_json, say};
 use crate::exit_code::Result;
 use crate::policy::Documents;
 use crate::policy::compile::RuleKind;
+use crate::policy::selector::selectors_text;
 use crate::policy::time::duration_text;
-use crate::state::{MANUAL_BLOCKLIST, State};
+use crate::state::{MANUAL_BLOCKLIST, State, manual_quarantine_place};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -97,19 +98,55 @@ pub fn blocks(state: &State, format: Format) -> Result<()> {
             &crate::policy::document::BlockEntry,
         )|
          -> Value {
-            json!({"cidr": entry.cidr, "reason": entry.reason, "not_after": entry.not_after, "blocklist": list.name})
+            let mut row =
+                json!({"reason": entry.reason, "not_after": entry.not_after, "blocklist": list.name});
+            // `cidr`, `spiffeId`, `ports` and so on, as in the file.
+            if let (Value::Object(row), Ok(Value::Object(target))) =
+                (&mut row, serde_json::to_value(&entry.target))
+            {
+                row.extend(target);
+            }
+            row
         };
         return print_json(&entries().map(row).collect::<Vec<_>>());
     }
     if entries().next().is_none() {
         return say("nothing is blocked");
     }
-    let mut out = table::table(&["CIDR", "ENDS", "REASON", "FROM"]);
+    let mut out = table::table(&["WHAT", "ENDS", "REASON", "FROM"]);
     for (list, entry) in entries() {
         let from =
             if list.name == MANUAL_BLOCKLIST { "block add".to_owned() } else { entry.place.to_string() };
         let ends = if entry.not_after.is_none() { "never".into() } else { remaining(entry.not_after, now) };
-        out.add_row([entry.cidr.to_string(), ends, or_dash(entry.reason.as_deref()), from]);
+        out.add_row([entry.target.to_string(), ends, or_dash(entry.reason.as_deref()), from]);
+    }
+    say(&table::text(&out))
+}
+
+/// Prints quarantined identities.
+pub fn quarantines(state: &State, format: Format) -> Result<()> {
+    let now = Timestamp::now();
+    let quarantines = state.effective(now).quarantines;
+    if format == Format::Json {
+        return print_json(&quarantines);
+    }
+    if quarantines.is_empty() {
+        return say("nobody is quarantined");
+    }
+    let mut out = table::table(&["NAME", "WHO", "EXCEPT", "ENDS", "REASON", "FROM"]);
+    for q in quarantines {
+        let except: Vec<_> = q.except.iter().map(ToString::to_string).collect();
+        let from =
+            if q.place == manual_quarantine_place() { "quarantine add".into() } else { q.place.to_string() };
+        let ends = if q.not_after.is_none() { "never".into() } else { remaining(q.not_after, now) };
+        out.add_row([
+            q.name.clone(),
+            selectors_text(&q.identities),
+            or_dash(Some(except.join("; ").as_str()).filter(|t| !t.is_empty())),
+            ends,
+            or_dash(q.reason.as_deref()),
+            from,
+        ]);
     }
     say(&table::text(&out))
 }

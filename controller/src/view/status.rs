@@ -28,6 +28,7 @@ pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
         of(MapName::FLOW_SPILL, maps.flows.spill.len()?, maps.flows.spill.max_entries()),
         of(MapName::BINDINGS, maps.bindings.len()?, maps.bindings.max_entries()),
         of(MapName::BLOCKLIST, maps.blocklist.len()?, maps.blocklist.max_entries()),
+        of(MapName::GUARDS, maps.guards.len()?, maps.guards.max_entries()),
         of(MapName::POLICY, maps.policy.len()?, maps.policy.max_entries()),
         of(MapName::HANDSHAKES, maps.handshakes.len()?, maps.handshakes.max_entries()),
         of(MapName::FAILSAFE, maps.failsafe.len()?, maps.failsafe.max_entries()),

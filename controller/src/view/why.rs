@@ -9,8 +9,8 @@ use crate::policy::ports::{PortMatch, protocol_and_port};
 use crate::policy::{Clock, Documents, Prefix, compile};
 use crate::state::State;
 use datapath::abi::{
-    Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, PolicyKey,
-    RuleVersions,
+    Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, GuardKey,
+    PolicyKey, RuleVersions,
 };
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::tables::Rules;
@@ -134,6 +134,7 @@ struct Fetched {
     config: Config,
     bindings: [(Addr, Option<BindingVersions>); 2],
     blocks: [(Addr, Option<BlockVersions>); 2],
+    guards: Vec<(PolicyKey, BlockVersions)>,
     decision: Option<DecisionVersions>,
     failsafe: bool,
 }
@@ -145,12 +146,26 @@ impl Fetched {
         let (from, to) = (from?, to?);
         let class = |v: Option<BindingVersions>| v.map_or(Binding::NONE, |v| *v.at(config.epoch)).class;
         let key = PolicyKey::new(class(from), class(to), asked.proto, asked.port);
-        let failsafe = FailsafeKey::new(asked.destination, asked.proto, asked.port);
         let [block_from, block_to] = both.map(|addr| maps.blocklist.longest(&addr, 128));
+        let (block_from, block_to) = (block_from?, block_to?);
+        let lists = [from, to].into_iter().flatten().map(|v| v.at(config.epoch).guards);
+        let lists =
+            lists.chain([block_from, block_to].into_iter().flatten().map(|v| v.at(config.epoch).guards));
+        let mut guards = Vec::new();
+        for list in lists.filter(|list| *list != 0) {
+            let peers =
+                [from, to].map(|peer| GuardKey::quarantine(list, class(peer), asked.proto, asked.port));
+            for key in peers.into_iter().chain([GuardKey::block(list, asked.proto, asked.port)]) {
+                let found = maps.guards.longest(&key, PolicyKey::FULL_BITS)?;
+                guards.extend(found.map(|versions| (key, versions)));
+            }
+        }
+        let failsafe = FailsafeKey::new(asked.destination, asked.proto, asked.port);
         Ok(Self {
             config,
             bindings: [(asked.source, from), (asked.destination, to)],
-            blocks: [(asked.source, block_from?), (asked.destination, block_to?)],
+            blocks: [(asked.source, block_from), (asked.destination, block_to)],
+            guards,
             decision: maps.policy.longest(&key, PolicyKey::FULL_BITS)?,
             failsafe: maps.failsafe.get(&failsafe)?.is_some(),
         })
@@ -176,6 +191,10 @@ impl Rules for Fetched {
 
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
         self.blocks.iter().find(|(a, _)| a == addr)?.1.as_ref()
+    }
+
+    fn guard(&self, key: &PolicyKey) -> Option<&BlockVersions> {
+        self.guards.iter().find(|(k, _)| k == key).map(|(_, versions)| versions)
     }
 
     fn decision(&self, _key: &PolicyKey) -> Option<&DecisionVersions> {

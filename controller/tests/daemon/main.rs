@@ -125,6 +125,51 @@ fn a_commit_cuts_a_live_flow_and_the_next_one_lets_it_go_on() {
 
 #[test]
 #[ignore = "needs root"]
+fn blocks_by_port_and_identity_and_quarantines_cut_live_flows_and_end() {
+    let lab = Lab::new();
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)]);
+    let _server = lab.serve(8443);
+    let reason = || lab.json(&["why", "orders", "payments", "8443"])[0]["drop_reason_desc"].clone();
+    let cuts = |add: &[&str], del: &[&str], wanted: &str| {
+        let mut stream = lab.client(8443).unwrap();
+        let mut echo = move || stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok();
+        assert!(echo());
+        lab.ok(add);
+        assert!(!echo(), "{add:?}");
+        assert_eq!(reason(), wanted, "{add:?}");
+        lab.ok(del);
+        assert!(lab.connects(8443), "{del:?}");
+    };
+    let id = "spiffe://acme.example/ns/shop/sa/orders";
+    for what in [
+        &["10.1.0.0/16", "--port", "tcp/8443"][..],
+        &["--identity", id],
+        &["--identity", "payments", "--port", "tcp/8000-9000"],
+        &["--port", "tcp/8443", "--port", "udp/53"],
+    ] {
+        let (add, del) = ([&["block", "add"], what].concat(), [&["block", "del"], what].concat());
+        cuts(&add, &del, "BLOCKLISTED");
+    }
+    lab.ok(&["block", "add", "10.1.0.0/16", "--port", "tcp/23"]);
+    assert!(lab.connects(8443));
+    let row = &lab.json(&["block", "list"])[0][0];
+    assert_eq!((&row["cidr"], &row["ports"][0]), (&json("10.1.0.0/16"), &json("tcp/23")));
+
+    cuts(&["quarantine", "add", "orders"], &["quarantine", "del", id], "QUARANTINED");
+    lab.ok(&["quarantine", "add", "orders", "--except", "10.2.0.2/32,tcp/8443", "--except", "udp/53"]);
+    assert!(lab.connects(8443));
+    lab.ok(&["quarantine", "del", "orders"]);
+    // It ends with nobody there to end it.
+    lab.ok(&["quarantine", "add", "orders", "--for", "4s", "--reason", "a test"]);
+    daemon.kill_nine();
+    assert_eq!(reason(), "QUARANTINED");
+    assert!(!lab.connects(8443));
+    lab::until(|| lab.connects(8443));
+    assert_eq!(lab.json(&["quarantine", "list"])[0], serde_json::json!([]));
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_daemon_that_died_in_a_commit_leaves_nothing_that_counts() {
     let lab = Lab::new();
     let options = ["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)];
@@ -133,7 +178,7 @@ fn a_daemon_that_died_in_a_commit_leaves_nothing_that_counts() {
     // As if it had written a block of the next epoch and never flipped.
     let maps = lab.maps();
     let epoch = maps.config.get().unwrap().epoch;
-    let block = datapath::abi::Block { rule: 77, ends: 3, ..datapath::abi::Block::NONE };
+    let block = datapath::abi::Block { rule: 77, ..datapath::abi::Block::NONE };
     let versions = datapath::abi::BlockVersions {
         since: epoch + 1,
         _pad: 0,

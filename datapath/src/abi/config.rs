@@ -216,6 +216,7 @@ impl MapName {
     pub const HALF_OPEN: &str = "TG_HALF_OPEN";
     pub const BINDINGS: &str = "TG_BINDINGS";
     pub const BLOCKLIST: &str = "TG_BLOCKLIST";
+    pub const GUARDS: &str = "TG_GUARDS";
     pub const POLICY: &str = "TG_POLICY";
     pub const RULES: &str = "TG_RULES";
     pub const BUCKETS: &str = "TG_BUCKETS";
@@ -230,7 +231,7 @@ impl MapName {
     pub const TRACE: &str = "TG_TRACE";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
 
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -238,6 +239,7 @@ impl MapName {
         Self::HALF_OPEN,
         Self::BINDINGS,
         Self::BLOCKLIST,
+        Self::GUARDS,
         Self::POLICY,
         Self::RULES,
         Self::BUCKETS,

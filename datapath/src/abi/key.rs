@@ -222,6 +222,30 @@ impl PolicyKey {
     }
 }
 
+/// What a guard list says of a service: a [`PolicyKey`] whose first word is the list and the layer.
+///
+/// A list is what blocks and quarantines say of some end of a connection: of a prefix, of an identity. Two layers are
+/// kept apart because a blocklist speaks before a quarantine does.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardKey;
+
+impl GuardKey {
+    /// Prefix length that fixes the list and its layer alone.
+    pub const LIST_BITS: u32 = 32;
+
+    /// The blocks of a list, for a service. They speak of no peer.
+    #[inline(always)]
+    pub fn block(list: u32, proto: u8, port: u16) -> PolicyKey {
+        PolicyKey::new(list << 1, 0, proto, port)
+    }
+
+    /// The quarantines of a list, for a peer's class and a service.
+    #[inline(always)]
+    pub fn quarantine(list: u32, peer: u32, proto: u8, port: u16) -> PolicyKey {
+        PolicyKey::new(list << 1 | 1, peer, proto, port)
+    }
+}
+
 /// A service of the gateway itself that no policy may cut: the host's own address, protocol, port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]

@@ -23,14 +23,14 @@ pub use handshake::{
     HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,
 };
 pub use hello::HelloSegment;
-pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, HashKeys, PolicyKey, Side};
+pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, GuardKey, HashKeys, PolicyKey, Side};
 pub use limits::{Bucket, BucketKey, Limits, Rate, RuleSettings, RuleVersions, Unit};
 pub use packet::Packet;
 pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions};
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

@@ -20,12 +20,15 @@ pub struct Binding {
     /// What its end means, a [`LeaseEnd`].
     pub on_expiry: u8,
     /// Padding.
-    pub _pad: [u8; 7],
+    pub _pad: [u8; 3],
+    /// The list of blocks and quarantines that concern the identity, 0 for none: see [`super::GuardKey`].
+    pub guards: u32,
 }
 
 impl Binding {
     /// No identity, the class of strangers.
-    pub const NONE: Self = Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, _pad: [0; 7] };
+    pub const NONE: Self =
+        Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, _pad: [0; 3], guards: 0 };
 }
 
 /// What the end of a lease means.
@@ -38,27 +41,21 @@ pub enum LeaseEnd {
     Alert = 1,
 }
 
-/// A blocklist entry.
+/// What is said of a prefix, or of what a guard list holds: that connections from it and to it are cut.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Block {
-    /// Number of the entry in the rule table, 0 for no entry.
+    /// Number of the entry in the rule table, 0 where none cuts everything.
     pub rule: u32,
-    /// [`Block::ORIGINATOR`], [`Block::RESPONDER`] or both.
-    pub ends: u8,
-    /// Padding.
-    pub _pad: [u8; 3],
+    /// The list of blocks by protocol and port that concern the prefix, 0 for none: see [`super::GuardKey`].
+    pub guards: u32,
     /// Boot-clock time at which the block ends; [`NEVER`] for none.
     pub not_after_ns: u64,
 }
 
 impl Block {
-    /// Cuts connections that the prefix opens.
-    pub const ORIGINATOR: u8 = 1;
-    /// Cuts connections to the prefix.
-    pub const RESPONDER: u8 = 2;
     /// No entry.
-    pub const NONE: Self = Self { rule: 0, ends: 0, _pad: [0; 3], not_after_ns: NEVER };
+    pub const NONE: Self = Self { rule: 0, guards: 0, not_after_ns: NEVER };
 }
 
 /// What the policy says of (source class, destination class, protocol, port).

@@ -222,6 +222,8 @@ reasons! {
     /// A reset that is not in the window of the connection that it is about (RFC 5961, section 3), or that answers a SYN
     /// and does not acknowledge it (RFC 9293, section 3.10.7.3).
     TcpInvalidRst = 52, "TCP_INVALID_RST", 66;
+    /// The identity of one end is quarantined.
+    Quarantined = 53, "QUARANTINED", 67;
 }
 
 impl Reason {

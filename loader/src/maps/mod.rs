@@ -31,6 +31,8 @@ pub struct Maps {
     pub bindings: Trie<Addr, BindingVersions>,
     /// Blocks by prefix.
     pub blocklist: Trie<Addr, BlockVersions>,
+    /// Blocks and quarantines by list, peer's class, protocol and port.
+    pub guards: Trie<PolicyKey, BlockVersions>,
     /// Decisions by classes, protocol and port.
     pub policy: Trie<PolicyKey, DecisionVersions>,
     /// Limits of rules that have some, by the rule's number.
@@ -87,6 +89,7 @@ impl Maps {
             half_open: Table::new(take(MapName::HALF_OPEN)?)?,
             bindings: Trie::new(take(MapName::BINDINGS)?)?,
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
+            guards: Trie::new(take(MapName::GUARDS)?)?,
             policy: Trie::new(take(MapName::POLICY)?)?,
             rules: Trie::new(take(MapName::RULES)?)?,
             buckets: Table::new(take(MapName::BUCKETS)?)?,

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 struct Maps {
     bindings: BTreeMap<Prefix, BindingVersions>,
     blocklist: BTreeMap<Prefix, BlockVersions>,
+    guards: BTreeMap<PolicyPrefix, BlockVersions>,
     policy: BTreeMap<PolicyPrefix, DecisionVersions>,
     rules: BTreeMap<u32, RuleVersions>,
 }
@@ -28,6 +29,7 @@ impl Maps {
         match *write {
             MapWrite::Binding(key, value) => drop(self.bindings.insert(key, value)),
             MapWrite::Block(key, value) => drop(self.blocklist.insert(key, value)),
+            MapWrite::Guard(key, value) => drop(self.guards.insert(key, value)),
             MapWrite::Decision(key, value) => drop(self.policy.insert(key, value)),
             MapWrite::Rule(key, value) => drop(self.rules.insert(key, value)),
         }
@@ -37,6 +39,7 @@ impl Maps {
         let there = match delete {
             MapDelete::Binding(key) => self.bindings.remove(key).is_some(),
             MapDelete::Block(key) => self.blocklist.remove(key).is_some(),
+            MapDelete::Guard(key) => self.guards.remove(key).is_some(),
             MapDelete::Decision(key) => self.policy.remove(key).is_some(),
             MapDelete::Rule(key) => self.rules.remove(key).is_some(),
         };
@@ -52,6 +55,12 @@ impl Maps {
             prop_assert!(same(found, value(&wanted.bindings, &at)), "binding of {}", at);
             let found = lookup(&self.blocklist, &at).map_or(Block::NONE, |(_, v)| *v.at(epoch));
             prop_assert_eq!(found, value(&wanted.blocklist, &at).unwrap_or(Block::NONE), "block of {}", at);
+        }
+        for entry in self.guards.keys().chain(wanted.guards.keys()) {
+            for key in at_the_edges(entry) {
+                let found = lookup(&self.guards, &key).map_or(Block::NONE, |(_, v)| *v.at(epoch));
+                prop_assert_eq!(found, value(&wanted.guards, &key).unwrap_or(Block::NONE), "{:?}", key);
+            }
         }
         for entry in self.policy.keys().chain(wanted.policy.keys()) {
             for key in at_the_edges(entry) {
@@ -71,6 +80,7 @@ impl Maps {
         self.rules.keys().eq(wanted.settings.keys())
             && self.bindings.keys().eq(wanted.bindings.keys())
             && self.blocklist.keys().eq(wanted.blocklist.keys())
+            && self.guards.keys().eq(wanted.guards.keys())
             && self.policy.keys().eq(wanted.policy.keys())
     }
 }

@@ -13,10 +13,12 @@ use super::numbering::Numbering;
 use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
+use super::quarantine::Quarantine;
 use super::selector::Selector;
+use super::target::Target;
 use super::time::Clock;
 use super::trie::{PolicyPrefix, lookup};
-use datapath::abi::{Addr, Binding, Block, Config, Decision, NEVER, Reason};
+use datapath::abi::{Addr, Binding, Config, Decision, NEVER, Reason};
 use datapath::policy::{Ends, Moment, decide};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -181,9 +183,31 @@ fn workload() -> impl Strategy<Value = Workload> {
     })
 }
 
+fn target() -> impl Strategy<Value = Target> {
+    let end = selector().prop_filter("everyone is said by ports alone", |s| *s != Selector::Any);
+    let some_end = proptest::option::weighted(0.8, end);
+    let ports = vec(select(&PORTS[..]).prop_map(|t| t.parse::<PortMatch>().expect(t)), 0..3);
+    let speaks = |t: &Target| t.selector.is_some() || !t.ports.is_empty();
+    (some_end, ports)
+        .prop_map(|(selector, ports)| Target { selector, ports })
+        .prop_filter("of something", speaks)
+}
+
 fn block() -> impl Strategy<Value = BlockEntry> {
-    (prefix(), end()).prop_map(|(cidr, end)| BlockEntry {
-        cidr,
+    (target(), end()).prop_map(|(target, end)| BlockEntry {
+        target,
+        reason: None,
+        not_after: end.map(moment),
+        place: place(),
+    })
+}
+
+fn quarantine() -> impl Strategy<Value = Quarantine> {
+    let identity = selector().prop_filter("identities", |s| !matches!(s, Selector::Any | Selector::Cidr(_)));
+    (vec(identity, 1..3), vec(target(), 0..3), end()).prop_map(|(identities, except, end)| Quarantine {
+        name: String::new(),
+        identities,
+        except,
         reason: None,
         not_after: end.map(moment),
         place: place(),
@@ -192,8 +216,8 @@ fn block() -> impl Strategy<Value = BlockEntry> {
 
 fn documents() -> impl Strategy<Value = Documents> {
     let policy = (select(&[1_u32, 100, 200][..]), vec(rule(), 0..5));
-    (vec(workload(), 0..6), vec(policy, 0..4), vec(block(), 0..5)).prop_map(
-        |(mut workloads, policies, entries)| {
+    (vec(workload(), 0..6), vec(policy, 0..4), vec(block(), 0..5), vec(quarantine(), 0..3)).prop_map(
+        |(mut workloads, policies, entries, mut quarantines)| {
             // The files may not claim a prefix twice.
             let mut seen = HashSet::new();
             for workload in &mut workloads {
@@ -205,7 +229,8 @@ fn documents() -> impl Strategy<Value = Documents> {
             };
             let policies = policies.into_iter().enumerate().map(named).collect();
             let blocklists = vec![Blocklist { name: "b".into(), entries, place: place() }];
-            Documents { workloads, policies, blocklists, gateway: None }
+            quarantines.iter_mut().enumerate().for_each(|(n, q)| q.name = format!("q{n}"));
+            Documents { workloads, policies, blocklists, quarantines, gateway: None }
         },
     )
 }
@@ -246,11 +271,33 @@ fn naive_rule(d: &Documents, src: Addr, dst: Addr, proto: u8, port: u16) -> Opti
     best
 }
 
-/// Whether some entry that covers the address still holds.
-fn naive_blocked(documents: &Documents, at: Addr, seconds: i64) -> bool {
-    documents.blocklists.iter().flat_map(|b| &b.entries).any(|entry| {
-        entry.cidr.covers(&Prefix::host(at)) && entry.not_after.is_none_or(|end| moment(seconds) < end)
-    })
+/// Whether a target speaks of an end and a service.
+fn naive_target(documents: &Documents, target: &Target, at: Addr, proto: u8, port: u16) -> bool {
+    let ports = target.ports.is_empty() || target.ports.iter().any(|p| p.matches(proto, port));
+    ports && target.selector.iter().all(|s| naive_matches(documents, std::slice::from_ref(s), at))
+}
+
+/// BLOCKLISTED, QUARANTINED or neither.
+fn naive_guard(
+    d: &Documents,
+    (src, dst, proto, port): (Addr, Addr, u8, u16),
+    seconds: i64,
+) -> Option<Reason> {
+    let holds = |end: Option<jiff::Timestamp>| end.is_none_or(|end| moment(seconds) < end);
+    let blocks = |entry: &BlockEntry| {
+        holds(entry.not_after)
+            && [src, dst].into_iter().any(|end| naive_target(d, &entry.target, end, proto, port))
+    };
+    if d.blocklists.iter().flat_map(|b| &b.entries).any(blocks) {
+        return Some(Reason::Blocklisted);
+    }
+    let cuts = |q: &Quarantine, end: Addr, peer: Addr| {
+        holds(q.not_after)
+            && naive_matches(d, &q.identities, end)
+            && !q.except.iter().any(|target| naive_target(d, target, peer, proto, port))
+    };
+    let cut = d.quarantines.iter().any(|q| cuts(q, src, dst) || cuts(q, dst, src));
+    cut.then_some(Reason::Quarantined)
 }
 
 fn decision(compiled: &Compiled, src: Addr, dst: Addr, proto: u8, port: u16) -> Decision {
@@ -268,11 +315,6 @@ fn agrees(d: &Documents, compiled: &Compiled, flows: &[FlowTuple]) -> Result<(),
             (1_000_000_000_000 + (lease.not_after.as_nanosecond() - clock().wall_now.as_nanosecond())) as u64
         });
         prop_assert_eq!(binding.not_after_ns, end);
-        for second in [-30, -1, 0, 1, 50, 99, 1000] {
-            let now_ns = (1_000_000_000_000_i64 + second * 1_000_000_000) as u64;
-            let block = lookup(&compiled.blocklist, &Prefix::host(src)).map_or(Block::NONE, |(_, b)| *b);
-            prop_assert_eq!(block.rule != 0 && now_ns < block.not_after_ns, naive_blocked(d, src, second));
-        }
     }
     for (src, dst, proto, port) in flows {
         let (src, dst) = (addr(src), addr(dst));
@@ -320,6 +362,9 @@ proptest! {
             let ends = Ends { orig: &flow.src, resp: &flow.dst, orig_port, resp_port, proto };
             let judged = decide(&rules, &Moment::at(&Config { epoch: 7, ..rules.config }, now_ns), &ends);
             prop_assert_eq!((found.verdict, found.reason), (judged.action.name(), judged.reason.name()));
+            let guard = naive_guard(&d, (flow.src, flow.dst, proto, port), second);
+            let said = Some(judged.reason).filter(|r| matches!(r, Reason::Blocklisted | Reason::Quarantined));
+            prop_assert_eq!(said, guard, "{:?}", flow);
             prop_assert_eq!(found.rule.as_ref().map(|r| r.number), compiled.rules.get(&judged.rule).map(|r| r.number));
             if judged.reason == Reason::PolicyDenied || judged.reason == Reason::InvalidIdentity {
                 prop_assert_eq!(naive_rule(&d, flow.src, flow.dst, proto, port), None);

@@ -1,0 +1,190 @@
+//! `tidegate block` and `tidegate quarantine`.
+
+use crate::cli::{block_on, duration};
+use crate::client;
+use crate::daemon::{BlockRequest, CommittedRevision, ReleaseRequest};
+use crate::exit_code::{Code, Failure, Result};
+use crate::instance::Instance;
+use crate::policy::Prefix;
+use crate::policy::ports::{PortError, PortMatch};
+use crate::policy::quarantine::Quarantine;
+use crate::policy::selector::Selector;
+use crate::policy::target::Target;
+use crate::state::{State, manual_quarantine, manual_quarantine_place};
+use crate::view::{self, OutputArg, say};
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
+
+/// `tidegate block`.
+#[derive(Debug, clap::Subcommand)]
+pub enum BlockCommand {
+    /// Block at once
+    #[command(after_help = "\
+Examples:
+  tidegate block add 10.1.0.66/32 --for 10m --reason 'scans the shop'
+  tidegate block add 203.0.113.0/24 --port tcp/23 --for 10m
+  tidegate block add --identity spiffe://acme.example/ns/shop/sa/orders --port udp/53
+  tidegate block add --port tcp/23")]
+    Add {
+        #[command(flatten)]
+        what: What,
+        /// For how long, such as 90s, 10m, 1h30m, 7d; for ever without it
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        for_: Option<SignedDuration>,
+        /// Why, for those who look at the list
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End a block that `block add` made
+    Del(What),
+    /// What is blocked
+    List(OutputArg),
+}
+
+/// What is blocked.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct What {
+    /// Addresses
+    #[arg(conflicts_with = "identity")]
+    cidr: Option<Prefix>,
+    /// A SPIFFE ID, a pattern of them, or the name of a workload
+    #[arg(long, value_name = "WHO")]
+    identity: Option<String>,
+    /// Only these services, such as tcp/23, udp/5000-5010, icmp (may be repeated)
+    #[arg(long = "port", value_name = "PROTO/PORT")]
+    ports: Vec<PortMatch>,
+}
+
+impl What {
+    fn target(self, instance: &Instance) -> Result<Target> {
+        let selector = match (self.cidr, self.identity) {
+            (Some(cidr), _) => Some(Selector::Cidr(cidr)),
+            (None, Some(text)) => Some(identity(instance, &text)?),
+            (None, None) => None,
+        };
+        Ok(Target { selector, ports: self.ports })
+    }
+}
+
+/// `tidegate quarantine`.
+#[derive(Debug, clap::Subcommand)]
+pub enum QuarantineCommand {
+    /// Cut an identity off at once, both ways, live connections too
+    #[command(after_help = "\
+Examples:
+  tidegate quarantine add orders --for 2h --reason 'beacons to a C2'
+  tidegate quarantine add spiffe://acme.example/ns/shop/sa/orders --except udp/53 --except 10.9.0.5/32,tcp/22")]
+    Add {
+        /// A SPIFFE ID, a pattern of them, or the name of a workload
+        who: String,
+        /// What stays in reach: a peer (CIDR, SPIFFE ID, workload), services, or services of a peer (may be repeated)
+        #[arg(long, value_name = "PEER|PROTO/PORT|PEER,PROTO/PORT")]
+        except: Vec<String>,
+        /// For how long, such as 90s, 10m, 1h30m, 7d; for ever without it
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        for_: Option<SignedDuration>,
+        /// Why, for those who look at the list
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End a quarantine that `quarantine add` made
+    Del {
+        /// As it was given to `quarantine add`
+        who: String,
+    },
+    /// Who is quarantined
+    List(OutputArg),
+}
+
+/// Runs `tidegate block`.
+pub fn block(instance: &Instance, command: BlockCommand) -> Result<()> {
+    let (path, request, done) = match command {
+        BlockCommand::Add { what, for_, reason } => {
+            let not_after = for_.map(|d| Timestamp::now() + d);
+            ("/v1/block", BlockRequest { target: what.target(instance)?, not_after, reason }, "blocked")
+        }
+        BlockCommand::Del(what) => {
+            let request = BlockRequest { target: what.target(instance)?, not_after: None, reason: None };
+            ("/v1/unblock", request, "no longer blocked")
+        }
+        BlockCommand::List(output) => {
+            return view::lists::blocks(&State::load(&instance.state_file())?, output.output);
+        }
+    };
+    let committed: CommittedRevision = block_on(client::call(instance, Method::POST, path, &request))?;
+    say(&format!("{} is {done} (revision {})", request.target, committed.revision))
+}
+
+/// Runs `tidegate quarantine`.
+pub fn quarantine(instance: &Instance, command: QuarantineCommand) -> Result<()> {
+    match command {
+        QuarantineCommand::Add { who, except, for_, reason } => {
+            let selector = identity(instance, &who)?;
+            let except = except.iter().map(|text| exception(instance, text)).collect::<Result<_>>()?;
+            let quarantine = Quarantine {
+                name: manual_quarantine(&selector.to_string()),
+                identities: vec![selector],
+                except,
+                reason,
+                not_after: for_.map(|d| Timestamp::now() + d),
+                place: manual_quarantine_place(),
+            };
+            let call = client::call(instance, Method::POST, "/v1/quarantine", &quarantine);
+            let committed: CommittedRevision = block_on(call)?;
+            say(&format!("{who} is quarantined (revision {})", committed.revision))
+        }
+        QuarantineCommand::Del { who } => {
+            let request = ReleaseRequest { name: manual_quarantine(&identity(instance, &who)?.to_string()) };
+            let call = client::call(instance, Method::POST, "/v1/unquarantine", &request);
+            let committed: CommittedRevision = block_on(call)?;
+            say(&format!("{who} is no longer quarantined (revision {})", committed.revision))
+        }
+        QuarantineCommand::List(output) => {
+            view::lists::quarantines(&State::load(&instance.state_file())?, output.output)
+        }
+    }
+}
+
+/// A SPIFFE ID, a pattern, or a workload's SPIFFE ID by its name.
+fn identity(instance: &Instance, text: &str) -> Result<Selector> {
+    let wrong = |e: &dyn std::fmt::Display| Failure::new(Code::Usage, e.to_string());
+    if text.starts_with("spiffe://") {
+        return if text.contains('*') {
+            text.parse().map(Selector::SpiffePath).map_err(|e| wrong(&e))
+        } else {
+            text.parse().map(Selector::SpiffeId).map_err(|e| wrong(&e))
+        };
+    }
+    let state = State::load(&instance.state_file())?;
+    let workload = state.documents.workloads.into_iter().find(|w| w.name == text);
+    workload.map(|w| Selector::SpiffeId(w.spiffe_id)).ok_or_else(|| {
+        wrong(&format!("`{text}` is no SPIFFE ID, such as spiffe://acme.example/ns/shop/sa/orders, and no workload's name"))
+    })
+}
+
+/// `10.9.0.5/32`, `udp/53`, or both with a comma between them.
+fn exception(instance: &Instance, text: &str) -> Result<Target> {
+    let mut target = Target::default();
+    for part in text.split(',') {
+        if let Ok(ports) = part.parse::<PortMatch>() {
+            target.ports.push(ports);
+        } else if target.selector.is_some() {
+            let message = format!("--except {text}: two peers; give each an --except of its own");
+            return Err(Failure::new(Code::Usage, message));
+        } else if let Ok(cidr) = part.parse::<Prefix>() {
+            target.selector = Some(Selector::Cidr(cidr));
+        } else {
+            let peer = identity(instance, part).map_err(|e| {
+                let message = format!(
+                    "--except {text}: `{part}` is no peer and no service: {}; {}",
+                    e.message,
+                    PortError::ACCEPTED
+                );
+                Failure::new(Code::Usage, message)
+            })?;
+            target.selector = Some(peer);
+        }
+    }
+    Ok(target)
+}
