@@ -1,6 +1,6 @@
 //! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3).
 
-use crate::abi::{Connection, Direction, Packet};
+use crate::abi::{Connection, Direction, FlowKey, Packet, Side};
 use crate::admit::find;
 use crate::policy::Moment;
 use crate::stage::Stages;
@@ -46,17 +46,15 @@ pub fn check<F: Stages<T>, T: Tables>(
     }
     let mut reset = stream::reset(conn, packet);
     if matches!(reset, Reset::Invalid) && stream::may_have_moved(conn, packet) {
-        let mut moved = 0u32;
-        let mut is_whole = false;
-        for cpu in 0..MAX_CPUS {
-            let counted = F::counted(&mut plane.slots, &mut plane.spill, conn, packet, index, cpu);
-            if counted == NO_CPU {
-                is_whole = true;
-                break;
+        let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, packet.side());
+        reset = if moved == NO_CPU { Reset::Asks } else { stream::moved(conn, packet, moved as u32) };
+        if matches!(reset, Reset::Asks) && packet.flag(Packet::ACK) {
+            let other = packet.side().other();
+            let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, other);
+            if moved != NO_CPU && stream::knows_other(conn, packet, moved as u32) {
+                reset = Reset::Closes;
             }
-            moved = moved.wrapping_add(counted as u32);
         }
-        reset = if is_whole { stream::moved(conn, packet, moved) } else { Reset::Asks };
     }
     // What the gateway itself sends comes from whoever it says.
     if matches!(reset, Reset::Invalid) && direction as u8 == Direction::Egress as u8 {
@@ -72,24 +70,45 @@ pub fn check<F: Stages<T>, T: Tables>(
     reset as u32
 }
 
-/// What a CPU has counted of the sender's stream since it tracked a segment of it, or [`NO_CPU`].
+/// What all CPUs have counted of a side's stream since each tracked a segment of it, or [`NO_CPU`] if there are too many.
+#[inline(always)]
+pub fn moved<F: Stages<T>, T: Tables>(
+    slots: &mut T::Slots,
+    spill: &mut T::Spill,
+    conn: &Connection,
+    key: &FlowKey,
+    index: u32,
+    side: Side,
+) -> u64 {
+    let mut moved = 0u32;
+    for cpu in 0..MAX_CPUS {
+        let counted = F::counted(slots, spill, conn, key, (index, cpu), side);
+        if counted == NO_CPU {
+            return u64::from(moved);
+        }
+        moved = moved.wrapping_add(counted as u32);
+    }
+    NO_CPU
+}
+
+/// The same of one CPU, or [`NO_CPU`].
 #[inline(always)]
 pub fn counted<S: Slots, P: Spill>(
     slots: &mut S,
     spill: &mut P,
     conn: &Connection,
-    packet: &Packet,
-    index: u32,
-    cpu: u32,
+    key: &FlowKey,
+    (index, cpu): (u32, u32),
+    side: Side,
 ) -> u64 {
     let Some(slot) = slots.slot_of(cpu, index) else {
         return NO_CPU;
     };
-    if slot.key == packet.key {
-        return u64::from(stream::since(conn, &slot.record, packet.side()));
+    if slot.key == *key {
+        return u64::from(stream::since(conn, &slot.record, side));
     }
-    match spill.of(cpu, &packet.key) {
-        Some(record) => u64::from(stream::since(conn, record, packet.side())),
+    match spill.of(cpu, key) {
+        Some(record) => u64::from(stream::since(conn, record, side)),
         None => 0,
     }
 }

@@ -73,17 +73,30 @@ pub trait Stages<T: Tables>: Frame + Sized {
         reset::check::<Self, T>(direction, plane, packet, index)
     }
 
-    /// What has a CPU counted of the sender's stream that was not tracked?
+    /// What have all CPUs counted of a side's stream that was not tracked?
+    #[inline(always)]
+    fn moved(
+        slots: &mut T::Slots,
+        spill: &mut T::Spill,
+        conn: &Connection,
+        key: &FlowKey,
+        index: u32,
+        side: Side,
+    ) -> u64 {
+        reset::moved::<Self, T>(slots, spill, conn, key, index, side)
+    }
+
+    /// What has one CPU?
     #[inline(always)]
     fn counted(
         slots: &mut T::Slots,
         spill: &mut T::Spill,
         conn: &Connection,
-        packet: &Packet,
-        index: u32,
-        cpu: u32,
+        key: &FlowKey,
+        at: (u32, u32),
+        side: Side,
     ) -> u64 {
-        reset::counted(slots, spill, conn, packet, index, cpu)
+        reset::counted(slots, spill, conn, key, at, side)
     }
 
     /// The limits of a connection that is about to open.

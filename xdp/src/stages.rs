@@ -65,15 +65,27 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
+    fn moved(
+        _: &mut KernelSlots,
+        _: &mut KernelSpill,
+        conn: &Connection,
+        key: &FlowKey,
+        index: u32,
+        side: Side,
+    ) -> u64 {
+        tg_moved(conn, key, index, side.index() as u32)
+    }
+
+    #[inline(always)]
     fn counted(
         _: &mut KernelSlots,
         _: &mut KernelSpill,
         conn: &Connection,
-        packet: &Packet,
-        index: u32,
-        cpu: u32,
+        key: &FlowKey,
+        (index, cpu): (u32, u32),
+        side: Side,
     ) -> u64 {
-        tg_counted(conn, packet, index, cpu)
+        tg_counted(conn, key, index, cpu, side.index() as u32)
     }
 
     #[inline(always)]
@@ -245,14 +257,36 @@ pub extern "C" fn tg_reset(packet: *const Packet, index: u32) -> u32 {
     }
 }
 
+/// [`reset::moved`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_moved(conn: *const Connection, key: *const FlowKey, index: u32, side: u32) -> u64 {
+    let side = if side == 0 { Side::A } else { Side::B };
+    // SAFETY: the caller's references.
+    match unsafe { (conn.as_ref(), key.as_ref()) } {
+        (Some(conn), Some(key)) => {
+            let (slots, spill) = (&mut KernelSlots, &mut KernelSpill);
+            reset::moved::<HookFrame, Kernel>(slots, spill, conn, key, index, side)
+        }
+        _ => 0,
+    }
+}
+
 /// [`reset::counted`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tg_counted(conn: *const Connection, packet: *const Packet, index: u32, cpu: u32) -> u64 {
+pub extern "C" fn tg_counted(
+    conn: *const Connection,
+    key: *const FlowKey,
+    index: u32,
+    cpu: u32,
+    side: u32,
+) -> u64 {
+    let side = if side == 0 { Side::A } else { Side::B };
     // SAFETY: the caller's references.
-    match unsafe { (conn.as_ref(), packet.as_ref()) } {
-        (Some(conn), Some(packet)) => {
-            reset::counted(&mut KernelSlots, &mut KernelSpill, conn, packet, index, cpu)
+    match unsafe { (conn.as_ref(), key.as_ref()) } {
+        (Some(conn), Some(key)) => {
+            reset::counted(&mut KernelSlots, &mut KernelSpill, conn, key, (index, cpu), side)
         }
         _ => 0,
     }

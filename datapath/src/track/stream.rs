@@ -174,6 +174,18 @@ pub fn moved(conn: &Connection, packet: &Packet, moved: u32) -> Reset {
     if u64::from(offset) <= span { Reset::Asks } else { Reset::Invalid }
 }
 
+/// Whether a reset in the window acknowledges all that the other side has sent, `moved` bytes of it counted since: that
+/// is as hard to guess as its place, and retransmissions of its own side do not blur it.
+#[inline(always)]
+pub fn knows_other(conn: &Connection, packet: &Packet, moved: u32) -> bool {
+    let (knows_seq, next) = if conn.is_originator(packet.side()) {
+        (conn.stream & Connection::KNOWS_RESP_SEQ != 0, conn.next_seq[1])
+    } else {
+        (conn.stream & Connection::KNOWS_ORIG_SEQ != 0, conn.next_seq[0])
+    };
+    knows_seq && packet.ack == next.wrapping_add(moved)
+}
+
 /// Notes a reset that changes nothing: if nobody says anything after it, it was obeyed.
 #[inline(always)]
 pub fn ask(conn: &mut Connection, packet: &Packet, now_ns: u64) {

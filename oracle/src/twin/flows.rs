@@ -119,6 +119,12 @@ pub enum Course {
     AbortedByServer,
     /// "Port unreachable" about the SYN.
     Unreachable,
+    /// Open, and resets in the names of both ends that neither has sent.
+    Blind,
+    /// The same, then reset by the opener.
+    BlindAborted,
+    /// Both ends open it at the same time (RFC 9293, figure 7).
+    Simultaneous,
 }
 
 impl Course {
@@ -132,6 +138,22 @@ impl Course {
         Self::Aborted,
         Self::AbortedByServer,
         Self::Unreachable,
+    ];
+
+    /// Those and what is about the connection's state alone: nft has no word for a reset that is out of the window of a
+    /// connection, as against one of no connection.
+    pub const TRACKED: [Self; 11] = [
+        Self::Unanswered,
+        Self::Refused,
+        Self::Open,
+        Self::Closed,
+        Self::ClosedByServer,
+        Self::Aborted,
+        Self::AbortedByServer,
+        Self::Unreachable,
+        Self::Blind,
+        Self::BlindAborted,
+        Self::Simultaneous,
     ];
 }
 
@@ -163,6 +185,13 @@ impl Tcp {
                 let syn = self.packets[0].clone();
                 self.packets.push(unreachable(&syn));
             }
+            Course::Simultaneous => {
+                self.send(1, S, 0);
+                self.answer_syn(0);
+                self.answer_syn(1);
+                self.send(0, A, 0);
+                self.data(rng);
+            }
             _ => {
                 self.send(1, S | A, 0);
                 self.perhaps_again(rng, 10);
@@ -170,10 +199,15 @@ impl Tcp {
                 self.data(rng);
             }
         }
+        if matches!(course, Course::Blind | Course::BlindAborted) {
+            self.blind(rng);
+            self.data(rng);
+            self.blind(rng);
+        }
         match course {
             Course::Closed => self.close(0, rng),
             Course::ClosedByServer => self.close(1, rng),
-            Course::Aborted => self.send(0, R | A, 0),
+            Course::Aborted | Course::BlindAborted => self.send(0, R | A, 0),
             Course::AbortedByServer => self.send(1, R | A, 0),
             _ => {}
         }
@@ -182,6 +216,27 @@ impl Tcp {
             self.seq[0] = self.seq[0].wrapping_sub(1);
         }
         self.packets
+    }
+
+    /// The SYN-ACK to a SYN that crossed one's own, which it repeats.
+    fn answer_syn(&mut self, from: usize) {
+        self.seq[from] = self.seq[from].wrapping_sub(1);
+        self.send(from, flag::S | flag::A, 0);
+    }
+
+    /// Resets that are none: before the window, beyond it, and in it but not where it begins.
+    fn blind(&mut self, rng: &mut Rng) {
+        for _ in 0..1 + rng.below(3) {
+            let (from, seq) = (rng.below(2) as usize, self.seq);
+            let beyond = match rng.below(4) {
+                0 => 1 + rng.below(10_000) as u32,
+                _ => 1_000_000 + rng.below(u64::from(u32::MAX) - 2_000_000) as u32,
+            };
+            self.seq[from] = seq[from].wrapping_add(beyond);
+            self.seq[1 - from] = rng.next() as u32; // who is blind knows neither
+            self.send(from, rng.pick(&[flag::R, flag::R | flag::A]), 0);
+            self.seq = seq;
+        }
     }
 
     fn data(&mut self, rng: &mut Rng) {
