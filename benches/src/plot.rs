@@ -89,7 +89,7 @@ fn ratios(report: &Report, rows: &[&Row]) -> String {
         None => 1.0,
     };
     let values = rows.iter().flat_map(|row| [row.ratio.lower, row.ratio.upper, bound(row), 1.0]);
-    let axis = Axis::over(values, left, WIDTH - 90.0);
+    let axis = Axis::over(values, left, WIDTH - 120.0);
     for tick in axis.ticks() {
         let (x, class) = (axis.at(tick), if tick == 1.0 { "one" } else { "grid" });
         let _ = writeln!(
@@ -122,7 +122,7 @@ fn ratios(report: &Report, rows: &[&Row]) -> String {
             axis.at(row.ratio.upper),
             y - 9.0,
             y + 9.0,
-            WIDTH - 76.0,
+            WIDTH - 104.0,
             y + 4.0,
             format_args!("{:.2}{}", row.ratio.median, if row.ok { "" } else { " missed" }),
         );

@@ -225,7 +225,46 @@ impl Report {
         text
     }
 
-    /// Prints the table, writes the JSON where it is asked for and plots beside it, and says whether everything that is enforced holds.
+    /// For docs/benchmarks.md.
+    pub fn markdown(&self) -> String {
+        let mut text =
+            format!("`{}`, {}, medians of {} rounds.\n\n", self.command, self.machine, self.rounds);
+        text += "| Case | Measured | Beside it | Ratio (middle half) | Wanted | Enforced | |\n\
+                 | --- | --- | --- | --- | --- | --- | --- |\n";
+        let show = |bound: Option<Bound>| bound.map_or_else(|| "-".into(), Bound::show);
+        for row in &self.rows {
+            let verdict = match (row.wanted, row.ok) {
+                (None, _) => "",
+                (_, true) => "ok",
+                (_, false) => "missed",
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {}: {} {} | {}: {} {} | {:.2} ({:.2} to {:.2}) | {} | {} | {verdict} |",
+                row.case,
+                row.subject,
+                figure(row.measured.median),
+                row.unit,
+                row.reference,
+                figure(row.reference_measured.median),
+                row.unit,
+                row.ratio.median,
+                row.ratio.lower,
+                row.ratio.upper,
+                show(row.wanted),
+                show(row.enforced),
+            );
+        }
+        if !self.facts.is_empty() {
+            text += "\n| Figure | |\n| --- | --- |\n";
+        }
+        for fact in &self.facts {
+            let _ = writeln!(text, "| {} | {} {} |", fact.name, figure(fact.value), fact.unit);
+        }
+        text
+    }
+
+    /// Prints the table, writes the JSON where it is asked for, table and plots beside it, and says whether everything that is enforced holds.
     pub fn finish(&self, json: Option<&Path>, check: bool) -> Result<bool> {
         print!("{}", self.table());
         if let Some(path) = json {
@@ -235,6 +274,10 @@ impl Report {
             let text = serde_json::to_string_pretty(self).context("writing JSON")?;
             std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
             println!("{}", path.display());
+            let table = path.with_extension("md");
+            std::fs::write(&table, self.markdown())
+                .with_context(|| format!("writing {}", table.display()))?;
+            println!("{}", table.display());
             for (name, svg) in plot::all(self) {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 let plot = path.with_file_name(format!("{stem}{name}.svg"));
@@ -292,5 +335,7 @@ mod tests {
         assert_eq!(report.broken(), [("x", Bound::AtLeast(0.9))]);
         assert!(report.table().contains("0.70 (0.70 to 0.72)"), "{}", report.table());
         assert!(report.table().contains("MISSED"));
+        let line = "| x | a: 72.0 ns | b: 100 ns | 0.70 (0.70 to 0.72) | <= 0.60 | >= 0.90 | missed |";
+        assert!(report.markdown().contains(line), "{}", report.markdown());
     }
 }

@@ -40,7 +40,7 @@ pub struct Sizes {
 }
 
 impl Default for Sizes {
-    /// For a gateway: about 60 MB of kernel memory on two CPUs, tries grow as they fill.
+    /// For a gateway: about 100 MB of kernel memory on two CPUs, tries grow as they fill.
     fn default() -> Self {
         Self {
             flow_slots: 65_536,

@@ -4,28 +4,25 @@ use crate::Sized;
 use crate::grow::Grow;
 use anyhow::{Context, Result};
 use datapath::abi::MapName;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tidegate_benches::inside::read;
 use tidegate_benches::report::{Fact, Report};
 
-/// Bytes of all maps that are pinned in a folder, and of those of some names.
-fn held(pins: &Path, names: &[&str]) -> Result<(f64, f64)> {
-    let (mut all, mut some) = (0.0, 0.0);
+/// Bytes by map, of those that are pinned in a folder.
+fn held(pins: &Path) -> Result<BTreeMap<String, f64>> {
+    let mut held = BTreeMap::new();
     for entry in std::fs::read_dir(pins).with_context(|| format!("reading {}", pins.display()))? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with("TG_") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("TG_") {
             continue;
         }
-        let path = entry.path();
-        let text = read("bpftool", &["--json", "map", "show", "pinned", &path.to_string_lossy()])?;
+        let text = read("bpftool", &["--json", "map", "show", "pinned", &entry.path().to_string_lossy()])?;
         let map: serde_json::Value = serde_json::from_str(&text).context("what bpftool prints")?;
-        let bytes = map["bytes_memlock"].as_f64().context("bpftool names no bytes_memlock")?;
-        all += bytes;
-        if names.iter().any(|name| entry.file_name() == *name) {
-            some += bytes;
-        }
+        held.insert(name, map["bytes_memlock"].as_f64().context("bpftool names no bytes_memlock")?);
     }
-    Ok((all, some))
+    Ok(held)
 }
 
 /// What is held at the greatest size, and what one more costs.
@@ -37,19 +34,25 @@ pub fn add(report: &mut Report, grow: Grow, sized: &[Sized]) -> Result<()> {
         Grow::Prefixes => &[MapName::BLOCKLIST],
     };
     let (Some(least), Some(most)) = (sized.first(), sized.last()) else { return Ok(()) };
-    let ((least_all, least_some), (most_all, most_some)) =
-        (held(&least.pins, names)?, held(&most.pins, names)?);
+    let (few, many) = (held(&least.pins)?, held(&most.pins)?);
+    let all = |held: &BTreeMap<String, f64>| held.values().sum::<f64>() / 1e6;
+    let of = |held: &BTreeMap<String, f64>| names.iter().filter_map(|name| held.get(*name)).sum::<f64>();
     let mut fact = |name: String, value, unit| report.facts.push(Fact { name, value, unit });
-    fact(format!("memory of all maps at {} {}", least.size, grow.name()), least_all / 1e6, "MB");
-    fact(format!("memory of all maps at {} {}", most.size, grow.name()), most_all / 1e6, "MB");
-    // Flow tables are made at their size; tries grow as they are filled.
+    if grow == Grow::Flows {
+        // The least size has the tables of a gateway that nobody has told otherwise.
+        fact("all maps as a gateway makes them, empty".into(), all(&few), "MB");
+        for (name, bytes) in few.iter().filter(|(_, bytes)| **bytes > 1e6) {
+            fact(format!("of it {name}"), bytes / 1e6, "MB");
+        }
+    }
+    fact(format!("all maps, with {} {}", most.size, grow.name()), all(&many), "MB");
+    // Flow tables are made at their size, two slots a flow; tries grow as they are filled.
     let more = match grow {
         Grow::Flows => {
-            let (few, many) = (grow.tables(least.size), grow.tables(most.size));
-            f64::from(many.connections - few.connections)
+            f64::from(grow.tables(most.size).flow_slots - grow.tables(least.size).flow_slots) / 2.0
         }
         _ => f64::from(most.size - least.size),
     };
-    fact(format!("memory of one more of {}", grow.name()), (most_some - least_some) / more, "bytes");
+    fact(format!("one more of {}", grow.name()), (of(&many) - of(&few)) / more, "bytes");
     Ok(())
 }
