@@ -5,6 +5,7 @@
 //! in the kernel ([`kernel`]) and the same source compiled natively ([`host`]); both print the same, byte for byte.
 
 pub mod capture;
+pub mod checksum;
 pub mod clock;
 pub mod connection_record;
 pub mod connections;
@@ -46,6 +47,10 @@ pub struct ReplayArgs {
     /// One record a frame instead of one a connection
     #[arg(long)]
     pub packets: bool,
+    /// Leave out frames with a wrong checksum, as the host that they went to did. Captures of a sender may have nothing else:
+    /// its network card makes the checksums after them
+    #[arg(long)]
+    pub verify_checksums: bool,
     /// Where the packet path runs [default: kernel as root, else host]
     #[arg(long, value_enum)]
     pub engine: Option<EngineChoice>,
@@ -209,7 +214,7 @@ fn prepare(
         EngineChoice::Kernel => Box::new(kernel::KernelEngine::new(&setup, flows)?),
         EngineChoice::Host => Box::new(host::HostEngine::new(&setup)),
     };
-    Ok(Prepared { engine, rules, enforce })
+    Ok(Prepared { engine, rules, enforce, verifies_checksums: args.verify_checksums })
 }
 
 /// No more flows than this have room in a file: so the kernel's tables lose none, as the native ones do not.

@@ -2,6 +2,7 @@
 
 use super::ReplayError;
 use super::capture::{Capture, CaptureError, CapturedFrame, LinkType};
+use super::checksum;
 use super::clock::ReplayClock;
 use super::connection_record::ConnectionRecord;
 use super::connections::Connections;
@@ -22,6 +23,8 @@ pub struct Prepared<'e> {
     pub rules: RuleNames,
     /// Whether it drops or only says that it would.
     pub enforce: bool,
+    /// Whether frames with a wrong checksum are left out.
+    pub verifies_checksums: bool,
 }
 
 /// What is left when the capture is through.
@@ -102,7 +105,11 @@ impl Session<'_> {
         let trace = match wire {
             Ok(wire) => {
                 facts.has_eth_type = wire.has_eth_type;
-                self.judge(&wire.bytes, frame)?
+                if self.prepared.verifies_checksums && checksum::is_wrong(&wire.bytes) {
+                    self.unjudged(Reason::InvalidPacket)
+                } else {
+                    self.judge(&wire.bytes, frame)?
+                }
             }
             Err(reason) => self.unjudged(reason),
         };

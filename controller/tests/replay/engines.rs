@@ -18,8 +18,15 @@ pub fn print(capture: &[u8], setup: &Setup, kernel: Option<&mut KernelEngine>) -
     let prepare = |_| {
         let rules = setup.rule_names();
         Ok(match kernel {
-            Some(kernel) => Prepared { engine: Box::new(kernel), rules, enforce: true },
-            None => Prepared { engine: Box::new(HostEngine::new(setup)), rules, enforce: true },
+            Some(kernel) => {
+                Prepared { engine: Box::new(kernel), rules, enforce: true, verifies_checksums: false }
+            }
+            None => Prepared {
+                engine: Box::new(HostEngine::new(setup)),
+                rules,
+                enforce: true,
+                verifies_checksums: false,
+            },
         })
     };
     let capture = match Capture::open(capture) {

@@ -7,6 +7,7 @@ use tidegate::replay::{EngineChoice, Mode, ReplayArgs, ReplayError, run_to};
 
 pub struct Run {
     pub packets: bool,
+    pub verify_checksums: bool,
     pub engine: EngineChoice,
     pub mode: Mode,
     pub output: Format,
@@ -16,6 +17,7 @@ pub struct Run {
 /// Connections, native engine, JSON.
 pub const HOST: Run = Run {
     packets: false,
+    verify_checksums: false,
     engine: EngineChoice::Host,
     mode: Mode::Enforce,
     output: Format::Json,
@@ -25,6 +27,10 @@ pub const HOST: Run = Run {
 impl Run {
     pub const fn packets(self) -> Self {
         Self { packets: true, ..self }
+    }
+
+    pub const fn checked(self) -> Self {
+        Self { verify_checksums: true, ..self }
     }
 
     /// What is printed, and the error that ended it.
@@ -44,6 +50,7 @@ impl Run {
             file: path.into(),
             policy: policy.iter().map(|file| file.path().into()).collect(),
             packets: self.packets,
+            verify_checksums: self.verify_checksums,
             engine: Some(self.engine),
             mode: self.mode,
             output: self.output,

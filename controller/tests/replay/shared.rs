@@ -158,11 +158,12 @@ fn frames_agree_with_shared_tshark_answers_with_shared_captures() {
     assert_eq!(frames, 16_580);
 }
 
+/// Captures of receivers with wrong checksums in them: Zeek skips those packets, and so do we where we are told to. It has
+/// rows of nothing but such packets, which count nothing; we have none (three of the second).
+const CHECKED: [&str; 2] = ["auth_change_session_keys", "tunnels__vxlan-encapsulated-igmp-v2"];
+
 /// Connections of Zeek's that differ in conn_state, history, packets or bytes, by case.
-const KNOWN_CONNECTIONS: [(&str, u32); 7] = [
-    // Zeek skips packets with bad checksums.
-    ("auth_change_session_keys", 1),
-    ("tunnels__vxlan-encapsulated-igmp-v2", 3),
+const KNOWN_CONNECTIONS: [(&str, u32); 5] = [
     // A total length of 0 (segmentation offload): Zeek counts no bytes.
     ("ldap__missing_ldap_logs", 3),
     // Cut frames.
@@ -179,7 +180,8 @@ fn connections_agree_with_zeek_with_shared_captures() {
     let (mut compared, mut missing, mut differ) = (0u32, 0u32, BTreeMap::<String, u32>::new());
     for case in cases() {
         let Some(rows) = table(&case.folder.join("zeek_conn.tsv")) else { continue };
-        let (text, _) = HOST.text_of(&case.capture);
+        let run = if CHECKED.contains(&case.name.as_str()) { HOST.checked() } else { HOST };
+        let (text, _) = run.text_of(&case.capture);
         let mut records = parse(&text);
         for row in rows.iter().filter(|row| is_comparable(&case, row)) {
             // Of several connections of one key the one that fits best.
@@ -210,7 +212,7 @@ fn connections_agree_with_zeek_with_shared_captures() {
     let known: BTreeMap<String, u32> =
         KNOWN_CONNECTIONS.iter().map(|(name, n)| (name.to_string(), *n)).collect();
     assert_eq!(differ, known);
-    assert_eq!(compared, 170);
+    assert_eq!(compared, 167);
 }
 
 /// Half of FabricPath's packets lie in an EtherType that is not looked into.
