@@ -68,6 +68,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let peers = Peers { kernel: &kernel, large: &large, filter: &filter };
     let cases = cases::all(&peers, pin.cpu())?;
     eprintln!("    {} rounds of {} cases", arguments.rounds, cases.len());
-    report.rows = rounds::run(&peers, &cases, arguments.rounds, arguments.repeat)?;
+    let (rows, share) = rounds::run(&peers, &cases, arguments.rounds, arguments.repeat)?;
+    report.rows = rows;
+    report.facts.push(share);
     report.finish(arguments.json.as_deref(), arguments.check)
 }

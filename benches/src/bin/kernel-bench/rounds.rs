@@ -2,15 +2,20 @@
 
 use crate::cases::{Case, Peers, Run};
 use anyhow::Result;
-use tidegate_benches::report::{Row, Series};
+use loader::RunResult;
+use tidegate_benches::programs::bare;
+use tidegate_benches::report::{Fact, Row, Series, Spread};
 
-/// Runs all rounds.
-pub fn run(peers: &Peers<'_>, cases: &[Case<'_>], rounds: u32, repeat: u32) -> Result<Vec<Row>> {
+/// Runs all rounds. Beside the rows, what a test-run takes for a program that does nothing.
+pub fn run(peers: &Peers<'_>, cases: &[Case<'_>], rounds: u32, repeat: u32) -> Result<(Vec<Row>, Fact)> {
     let series = |name: &str| Series { name: name.into(), values: Vec::new() };
     let mut all: Vec<_> =
         cases.iter().map(|case| (case, series(case.subject.0), series(case.reference.0))).collect();
     let mut events = [peers.kernel.maps().events()?, peers.large.maps().events()?];
+    let empty = bare(RunResult::XDP_PASS, true)?;
+    let mut empty_ns = Vec::new();
     for round in 0..rounds {
+        empty_ns.push(empty.run(&[0; 64], repeat)?.duration_ns as f64);
         for (index, (case, subject, reference)) in all.iter_mut().enumerate() {
             let frames = case.frames.of(index, round)?;
             let repeat = case.frames.repeat().unwrap_or(repeat);
@@ -31,7 +36,9 @@ pub fn run(peers: &Peers<'_>, cases: &[Case<'_>], rounds: u32, repeat: u32) -> R
     let row = |(case, subject, reference): (&Case<'_>, Series, Series)| {
         Row::new(case.name, "ns", &subject, &reference, (Some(case.wanted), case.enforced))
     };
-    Ok(all.into_iter().map(row).collect())
+    let rows = all.into_iter().map(row).collect();
+    let value = Spread::of(&empty_ns).median;
+    Ok((rows, Fact { name: "the runner's own share: a program that does nothing".into(), value, unit: "ns" }))
 }
 
 fn mean_ns(run: &Run<'_>, frames: &[Vec<u8>], repeat: u32) -> Result<f64> {
