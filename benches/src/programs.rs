@@ -252,8 +252,8 @@ mod tests {
         use crate::frames::Segment;
         let kernel = Kernel::load(&LoadOptions::default()).unwrap();
         scene::load(&kernel).unwrap();
-        let walker = walker(Walk::ports(), &Target::Kernel(&kernel)).unwrap();
-        let frame = scene::ipv4().frame(Segment::Syn).unwrap();
+        let walker = walker(Walk::sources(scene::CROWD_SIZE), &Target::Kernel(&kernel)).unwrap();
+        let frame = scene::crowd(0).frame(Segment::Syn).unwrap();
         assert_eq!(walker.run(&frame, 100).unwrap().action, RunResult::XDP_PASS);
         let flows = kernel.maps().flow_records().unwrap();
         assert_eq!(flows.len(), 100);
