@@ -6,6 +6,7 @@ use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
 use crate::instance::{Instance, need_root};
 use crate::policy::Documents;
+use crate::shadow;
 use crate::state::State;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -127,6 +128,8 @@ enum PolicyCommand {
     /// Make files what counts, in one commit
     #[command(after_help = "Example:\n  tidegate policy apply /etc/tidegate")]
     Apply(PathsArg),
+    /// Have a candidate policy judged beside the one that counts, and count what it would change
+    Shadow(shadow::ShadowArgs),
     /// The rules that count, in the order in which they are asked
     Show(OutputArg),
 }
@@ -188,6 +191,7 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Policy(PolicyCommand::Check(args)) => check(&args),
         Command::Policy(PolicyCommand::Apply(args)) => apply(&instance, &args),
+        Command::Policy(PolicyCommand::Shadow(args)) => shadow::run(&instance, args),
         Command::Policy(PolicyCommand::Show(output)) => {
             view::lists::policy(&View::open(&instance)?, output.output)
         }

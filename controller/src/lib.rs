@@ -10,5 +10,6 @@ pub mod instance;
 pub mod names;
 pub mod policy;
 pub mod replay;
+mod shadow;
 pub mod state;
 pub mod view;

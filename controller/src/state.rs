@@ -30,12 +30,26 @@ pub struct State {
     /// What `tidegate quarantine add` said.
     #[serde(default)]
     pub quarantines: Vec<Quarantine>,
+    /// A candidate that is judged beside what counts.
+    #[serde(default)]
+    pub shadow: Option<Shadow>,
     /// Numbers of identities, classes and rules.
     pub numbering: Numbering,
     /// Every rule that ever had a number; the current ones and older ones.
     pub rules: BTreeMap<u32, RuleInfo>,
     /// Selectors of each class.
     pub classes: BTreeMap<u32, Vec<String>>,
+}
+
+/// A candidate policy that is judged beside the one that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// What its files say.
+    pub documents: Documents,
+    /// One of so many flows is judged by it.
+    pub sample: u32,
+    /// When it began.
+    pub since: Timestamp,
 }
 
 impl State {

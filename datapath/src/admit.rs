@@ -39,7 +39,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
-    let moment = Moment::now(&plane.rules, config);
+    let moment = Moment::on(&plane.rules, config, frame.ifindex());
     let connections = &mut plane.connections;
     let is_answered = || connections.get(&packet.key).is_some();
     let Some(record) = record::of(slot, &mut plane.spill, packet, is_answered, moment.now_ns) else {
@@ -69,7 +69,7 @@ fn admitted<F: Stages<T>, T: Tables>(
                 );
             }
             record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
-            return verdict_of(record, u32::from(conn.limits));
+            return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
         incarnation = incarnation.wrapping_add(1);
@@ -117,7 +117,8 @@ fn admitted<F: Stages<T>, T: Tables>(
         }
         plane.sink.tally(Tally::Opened);
     }
-    let verdict = Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits };
+    let verdict =
+        Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits | shadowed(&moment) };
     if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8; // for the packets that follow
     }
@@ -157,6 +158,7 @@ fn known<F: Stages<T>, T: Tables>(
     conn.rule = j.rule;
     conn.limits = j.limits as u8;
     conn.identity = j.identity;
+    j.limits |= shadowed(moment);
     (changed, j)
 }
 
@@ -227,10 +229,22 @@ fn related_now(moment: &Moment) -> Judgement {
     }
 }
 
-/// In monitor mode nothing is dropped.
+/// What marks a packet whose flow was judged, where a candidate is judged by too.
+#[inline(always)]
+fn shadowed(moment: &Moment) -> u32 {
+    if moment.flags & Config::SHADOW != 0 { Limits::SHADOW } else { 0 }
+}
+
+/// In monitor mode nothing is dropped. Where interfaces differ the next packet may enter by another one.
 #[inline(always)]
 fn monitored(j: &mut Judgement, moment: &Moment) {
-    if moment.flags & Config::ENFORCE == 0 && j.action == Action::Dropped {
+    if j.action != Action::Dropped {
+        return;
+    }
+    if moment.flags & Config::BY_INTERFACE != 0 {
+        j.until(0);
+    }
+    if moment.flags & Config::ENFORCE == 0 {
         j.action = Action::Audit;
     }
 }

@@ -4,7 +4,8 @@ use crate::abi::config::PortCounters;
 use crate::abi::{
     Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions, Lost, PolicyKey,
+    RuleVersions, ShadowKey, Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::limits::{Claim, take};
@@ -152,6 +153,8 @@ pub struct HostRules {
     pub guards: PrefixMap<12, BlockVersions>,
     /// Policy.
     pub policy: PrefixMap<12, DecisionVersions>,
+    /// What holds for interfaces.
+    pub interfaces: HashMap<u32, InterfaceVersions>,
     /// Numbers of the rules' limits.
     pub rules: HashMap<u32, RuleVersions>,
     /// Failsafe services.
@@ -166,6 +169,7 @@ impl HostRules {
             blocklist: PrefixMap::default(),
             guards: PrefixMap::default(),
             policy: PrefixMap::default(),
+            interfaces: HashMap::new(),
             rules: HashMap::new(),
             failsafe: HashSet::new(),
         }
@@ -207,6 +211,10 @@ impl Rules for HostRules {
         self.policy.get(key.bytes, PolicyKey::FULL_BITS)
     }
 
+    fn interface(&self, ifindex: u32) -> Option<&InterfaceVersions> {
+        self.interfaces.get(&ifindex)
+    }
+
     fn rule(&self, number: u32) -> Option<&RuleVersions> {
         self.rules.get(&number)
     }
@@ -235,6 +243,8 @@ pub struct HostSink {
     pub ports: HashMap<u32, PortCounters>,
     /// Handshakes by pair of identities and outcome.
     pub handshakes: BTreeMap<HandshakeKey, HandshakeStats>,
+    /// What two epochs said of flows of the sample.
+    pub shadow: BTreeMap<ShadowKey, u64>,
     /// Events in their order.
     pub events: VecDeque<Event>,
     /// Connections that gave way to others.
@@ -266,6 +276,10 @@ impl Sink for HostSink {
 
     fn budget(&mut self, index: u32) -> Option<&mut EventBudget> {
         Some(self.budgets.entry(index).or_default())
+    }
+
+    fn shadow(&mut self, key: &ShadowKey) {
+        *self.shadow.entry(*key).or_default() += 1;
     }
 
     fn lost(&mut self, why: Lost) {

@@ -292,6 +292,9 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
     };
     let index = packet.key.hash(&config.hash_keys) & config.flow_mask;
     frame.admit(direction, plane, trace, index);
+    if u32::from(trace.limits) & Limits::SHADOW != 0 {
+        frame.shadow(plane, &trace.packet);
+    }
     if trace.action() == Action::Dropped {
         return;
     }
@@ -332,8 +335,8 @@ pub fn refuse<F: Frame, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return;
     };
-    let moment = Moment::now(&plane.rules, config);
-    let action = if config.has(Config::ENFORCE) { Action::Dropped } else { Action::Audit };
+    let moment = Moment::on(&plane.rules, config, frame.ifindex());
+    let action = if moment.flags & Config::ENFORCE != 0 { Action::Dropped } else { Action::Audit };
     event::refused(&mut plane.sink, frame, direction, &trace.packet, &moment, action, reason);
     trace.set(Verdict::plain(action, reason));
 }

@@ -22,6 +22,7 @@ mod record;
 pub mod reject;
 pub mod related;
 pub mod reset;
+pub mod shadow;
 pub mod stage;
 pub mod tables;
 pub mod track;

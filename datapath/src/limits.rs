@@ -164,7 +164,7 @@ pub fn by_packet<F: Frame, T: Tables>(
     let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
         return;
     };
-    let moment = Moment::now(&plane.rules, config);
+    let moment = Moment::on(&plane.rules, config, frame.ifindex());
     let packet = &trace.packet;
     let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
         return; // another CPU took it away since; the next packet opens it anew
@@ -196,6 +196,9 @@ pub fn by_packet<F: Frame, T: Tables>(
             slot.record.reason = reason as u8;
             let dropped = Settled::both(Settled::ACK | Settled::DATA);
             slot.record.settled = if only_audits { 0 } else { dropped };
+            if moment.flags & Config::BY_INTERFACE != 0 {
+                slot.record.fresh_until_ns = 0; // the next packet may enter by an interface of another mode
+            }
         }
     }
     if is_news {

@@ -31,6 +31,19 @@ impl Moment {
         Self::at(config, rules.now_ns(config))
     }
 
+    /// Now, for what enters by an interface.
+    #[inline(always)]
+    pub fn on<R: Rules>(rules: &R, config: &Config, ifindex: u32) -> Self {
+        let mut moment = Self::now(rules, config);
+        if moment.flags & Config::BY_INTERFACE != 0
+            && let Some(versions) = rules.interface(ifindex)
+        {
+            let own = versions.at(moment.epoch);
+            moment.flags = moment.flags & !own.mask | own.flags;
+        }
+        moment
+    }
+
     /// At a given time.
     #[inline(always)]
     pub fn at(config: &Config, now_ns: u64) -> Self {

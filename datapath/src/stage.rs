@@ -9,7 +9,7 @@ use crate::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Sid
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, hello, judge, limits, related, reset, track};
+use crate::{admit, follow, hello, judge, limits, related, reset, shadow, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -97,6 +97,12 @@ pub trait Stages<T: Tables>: Frame + Sized {
         side: Side,
     ) -> u64 {
         reset::counted(slots, spill, conn, key, at, side)
+    }
+
+    /// What would the next epoch decide?
+    #[inline(always)]
+    fn shadow(&self, plane: &mut Plane<T>, packet: &Packet) {
+        shadow::judge(self, plane, packet);
     }
 
     /// The limits of a connection that is about to open.

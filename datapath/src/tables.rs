@@ -5,7 +5,8 @@
 use crate::abi::{
     Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
+    FragmentPorts, HandshakeKey, HelloSegment, InterfaceVersions, Lost, PolicyKey, RuleVersions, ShadowKey,
+    Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::guard::{self, Listed, Service};
@@ -66,6 +67,8 @@ pub trait Rules {
     }
     /// Both versions of what the policy says of `key`.
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions>;
+    /// Both versions of what holds for an interface.
+    fn interface(&self, ifindex: u32) -> Option<&InterfaceVersions>;
     /// Both versions of the numbers of a rule's limits.
     fn rule(&self, number: u32) -> Option<&RuleVersions>;
     /// Whether `key` is a failsafe service of the gateway itself.
@@ -89,6 +92,8 @@ pub trait Sink {
     fn handshake(&mut self, key: &HandshakeKey, duration_ns: u64);
     /// What was sent lately of the events that share budget `index`.
     fn budget(&mut self, index: u32) -> Option<&mut EventBudget>;
+    /// Counts a flow of the sample that two epochs judged.
+    fn shadow(&mut self, key: &ShadowKey);
     /// Counts an event that is not sent.
     fn lost(&mut self, why: Lost);
     /// Counts a connection that came or went.

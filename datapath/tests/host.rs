@@ -5,8 +5,8 @@ mod fixtures;
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Action, BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, FlowKey, HandshakeKey,
-    Packet, Reason, RuleVersions, Settled,
+    Action, BindingVersions, BlockVersions, Config, Connection, DecisionVersions, Direction, FlowKey,
+    HandshakeKey, Interface, Packet, Reason, RuleVersions, Settled,
 };
 use datapath::frame::{BufferFrame, SliceFrame};
 use datapath::host::{self, Host};
@@ -19,12 +19,13 @@ use std::collections::BTreeMap;
 
 struct HostEngine {
     plane: Plane<Host>,
+    ifindex: u32,
     dropped: bool,
 }
 
 impl HostEngine {
     fn new() -> Self {
-        Self { plane: host::plane(fixtures::config(&Setup::default(), true)), dropped: false }
+        Self { plane: host::plane(fixtures::config(&Setup::default(), true)), ifindex: 1, dropped: false }
     }
 }
 
@@ -57,16 +58,27 @@ impl Engine for HostEngine {
                 RuleVersions { since: EPOCH, _pad: 0, old: datapath::abi::RuleSettings::NONE, new: *new };
             rules.rules.insert(*number, versions);
         }
+        for (key, bits, new) in &setup.candidate {
+            let versions = fixtures::shadow::candidate(setup, key, *bits, *new);
+            rules.policy.insert(key.bytes, *bits, versions);
+        }
+        if let Some(new) = &setup.interface {
+            let versions =
+                datapath::abi::InterfaceVersions { since: EPOCH, _pad: 0, old: Interface::NONE, new: *new };
+            rules.interfaces.insert(1, versions);
+        }
         rules.failsafe.extend(setup.failsafe.iter().copied());
     }
 
     fn judge(&mut self, frame: &[u8], at_ns: u64) -> Trace {
         self.plane.rules.config.fixed_now_ns = at_ns;
         let mut trace = Trace::default();
-        let action =
-            judge(&SliceFrame { bytes: frame, ifindex: 1 }, Direction::Ingress, &mut self.plane, || {
-                Some(&mut trace)
-            });
+        let action = judge(
+            &SliceFrame { bytes: frame, ifindex: self.ifindex },
+            Direction::Ingress,
+            &mut self.plane,
+            || Some(&mut trace),
+        );
         self.dropped = action == Action::Dropped;
         trace
     }
@@ -89,6 +101,10 @@ impl Engine for HostEngine {
             sum[1] += record.packets[1];
         }
         sum
+    }
+
+    fn shadow(&mut self) -> Vec<(datapath::abi::ShadowKey, u64)> {
+        self.plane.sink.shadow.iter().map(|(k, v)| (*k, *v)).collect()
     }
 
     fn handshakes(&mut self) -> Vec<(HandshakeKey, u64)> {
@@ -125,6 +141,35 @@ fn every_fixture_on_the_native_path() {
         .map(|fixture| fixture.name)
         .collect();
     assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), rows.len());
+}
+
+#[test]
+fn a_candidate_policy_changes_no_verdict_and_is_counted() {
+    fixtures::shadow::counts_what_would_change(&mut HostEngine::new());
+}
+
+/// Interface 1 is in monitor mode, the gateway enforces; a connection has a side on each.
+#[test]
+fn each_packet_has_the_verdict_of_the_interface_by_which_it_enters() {
+    let denied = |action| (action, Reason::PolicyDenied);
+    let setup = Setup {
+        flags: Config::ENFORCE | Config::BY_INTERFACE,
+        interface: Some(Interface { mask: Config::ENFORCE, flags: 0 }),
+        ..fixtures::policy::identities()
+    };
+    let talk = fixtures::frames::Talk::new().handshake().c("PA", b"1").s("PA", b"2").c("PA", b"3").steps;
+    for traced in [true, false] {
+        let mut engine = HostEngine::new();
+        engine.prepare(&setup, traced);
+        for (n, step) in talk.iter().chain(&talk[3..]).enumerate() {
+            let from_client = step.frame[29] == 2 && step.frame[27] == 1;
+            engine.ifindex = if from_client { 1 } else { 2 };
+            let trace = engine.judge(&step.frame, fixtures::START);
+            let wanted = denied(if from_client { Action::Audit } else { Action::Dropped });
+            assert_eq!((trace.action(), trace.reason()), wanted, "packet {n}");
+            assert_eq!(engine.dropped(), !from_client, "packet {n}");
+        }
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 21] = [
+pub(crate) const SHAPES: [Shape; 23] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
@@ -33,6 +33,8 @@ pub(crate) const SHAPES: [Shape; 21] = [
     trie::<Addr, BindingVersions>(MapName::BINDINGS),
     trie::<Addr, BlockVersions>(MapName::BLOCKLIST),
     trie::<PolicyKey, BlockVersions>(MapName::GUARDS),
+    trie::<u32, InterfaceVersions>(MapName::INTERFACES),
+    shape::<ShadowKey, u64>(MapName::SHADOW, MapType::PerCpuHash),
     trie::<PolicyKey, DecisionVersions>(MapName::POLICY),
     trie::<u32, RuleVersions>(MapName::RULES),
     shape::<BucketKey, Bucket>(MapName::BUCKETS, MapType::LruHash),

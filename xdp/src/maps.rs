@@ -15,7 +15,8 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{
     Addr, Answered, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Lost, PolicyKey, RuleVersions, Tally, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions, Lost, PolicyKey,
+    RuleVersions, ShadowKey, Tally, Unit,
 };
 use datapath::frame::Frame;
 use datapath::guard::{Listed, Service};
@@ -50,6 +51,13 @@ static TG_GUARDS: LpmTrie<[u8; 12], BlockVersions> = LpmTrie::pinned(65_536, 0);
 /// Pair of classes, protocol and port to decision.
 #[map]
 static TG_POLICY: LpmTrie<[u8; 12], DecisionVersions> = LpmTrie::pinned(262_144, 0);
+/// What holds for interfaces with settings of their own, by index, in full; a trie for the reason below.
+#[map]
+static TG_INTERFACES: LpmTrie<[u8; 4], InterfaceVersions> = LpmTrie::pinned(1024, 0);
+/// Flows that two epochs judged, by what they said.
+#[map]
+static TG_SHADOW: PerCpuHashMap<ShadowKey, u64> =
+    PerCpuHashMap::pinned(4096, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 /// Numbers of the limits of rules that have some, by the rule's number, in full. A trie, because it frees what a commit
 /// replaced only after the packets that read it, where a hash map gives the memory to the next key at once.
 #[map]
@@ -307,6 +315,11 @@ impl Rules for KernelRules {
     }
 
     #[inline(never)] // its key has a stack of its own
+    fn interface(&self, ifindex: u32) -> Option<&InterfaceVersions> {
+        TG_INTERFACES.get(PrefixKey::number(ifindex).key())
+    }
+
+    #[inline(never)] // its key has a stack of its own
     fn rule(&self, number: u32) -> Option<&RuleVersions> {
         TG_RULES.get(PrefixKey::number(number).key())
     }
@@ -426,6 +439,18 @@ impl Sink for KernelSink {
         let budget = TG_EVENT_BUDGET.get_ptr_mut(index)?;
         // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
         Some(unsafe { &mut *budget })
+    }
+
+    #[inline(always)]
+    fn shadow(&mut self, key: &ShadowKey) {
+        if TG_SHADOW.get_ptr_mut(key).is_none() {
+            let _full_counts_as_lost = TG_SHADOW.insert(key, &0, 0);
+        }
+        match TG_SHADOW.get_ptr_mut(key) {
+            // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+            Some(count) => unsafe { *count += 1 },
+            None => self.lost(Lost::NoRoom),
+        }
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use datapath::guard::{self, Listed, Service};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, hello, judge, limits, related, reset, track};
+use datapath::{admit, follow, hello, judge, limits, related, reset, shadow, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -86,6 +86,11 @@ impl Stages<Kernel> for HookFrame {
         side: Side,
     ) -> u64 {
         tg_counted(conn, key, index, cpu, side.index() as u32)
+    }
+
+    #[inline(always)]
+    fn shadow(&self, _: &mut Plane<Kernel>, packet: &Packet) {
+        tg_shadow(self.context(), packet);
     }
 
     #[inline(always)]
@@ -290,6 +295,17 @@ pub extern "C" fn tg_counted(
         }
         _ => 0,
     }
+}
+
+/// [`shadow::judge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_shadow(ctx: *mut Context, packet: *const Packet) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(packet) = unsafe { packet.as_ref() } {
+        shadow::judge(&HookFrame::new(ctx), &mut plane(), packet);
+    }
+    0
 }
 
 /// [`guard::is_blocked`].

@@ -6,6 +6,7 @@ use crate::policy::Documents;
 use crate::policy::document::BlockEntry;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::target::Target;
+use crate::state::Shadow;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State as Extract};
 use axum::http::{StatusCode, header};
@@ -130,6 +131,9 @@ pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
         .route("/v1/attach", post(attach))
         .route("/v1/detach", post(detach))
         .route("/v1/policy", post(apply))
+        .route("/v1/shadow", post(shadow))
+        .route("/v1/shadow/drop", post(shadow_drop))
+        .route("/v1/shadow/apply", post(shadow_apply))
         .route("/v1/block", post(block))
         .route("/v1/unblock", post(unblock))
         .route("/v1/quarantine", post(quarantine))
@@ -189,7 +193,10 @@ async fn attach(
             native_refused: a.native_refused,
             tc_mode: a.tc.name().into(),
         };
-        Ok(attached.into_iter().map(port).collect())
+        let attached = attached.into_iter().map(port).collect();
+        drop(kernel);
+        shared.follow_interfaces()?;
+        Ok(attached)
     };
     blocking(work).await.map(Json)
 }
@@ -220,7 +227,58 @@ async fn apply(
     Extract(shared): Extract<Arc<Shared>>,
     Json(documents): Json<Documents>,
 ) -> Result<Json<Committed>> {
-    let work = move || shared.commit(|state| state.documents = documents);
+    let work = move || {
+        shared.commit(|state| {
+            state.documents = documents;
+            state.shadow = None; // it was a candidate for what was in force
+        })
+    };
+    blocking(work).await.map(|revision| Json(Committed { revision }))
+}
+
+/// `POST /v1/shadow`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShadowRequest {
+    /// The candidate.
+    pub documents: Documents,
+    /// One of so many flows is judged by it.
+    pub sample: u32,
+}
+
+async fn shadow(
+    Extract(shared): Extract<Arc<Shared>>,
+    Json(request): Json<ShadowRequest>,
+) -> Result<Json<()>> {
+    let ShadowRequest { documents, sample } = request;
+    let candidate = Shadow { documents, sample, since: jiff::Timestamp::now() };
+    blocking(move || shared.shadow(Some(candidate))).await.map(Json)
+}
+
+fn no_shadow() -> Failure {
+    Failure::new(Code::Failure, "no candidate is judged; `tidegate policy shadow PATH` begins")
+}
+
+async fn shadow_drop(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<()>> {
+    let work = move || {
+        if shared.with_state(|state| state.shadow.is_none()) {
+            return Err(no_shadow());
+        }
+        shared.shadow(None)
+    };
+    blocking(work).await.map(Json)
+}
+
+async fn shadow_apply(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<Committed>> {
+    let work = move || {
+        if shared.with_state(|state| state.shadow.is_none()) {
+            return Err(no_shadow());
+        }
+        shared.commit(|state| {
+            if let Some(shadow) = state.shadow.take() {
+                state.documents = shadow.documents;
+            }
+        })
+    };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }
 

@@ -22,6 +22,7 @@ pub fn page(shared: &Shared) -> Result<String> {
     let mut families = traffic(maps)?;
     families.extend(handshakes(shared)?);
     families.extend(state(shared)?);
+    families.extend(shadow(shared)?);
     families.retain(|family| !family.get_metric().is_empty()); // the encoder refuses them
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text).map_err(|e| Failure::failed("encode metrics", e))?;
@@ -176,6 +177,42 @@ fn histogram([kind, outcome, stage, source, destination]: &Labels<'_>, stats: &H
     ]));
     metric.set_histogram(histogram);
     metric
+}
+
+/// What a candidate policy would change.
+fn shadow(shared: &Shared) -> Result<Vec<MetricFamily>> {
+    let names = shared.names();
+    let counted = crate::view::shadow::counted(&shared.maps)?;
+    let pending = shared.with_state(|state| state.shadow.is_some());
+    let changes = counted.changes.iter().map(|(key, n)| {
+        let [(old, old_reason), (new, new_reason)] = key.verdicts();
+        let pair = [
+            ("old_rule", crate::view::shadow::rule(&names, key.old_rule)),
+            ("old_verdict", old.name()),
+            ("old_reason", old_reason.name()),
+            ("new_rule", crate::view::shadow::rule(&names, key.new_rule)),
+            ("new_verdict", new.name()),
+            ("new_reason", new_reason.name()),
+        ];
+        (labels(&pair), *n)
+    });
+    Ok(vec![
+        gauge(
+            "tidegate_shadow_pending",
+            "Whether a candidate policy is judged beside the one that counts.",
+            [(vec![], f64::from(u8::from(pending)))].into_iter(),
+        ),
+        counter(
+            "tidegate_shadow_same_total",
+            "Judgements of the sample on which the candidate agrees.",
+            [(vec![], counted.same)].into_iter(),
+        ),
+        counter(
+            "tidegate_shadow_difference_total",
+            "Judgements of the sample on which the candidate says otherwise.",
+            changes,
+        ),
+    ])
 }
 
 fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {

@@ -11,7 +11,7 @@ mod observe;
 
 pub use api::{
     AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest, ReleaseRequest,
-    detach_each,
+    ShadowRequest, detach_each,
 };
 
 use crate::exit_code::{Code, Failure, Result};
@@ -154,6 +154,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn shadow(&self, candidate: Option<crate::state::Shadow>) -> Result<()> {
+        let mut committed = lock(&self.committed);
+        let done = committed.shadow(&self.maps, &self.instance.state_file(), candidate);
+        self.hub.rename(Names::of(&committed.state));
+        done
+    }
+
+    /// Settings of interfaces follow their names: an interface that is made anew has another index.
+    fn follow_interfaces(&self) -> Result<()> {
+        if lock(&self.committed).interfaces_changed() {
+            self.commit(|_| {})?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     need_root("loading programs into the kernel")?;
@@ -220,6 +237,7 @@ fn start(
         committed.commit(&maps, &instance.state_file(), |state| {
             if from_files {
                 state.documents = documents;
+                state.shadow = None;
             }
         })?;
         failsafe::sync(&maps, &failsafe)?;
@@ -407,6 +425,7 @@ async fn every_second(shared: Arc<Shared>) {
             shared.hub.give_up_hellos(before_ns, &Moment::now());
             if second % 10 == 9 {
                 failsafe::sync(&shared.maps, &shared.failsafe)?;
+                shared.follow_interfaces()?;
                 lock(&shared.kernel).recalibrate()?;
             }
             Ok(())

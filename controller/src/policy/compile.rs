@@ -13,7 +13,7 @@ use super::prefix::Prefix;
 use super::selector::selectors_text;
 use super::time::Clock;
 use super::trie::PolicyPrefix;
-use datapath::abi::{Binding, Block, Decision, PolicyKey, RuleSettings};
+use datapath::abi::{Binding, Block, Decision, Interface, PolicyKey, RuleSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -31,6 +31,8 @@ pub struct Compiled {
     pub policy: BTreeMap<PolicyPrefix, Decision>,
     /// Limits of the rules that have some, by the rule's number.
     pub settings: BTreeMap<u32, RuleSettings>,
+    /// What holds for single interfaces, by index. Whoever knows the interfaces fills it in.
+    pub interfaces: BTreeMap<u32, Interface>,
     /// What holds for the gateway as a whole.
     pub gateway: Option<Gateway>,
     /// Numbers given so far; pass them to the next compile.
@@ -117,6 +119,7 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
         guards,
         policy,
         settings,
+        interfaces: BTreeMap::new(),
         gateway,
         numbering,
         rules,

@@ -8,8 +8,8 @@ use super::compile::Compiled;
 use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, TrieKey, lookup_sorted};
 use datapath::abi::{
-    Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, MapName, RuleSettings,
-    RuleVersions,
+    Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, Interface, InterfaceVersions,
+    MapName, RuleSettings, RuleVersions,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,8 @@ pub enum MapWrite {
     Guard(PolicyPrefix, BlockVersions),
     /// Into the policy.
     Decision(PolicyPrefix, DecisionVersions),
+    /// Into the settings of interfaces.
+    Interface(u32, InterfaceVersions),
     /// Into the limits of rules.
     Rule(u32, RuleVersions),
 }
@@ -39,6 +41,8 @@ pub enum MapDelete {
     Guard(PolicyPrefix),
     /// From the policy.
     Decision(PolicyPrefix),
+    /// From the settings of interfaces.
+    Interface(u32),
     /// From the limits of rules.
     Rule(u32),
 }
@@ -51,6 +55,7 @@ impl MapWrite {
             Self::Block(..) => MapName::BLOCKLIST,
             Self::Guard(..) => MapName::GUARDS,
             Self::Decision(..) => MapName::POLICY,
+            Self::Interface(..) => MapName::INTERFACES,
             Self::Rule(..) => MapName::RULES,
         }
     }
@@ -63,6 +68,7 @@ impl MapWrite {
             Self::Block(key, v) => Self::Block(key, BlockVersions { new: v.old, ..v }),
             Self::Guard(key, v) => Self::Guard(key, BlockVersions { new: v.old, ..v }),
             Self::Decision(key, v) => Self::Decision(key, DecisionVersions { new: v.old, ..v }),
+            Self::Interface(key, v) => Self::Interface(key, InterfaceVersions { new: v.old, ..v }),
             Self::Rule(key, v) => Self::Rule(key, RuleVersions { new: v.old, ..v }),
         }
     }
@@ -74,6 +80,7 @@ impl MapWrite {
             Self::Block(key, _) => MapDelete::Block(*key),
             Self::Guard(key, _) => MapDelete::Guard(*key),
             Self::Decision(key, _) => MapDelete::Decision(*key),
+            Self::Interface(key, _) => MapDelete::Interface(*key),
             Self::Rule(key, _) => MapDelete::Rule(*key),
         }
     }
@@ -87,6 +94,7 @@ impl MapDelete {
             Self::Block(_) => MapName::BLOCKLIST,
             Self::Guard(_) => MapName::GUARDS,
             Self::Decision(_) => MapName::POLICY,
+            Self::Interface(_) => MapName::INTERFACES,
             Self::Rule(_) => MapName::RULES,
         }
     }
@@ -109,15 +117,13 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
     changes(&old.policy, &new.policy, Decision::NONE, |key, old, new| {
         writes.push(MapWrite::Decision(key, DecisionVersions { since, _pad: 0, old, new }));
     });
-    // Looked up in full: a rule that has no entry in one epoch has no limits there.
-    let numbers: BTreeSet<u32> = old.settings.keys().chain(new.settings.keys()).copied().collect();
-    for key in numbers {
-        let of = |compiled: &Compiled| compiled.settings.get(&key).copied().unwrap_or(RuleSettings::NONE);
-        let (old, new) = (of(old), of(new));
-        if old != new {
-            writes.push(MapWrite::Rule(key, RuleVersions { since, _pad: 0, old, new }));
-        }
-    }
+    // Looked up in full: what has no entry in one epoch has no settings there.
+    in_full(&old.settings, &new.settings, RuleSettings::NONE, |key, old, new| {
+        writes.push(MapWrite::Rule(key, RuleVersions { since, _pad: 0, old, new }));
+    });
+    in_full(&old.interfaces, &new.interfaces, Interface::NONE, |key, old, new| {
+        writes.push(MapWrite::Interface(key, InterfaceVersions { since, _pad: 0, old, new }));
+    });
     writes
 }
 
@@ -129,7 +135,25 @@ pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
     let decisions = gone(&old.policy, &new.policy).map(MapDelete::Decision);
     let rules =
         old.settings.keys().filter(|key| !new.settings.contains_key(key)).map(|key| MapDelete::Rule(*key));
-    bindings.chain(blocks).chain(guards).chain(decisions).chain(rules).collect()
+    let interfaces = old.interfaces.keys().filter(|key| !new.interfaces.contains_key(key));
+    let interfaces = interfaces.map(|key| MapDelete::Interface(*key));
+    bindings.chain(blocks).chain(guards).chain(decisions).chain(rules).chain(interfaces).collect()
+}
+
+fn in_full<V: Copy + PartialEq>(
+    old: &BTreeMap<u32, V>,
+    new: &BTreeMap<u32, V>,
+    none: V,
+    mut write: impl FnMut(u32, V, V),
+) {
+    let keys: BTreeSet<u32> = old.keys().chain(new.keys()).copied().collect();
+    for key in keys {
+        let of = |all: &BTreeMap<u32, V>| all.get(&key).copied().unwrap_or(none);
+        let (before, after) = (of(old), of(new));
+        if before != after {
+            write(key, before, after);
+        }
+    }
 }
 
 fn changes<K: TrieKey, V: Copy + PartialEq>(

@@ -4,7 +4,7 @@ use super::fields::{Context, Fields};
 use super::place::Place;
 use super::time::parse_duration;
 use super::yaml::Node;
-use datapath::abi::Config;
+use datapath::abi::{Config, Interface};
 use serde::{Deserialize, Serialize};
 
 /// `kind: Gateway`. One at most; what it does not say is as without it.
@@ -18,6 +18,9 @@ pub struct Gateway {
     pub midstream: Midstream,
     /// After how long a connection is over.
     pub timeouts: Timeouts,
+    /// What holds for what enters by single interfaces instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<OneInterface>,
     /// Where the document begins.
     pub place: Place,
 }
@@ -44,6 +47,57 @@ pub enum Midstream {
     Alert,
     /// They are dropped.
     Deny,
+}
+
+/// What holds for what enters by one interface; absent is as for the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneInterface {
+    /// The interface.
+    pub name: String,
+    /// What becomes of TCP connections whose beginning was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub midstream: Option<Midstream>,
+    /// Whether what is denied is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<InterfaceMode>,
+}
+
+/// Whether what is denied is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InterfaceMode {
+    /// It is.
+    Enforce,
+    /// It passes, with verdict AUDIT.
+    Monitor,
+}
+
+impl Midstream {
+    const MASK: u32 = Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT;
+
+    fn flags(self) -> u32 {
+        match self {
+            Self::Allow => 0,
+            Self::Alert => Config::MIDSTREAM_ALERT,
+            Self::Deny => Config::MIDSTREAM_DENY,
+        }
+    }
+}
+
+impl OneInterface {
+    /// As the kernel has it.
+    pub fn settings(&self) -> Interface {
+        let mut settings = Interface::NONE;
+        if let Some(midstream) = self.midstream {
+            settings.mask |= Midstream::MASK;
+            settings.flags |= midstream.flags();
+        }
+        if let Some(mode) = self.mode {
+            settings.mask |= Config::ENFORCE;
+            settings.flags |= if mode == InterfaceMode::Enforce { Config::ENFORCE } else { 0 };
+        }
+        settings
+    }
 }
 
 /// Seconds after which a connection is over; absent where the default holds.
@@ -99,36 +153,70 @@ pub fn configure(gateway: Option<&Gateway>, config: &mut Config) {
     config.sctp_timeout_ns = ns(timeouts.sctp, default.sctp_timeout_ns);
     config.closed_kept_ns = ns(timeouts.tcp_kept, default.closed_kept_ns);
     *config = config.with_idle_times();
-    config.flags &= !(Config::REJECT | Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT);
+    config.flags &= !(Config::REJECT | Config::BY_INTERFACE | Midstream::MASK);
     if gateway.is_some_and(|g| g.default_action == DefaultAction::Reject) {
         config.flags |= Config::REJECT;
     }
-    config.flags |= match gateway.map(|g| g.midstream).unwrap_or_default() {
-        Midstream::Allow => 0,
-        Midstream::Alert => Config::MIDSTREAM_ALERT,
-        Midstream::Deny => Config::MIDSTREAM_DENY,
-    };
+    if gateway.is_some_and(|g| !g.interfaces.is_empty()) {
+        config.flags |= Config::BY_INTERFACE;
+    }
+    config.flags |= gateway.map(|g| g.midstream).unwrap_or_default().flags();
 }
 
 /// Reads the spec.
 pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Gateway> {
-    let fields = Fields::of(cx, spec, "the spec of a Gateway", &["defaultAction", "midstream", "timeouts"])?;
+    let names = ["defaultAction", "midstream", "timeouts", "interfaces"];
+    let fields = Fields::of(cx, spec, "the spec of a Gateway", &names)?;
     let actions = [("deny", DefaultAction::Deny), ("reject", DefaultAction::Reject)];
     let default_action = match fields.optional("defaultAction") {
         Some(node) => cx.word(node, "value of `defaultAction`", &actions),
         None => Some(DefaultAction::default()),
     };
-    let ways = [("allow", Midstream::Allow), ("alert", Midstream::Alert), ("deny", Midstream::Deny)];
     let midstream = match fields.optional("midstream") {
-        Some(node) => cx.word(node, "value of `midstream`", &ways),
+        Some(node) => midstream_of(cx, node),
         None => Some(Midstream::default()),
     };
     let timeouts = match fields.optional("timeouts") {
         Some(node) => timeouts(cx, node),
         None => Some(Timeouts::default()),
     };
-    let (name, place) = (String::new(), cx.place(spec));
-    Some(Gateway { name, default_action: default_action?, midstream: midstream?, timeouts: timeouts?, place })
+    let mut interfaces: Vec<OneInterface> = Vec::new();
+    if let Some(node) = fields.optional("interfaces") {
+        for item in cx.items(node, "`interfaces`", "for example `interfaces: [{name: eth1, mode: monitor}]`")
+        {
+            let Some(one) = interface(cx, item) else { continue };
+            if interfaces.iter().any(|first| first.name == one.name) {
+                cx.mistake(item, format!("`{}` stands twice", one.name), "write its settings in one item");
+            }
+            interfaces.push(one);
+        }
+    }
+    Some(Gateway {
+        name: String::new(),
+        default_action: default_action?,
+        midstream: midstream?,
+        timeouts: timeouts?,
+        interfaces,
+        place: cx.place(spec),
+    })
+}
+
+fn midstream_of(cx: &mut Context<'_>, node: &Node) -> Option<Midstream> {
+    let ways = [("allow", Midstream::Allow), ("alert", Midstream::Alert), ("deny", Midstream::Deny)];
+    cx.word(node, "value of `midstream`", &ways)
+}
+
+fn interface(cx: &mut Context<'_>, node: &Node) -> Option<OneInterface> {
+    let fields = Fields::of(cx, node, "an interface", &["name", "midstream", "mode"])?;
+    let name = fields.required(cx, "name", "for example `name: eth1`")?;
+    let name = cx.text(name, "`name`")?.to_owned();
+    let midstream = fields.optional("midstream").and_then(|node| midstream_of(cx, node));
+    let modes = [("enforce", InterfaceMode::Enforce), ("monitor", InterfaceMode::Monitor)];
+    let mode = fields.optional("mode").and_then(|node| cx.word(node, "value of `mode`", &modes));
+    if fields.all().len() == 1 {
+        cx.mistake(node, format!("nothing is said of `{name}`"), "accepted: `midstream`, `mode`");
+    }
+    Some(OneInterface { name, midstream, mode })
 }
 
 fn timeouts(cx: &mut Context<'_>, node: &Node) -> Option<Timeouts> {
@@ -211,12 +299,31 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_has_what_is_said_of_it_and_no_more() {
+        let documents = read(
+            "{interfaces: [{name: eth1, mode: monitor}, {name: eth2, midstream: alert, mode: enforce}]}",
+        )
+        .expect("a document");
+        let gateway = documents.gateway.expect("a gateway");
+        let settings: Vec<_> = gateway.interfaces.iter().map(OneInterface::settings).collect();
+        let (enforce, both) = (Config::ENFORCE, Config::ENFORCE | Midstream::MASK);
+        assert_eq!(settings[0], Interface { mask: enforce, flags: 0 });
+        assert_eq!(settings[1], Interface { mask: both, flags: enforce | Config::MIDSTREAM_ALERT });
+        let mut config = Config::new(64, 7);
+        configure(Some(&gateway), &mut config);
+        assert!(config.has(Config::BY_INTERFACE));
+    }
+
+    #[test]
     fn what_a_gateway_cannot_be_is_a_mistake() {
         for (spec, what) in [
             ("{defaultAction: allow}", "`allow` is no value of `defaultAction`"),
             ("{midstream: drop}", "`drop` is no value of `midstream`"),
             ("{timeouts: {tcpEstablished: 0s}}", "`0s` is not a duration"),
             ("{timeouts: {udp: 1s}}", "unknown field `udp` in `timeouts`"),
+            ("{interfaces: [{name: eth1}]}", "nothing is said of `eth1`"),
+            ("{interfaces: [{name: eth1, mode: off}]}", "`off` is no value of `mode`"),
+            ("{interfaces: [{name: e, mode: monitor}, {name: e, midstream: deny}]}", "`e` stands twice"),
         ] {
             let said = read(spec).expect_err("a mistake");
             assert!(said.contains(what), "{said}");

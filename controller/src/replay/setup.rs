@@ -89,6 +89,8 @@ impl Setup {
                 MapWrite::Decision(prefix, versions) => {
                     rules.policy.insert(prefix.key.bytes, prefix.bits, versions);
                 }
+                // A capture does not say by which interface of the gateway a frame came.
+                MapWrite::Interface(..) => {}
                 MapWrite::Rule(number, versions) => {
                     rules.rules.insert(number, versions);
                 }
@@ -115,6 +117,7 @@ impl Setup {
                 MapWrite::Decision(prefix, versions) => {
                     maps.policy.insert(&prefix.key, prefix.bits, &versions)?;
                 }
+                MapWrite::Interface(..) => {}
                 MapWrite::Rule(number, versions) => maps.rules.insert(&number, 32, &versions)?,
             }
         }

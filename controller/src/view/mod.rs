@@ -4,6 +4,7 @@ pub mod drops;
 pub mod event;
 pub mod flow;
 pub mod lists;
+pub mod shadow;
 pub mod status;
 pub mod table;
 pub mod why;

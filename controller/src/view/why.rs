@@ -10,7 +10,7 @@ use crate::policy::{Clock, Documents, Prefix, compile};
 use crate::state::State;
 use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, GuardKey,
-    PolicyKey, RuleVersions,
+    InterfaceVersions, PolicyKey, RuleVersions,
 };
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::tables::Rules;
@@ -199,6 +199,10 @@ impl Rules for Fetched {
 
     fn decision(&self, _key: &PolicyKey) -> Option<&DecisionVersions> {
         self.decision.as_ref()
+    }
+
+    fn interface(&self, _ifindex: u32) -> Option<&InterfaceVersions> {
+        None // the question names none
     }
 
     fn rule(&self, _number: u32) -> Option<&RuleVersions> {

@@ -170,6 +170,78 @@ fn blocks_by_port_and_identity_and_quarantines_cut_live_flows_and_end() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_packet_has_the_mode_of_the_interface_by_which_it_enters() {
+    let lab = Lab::new();
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)]);
+    let _other = lab.serve(9000);
+    let apply = |interfaces: &str| {
+        let gateway =
+            "---\napiVersion: tidegate.dev/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  interfaces: ";
+        lab.ok(&["policy", "apply", &lab.file("edge.yaml", &format!("{POLICY}{gateway}{interfaces}\n"))]);
+    };
+    assert!(!lab.connects(9000));
+    apply("[{name: eth1, mode: monitor}, {name: eth2, mode: monitor}]");
+    assert!(lab.connects(9000));
+    // Requests pass, answers do not.
+    apply("[{name: eth1, mode: monitor}]");
+    assert!(!lab.connects(9000));
+    let rows = lab.json(&["drops"]);
+    let dropped_at = |interface: &str| {
+        rows[0].as_array().unwrap().iter().any(|row| {
+            row["interface"] == interface && row["reason"] == "POLICY_DENIED" && row["verdict"] == "DROPPED"
+        })
+    };
+    assert!(dropped_at("eth2"), "{rows:?}");
+    // An interface that is not there yet is no mistake.
+    apply("[{name: eth9, mode: monitor}]");
+    assert!(!lab.connects(9000));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_candidate_is_judged_beside_the_policy_and_applied_or_dropped() {
+    let lab = Lab::new();
+    let options = ["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)];
+    let mut daemon = lab.run(&options);
+    let _server = lab.serve(8443);
+    let denies = lab.file("deny.yaml", &POLICY.replace("action: allow", "action: deny"));
+    let status = || lab.json(&["policy", "shadow", "status"])[0].clone();
+    let changes = || {
+        let changes = status()["changes"].as_array().unwrap().clone();
+        changes.into_iter().find(|c| c["old_rule"] == "shop/pay" && c["new_verdict"] == "DROPPED")
+    };
+    assert_eq!(lab.fails(&["policy", "shadow", "apply"]).0, 1);
+    lab.ok(&["policy", "shadow", &denies]);
+    assert!(lab.connects(8443));
+    let change = changes().expect("a change was counted");
+    assert_eq!((&change["old_verdict"], &change["new_rule"]), (&json("FORWARDED"), &json("shop/pay")));
+    assert_eq!(change["new_reason"], "POLICY_DENY");
+    // Another commit goes on with it, and so does the next daemon.
+    lab.ok(&["block", "add", "192.0.2.0/24"]);
+    daemon.kill_nine();
+    assert!(lab.connects(8443));
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2"]);
+    assert_eq!(status()["pending"], true);
+    let before = changes().unwrap()["count"].as_u64();
+    assert!(lab.connects(8443));
+    assert!(changes().unwrap()["count"].as_u64() > before);
+    lab.ok(&["policy", "shadow", "drop"]);
+    assert_eq!(status()["pending"], false);
+    let before = changes().unwrap()["count"].as_u64();
+    assert!(lab.connects(8443));
+    assert_eq!(changes().unwrap()["count"].as_u64(), before);
+
+    lab.ok(&["policy", "shadow", &denies, "--sample", "1/4"]);
+    assert_eq!((&status()["sample"], &status()["changes"]), (&json(4), &serde_json::json!([])));
+    lab.ok(&["policy", "shadow", "apply"]);
+    assert_eq!(status()["pending"], false);
+    assert!(!lab.connects(8443));
+    daemon.stop();
+    assert!(!lab.connects(8443));
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_daemon_that_died_in_a_commit_leaves_nothing_that_counts() {
     let lab = Lab::new();
     let options = ["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)];

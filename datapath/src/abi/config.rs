@@ -48,10 +48,14 @@ pub struct Config {
     pub shortest_idle_ns: u64,
     /// Events a second and CPU of one kind, reason and identity; what is over is counted, not sent. 0 for no limit.
     pub event_limit: u32,
+    /// The flags by which the next epoch would judge, where [`Config::SHADOW`] is set.
+    pub shadow_flags: u32,
+    /// Flows whose hash is no larger are judged by the next epoch too.
+    pub shadow_threshold: u32,
     /// Padding.
     pub _pad: u32,
 }
-const _: () = assert!(size_of::<Config>() == 176);
+const _: () = assert!(size_of::<Config>() == 184);
 
 impl Config {
     /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
@@ -68,6 +72,10 @@ impl Config {
     pub const MIDSTREAM_DENY: u32 = 1 << 5;
     /// They pass with verdict AUDIT.
     pub const MIDSTREAM_ALERT: u32 = 1 << 6;
+    /// Some interface has settings of its own: see [`super::Interface`].
+    pub const BY_INTERFACE: u32 = 1 << 7;
+    /// Some flows are judged by the next epoch too, and differences counted.
+    pub const SHADOW: u32 = 1 << 8;
     /// Packets to UDP port 4789 are judged by what they carry.
     pub const INSPECT_VXLAN: u32 = 1 << 16;
     /// Packets to UDP port 6081 are judged by what they carry.
@@ -103,6 +111,8 @@ impl Config {
             closed_kept_ns: 60_000_000_000,
             shortest_idle_ns: 60_000_000_000,
             event_limit: 0,
+            shadow_flags: 0,
+            shadow_threshold: 0,
             _pad: 0,
         }
     }
@@ -218,6 +228,8 @@ impl MapName {
     pub const BLOCKLIST: &str = "TG_BLOCKLIST";
     pub const GUARDS: &str = "TG_GUARDS";
     pub const POLICY: &str = "TG_POLICY";
+    pub const INTERFACES: &str = "TG_INTERFACES";
+    pub const SHADOW: &str = "TG_SHADOW";
     pub const RULES: &str = "TG_RULES";
     pub const BUCKETS: &str = "TG_BUCKETS";
     pub const FAILSAFE: &str = "TG_FAILSAFE";
@@ -231,7 +243,7 @@ impl MapName {
     pub const TRACE: &str = "TG_TRACE";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
 
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 23] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -241,6 +253,8 @@ impl MapName {
         Self::BLOCKLIST,
         Self::GUARDS,
         Self::POLICY,
+        Self::INTERFACES,
+        Self::SHADOW,
         Self::RULES,
         Self::BUCKETS,
         Self::FAILSAFE,

@@ -18,6 +18,8 @@ impl Limits {
     pub const REJECT: u32 = 1 << 3;
     /// The limits only audit: what they would drop passes with verdict AUDIT.
     pub const AUDIT: u32 = 1 << 4;
+    /// No rule's: the packet's flow was judged, and a candidate policy may be asked too.
+    pub const SHADOW: u32 = 1 << 5;
     /// Those that have to be looked at when a connection opens.
     pub const AT_OPEN: u32 = Self::LIFETIME | Self::RATE;
     /// Those that have to be looked at packet by packet, before the packet changes its connection.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod connection;
 pub mod event;
 pub mod flow;
+pub mod gateway;
 pub mod handshake;
 pub mod hello;
 pub mod key;
@@ -19,6 +20,7 @@ pub use config::{Answered, Config, MapName, PortCounters};
 pub use connection::{Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost, Tally};
 pub use flow::{FlowRecord, FlowSlot, Settled};
+pub use gateway::{Interface, InterfaceVersions, ShadowKey};
 pub use handshake::{
     HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,
 };

@@ -35,6 +35,10 @@ pub struct Maps {
     pub guards: Trie<PolicyKey, BlockVersions>,
     /// Decisions by classes, protocol and port.
     pub policy: Trie<PolicyKey, DecisionVersions>,
+    /// What holds for interfaces with settings of their own, by index.
+    pub interfaces: Trie<u32, InterfaceVersions>,
+    /// Flows that two epochs judged, by what they said.
+    pub shadow: PerCpuTable<ShadowKey, u64>,
     /// Limits of rules that have some, by the rule's number.
     pub rules: Trie<u32, RuleVersions>,
     /// Token buckets.
@@ -91,6 +95,8 @@ impl Maps {
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
             guards: Trie::new(take(MapName::GUARDS)?)?,
             policy: Trie::new(take(MapName::POLICY)?)?,
+            interfaces: Trie::new(take(MapName::INTERFACES)?)?,
+            shadow: PerCpuTable::new(take(MapName::SHADOW)?)?,
             rules: Trie::new(take(MapName::RULES)?)?,
             buckets: Table::new(take(MapName::BUCKETS)?)?,
             failsafe: Table::new(take(MapName::FAILSAFE)?)?,

@@ -31,6 +31,7 @@ impl Maps {
             MapWrite::Block(key, value) => drop(self.blocklist.insert(key, value)),
             MapWrite::Guard(key, value) => drop(self.guards.insert(key, value)),
             MapWrite::Decision(key, value) => drop(self.policy.insert(key, value)),
+            MapWrite::Interface(..) => unreachable!("no document names an interface"),
             MapWrite::Rule(key, value) => drop(self.rules.insert(key, value)),
         }
     }
@@ -41,6 +42,7 @@ impl Maps {
             MapDelete::Block(key) => self.blocklist.remove(key).is_some(),
             MapDelete::Guard(key) => self.guards.remove(key).is_some(),
             MapDelete::Decision(key) => self.policy.remove(key).is_some(),
+            MapDelete::Interface(_) => unreachable!("no document names an interface"),
             MapDelete::Rule(key) => self.rules.remove(key).is_some(),
         };
         assert!(there, "{delete:?} was not there");
