@@ -2,7 +2,8 @@
 
 use crate::abi::packet::Trace;
 use crate::abi::{
-    Action, Config, Connection, Direction, FlowKey, FlowRecord, Limits, Packet, Reason, Settled, Side, Tally,
+    Action, Attempt, Config, Connection, Direction, FlowKey, FlowRecord, FlowSlot, Limits, Packet, Reason,
+    Settled, Side, Tally,
 };
 use crate::event;
 use crate::judge::Verdict;
@@ -36,93 +37,156 @@ fn admitted<F: Stages<T>, T: Tables>(
     index: u32,
 ) -> Verdict {
     let related = frame.related(plane, packet);
-    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+    let Some(config) = plane.rules.config() else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
     let moment = Moment::on(&plane.rules, config, frame.ifindex());
-    let connections = &mut plane.connections;
-    let is_answered = || connections.get(&packet.key).is_some();
-    let Some(record) = record::of(slot, &mut plane.spill, packet, is_answered, moment.now_ns) else {
-        return Verdict::plain(Action::Dropped, Reason::CtMapFull);
-    };
 
-    let mut incarnation = record.incarnation;
-    if let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) {
-        incarnation = conn.incarnation;
+    let mut incarnation = track::incarnation(moment.now_ns);
+    let slots = (&mut plane.slots, &mut plane.spill);
+    let found = whose(&mut plane.connections, &mut plane.half_open, slots, packet, index, moment.now_ns);
+    if let Some((conn, record)) = found {
         // A record that was never judged by is as young as this packet and knows nothing of those before it.
-        let knows = record.incarnation == incarnation && record.epoch != 0;
+        let knows = record.incarnation == conn.incarnation && record.epoch != 0;
         let last_ns = if knows { record.last_ns } else { 0 };
         if !track::is_over(conn, packet, last_ns, moment.now_ns, config) {
-            if record.incarnation != incarnation {
-                record::reset(record, incarnation, moment.now_ns);
+            if record.incarnation != conn.incarnation {
+                record::reset(record, conn.incarnation, moment.now_ns);
             }
             let (changed, j) = known(frame, &plane.rules, packet, conn, record, &moment, related);
             if changed {
-                event::verdict(
-                    &mut plane.sink,
-                    frame,
-                    direction,
-                    packet,
-                    &moment,
-                    &j,
-                    conn.originator_side(),
-                );
+                let originator = conn.originator_side();
+                event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
             }
             record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
             return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
-        incarnation = incarnation.wrapping_add(1);
+        incarnation = conn.incarnation.wrapping_add(1);
         plane.connections.remove(&packet.key);
         plane.half_open.remove(&packet.key);
-    } else if record::begins_anew(record, packet) {
-        incarnation = track::incarnation(moment.now_ns);
+    } else if let Some(slot) = owned(&mut plane.slots, packet, index)
+        && !record::begins_anew(&slot.record, packet)
+    {
+        incarnation = slot.record.incarnation;
     }
-    if record.incarnation != incarnation {
-        record::reset(record, incarnation, moment.now_ns);
-    }
+    begin(frame, direction, plane, packet, index, &moment, (incarnation, related))
+}
 
+/// The packet's connection, and its flow's record on this CPU. Who was answered has a slot, and takes it here; an attempt
+/// carries its record with it.
+#[inline(always)]
+fn whose<'t, C, H, L, S>(
+    connections: &'t mut C,
+    half_open: &'t mut H,
+    (slots, spill): (&'t mut L, &mut S),
+    packet: &Packet,
+    index: u32,
+    now_ns: u64,
+) -> Option<(&'t mut Connection, &'t mut FlowRecord)>
+where
+    C: Table<FlowKey, Connection>,
+    H: Table<FlowKey, Attempt>,
+    L: Slots,
+    S: Table<FlowKey, FlowRecord>,
+{
+    if let Some(conn) = connections.get(&packet.key) {
+        let slot = slots.slot(index)?;
+        if slot.key != packet.key {
+            record::claim(slot, spill, &packet.key, now_ns);
+        }
+        return Some((conn, &mut slot.record));
+    }
+    let attempt = half_open.get(&packet.key)?;
+    match owned(slots, packet, index) {
+        Some(slot) => Some((&mut attempt.connection, &mut slot.record)),
+        None => Some((&mut attempt.connection, &mut attempt.record)),
+    }
+}
+
+/// The slot that the packet's flow has on this CPU. What opens a connection leaves the flow table alone: a slot that nothing
+/// has warmed costs as much as all the rest.
+#[inline(always)]
+fn owned<'a, L: Slots>(slots: &'a mut L, packet: &Packet, index: u32) -> Option<&'a mut FlowSlot> {
+    if record::opens(packet) { None } else { slots.slot(index).filter(|slot| slot.key == packet.key) }
+}
+
+/// Judges a packet of no connection that is tracked. If it may pass, it opens one.
+#[inline(always)]
+fn begin<F: Stages<T>, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    packet: &Packet,
+    index: u32,
+    moment: &Moment,
+    (incarnation, related): (u32, bool),
+) -> Verdict {
     let mut originator = track::originator(packet);
     let mut j = if related {
-        related_now(&moment)
+        related_now(moment)
     } else {
-        either(frame, &plane.rules, packet, &moment, &mut originator)
+        either(frame, &plane.rules, packet, moment, &mut originator)
     };
-    limits::midstream(packet, &moment, &mut j);
+    limits::midstream(packet, moment, &mut j);
     if j.limits & Limits::AT_OPEN != 0 {
-        frame.opening(&plane.rules, &mut plane.buckets, &moment, &mut j);
+        frame.opening(&plane.rules, &mut plane.buckets, moment, &mut j);
     }
-    monitored(&mut j, &moment);
+    monitored(&mut j, moment);
+
+    let Some(attempt) = plane.draft.attempt() else {
+        return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
+    };
+    record::reset(&mut attempt.record, incarnation, moment.now_ns);
+    let slot = if record::opens(packet) && j.passes() { None } else { plane.slots.slot(index) };
+    let slot = slot.filter(|slot| slot.key == packet.key);
+    let has_slot = slot.is_some();
+    let record = match slot {
+        Some(slot) => {
+            let is_older = slot.record.incarnation != incarnation;
+            if is_older && (j.passes() || record::begins_anew(&slot.record, packet)) {
+                slot.record = attempt.record;
+            }
+            &mut slot.record
+        }
+        None => &mut attempt.record,
+    };
     let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
-    record::judged(record, &j, &moment, originator);
+    record::judged(record, &j, moment, originator);
     record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
     if changed {
-        event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
+        event::verdict(&mut plane.sink, frame, direction, packet, moment, &j, originator);
     }
-    if icmp::is_error(packet) {
-        // It opens no connection, and settles nothing: the next one of its kind may quote another flow.
-    } else if !j.passes() {
+    if !j.passes() && !icmp::is_error(packet) {
         // This side only: the other may be allowed to open what this one may not.
         record.settled = Settled::bit(limits::settled_drops(&j), packet.side());
-    } else if packet.fragment_offset == 0 && !is_dropped_for_flags(packet, &moment) {
-        let Some(conn) = plane.draft.connection() else {
-            return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
-        };
+    } else if j.reason == Reason::Forwarded {
+        record.reason = Reason::Established as u8; // for the packets that follow
+    }
+    if j.passes() && opens_one(packet, moment) {
+        let conn = &mut attempt.connection;
         track::open(conn, packet, originator, incarnation, moment.now_ns);
         conn.rule = j.rule;
         conn.limits = j.limits as u8;
         conn.identity = j.identity;
-        if !plane.half_open.insert(&packet.key, conn) {
+        if !plane.half_open.insert(&packet.key, attempt) {
             return Verdict::plain(Action::Dropped, Reason::CtMapFull);
         }
         plane.sink.tally(Tally::Opened);
+    } else if !has_slot
+        && let Some(slot) = plane.slots.slot(index)
+        && !record::is_living(slot, moment.now_ns)
+    {
+        record::settle_down(slot, &mut plane.spill, &packet.key, &mut attempt.record);
     }
-    let verdict =
-        Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits | shadowed(&moment) };
-    if j.reason == Reason::Forwarded {
-        record.reason = Reason::Established as u8; // for the packets that follow
-    }
-    verdict
+    Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits | shadowed(moment) }
+}
+
+/// Whether a packet that may pass opens a connection. An ICMP error does not, nor does it settle anything: the next one of
+/// its kind may quote another flow.
+#[inline(always)]
+fn opens_one(packet: &Packet, moment: &Moment) -> bool {
+    !icmp::is_error(packet) && packet.fragment_offset == 0 && !is_dropped_for_flags(packet, moment)
 }
 
 /// Judges a connection that is tracked again, if its record does not hold any more. Returns whether the verdict changed.
@@ -181,11 +245,11 @@ pub(crate) fn find<'a, C, H>(
 ) -> Option<&'a mut Connection>
 where
     C: Table<FlowKey, Connection>,
-    H: Table<FlowKey, Connection>,
+    H: Table<FlowKey, Attempt>,
 {
     match connections.get(key) {
         Some(conn) => Some(conn),
-        None => half_open.get(key),
+        None => half_open.get(key).map(|attempt| &mut attempt.connection),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::abi::packet::Trace;
 use crate::abi::{
-    Connection, Direction, FlowRecord, HandshakeKind, HandshakeOutcome, HelloSegment, Packet, TlsState,
+    Attempt, Connection, Direction, FlowKey, FlowRecord, FlowSlot, HandshakeKind, HandshakeOutcome,
+    HelloSegment, Packet, TlsState,
 };
-use crate::admit::find;
 use crate::event;
 use crate::frame::Frame;
 use crate::hello;
@@ -24,19 +24,14 @@ pub fn follow<F: Stages<T>, T: Tables>(
     index: u32,
 ) {
     let packet = &trace.packet;
-    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+    let Some(config) = plane.rules.config() else {
         return;
     };
     let moment = Moment::now(&plane.rules, config);
-    let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
+    let slot = if record::opens(packet) { None } else { plane.slots.slot(index) };
+    let Some((conn, record)) = tracked(&mut plane.connections, &mut plane.half_open, slot, &packet.key)
+    else {
         return; // another CPU took it away since; the next packet opens it anew
-    };
-    let record = if slot.key == packet.key {
-        Some(&mut slot.record)
-    } else if packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN) {
-        plane.spill.get(&packet.key)
-    } else {
-        None
     };
     track_packet::<F, T>(frame, packet, conn, record, moment.now_ns);
     for piece in 0..u32::from(HelloSegment::MAX) {
@@ -46,17 +41,48 @@ pub fn follow<F: Stages<T>, T: Tables>(
         }
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, done);
     }
-    if slot.key == packet.key {
-        record::settle(&mut slot.record, conn, packet);
-    }
+    record::settle(record, conn, packet);
+    let goes_on = record.settled != 0 && record.packets[0] + record.packets[1] > 1;
     if conn.happened & happened::QUIC != 0 {
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, hello::NOTICE);
     }
     if conn.happened != 0 || may_have_ended(conn) {
         frame.account(direction, &mut plane.sink, conn, packet, &moment);
     }
-    if conn.happened & happened::ANSWERED != 0 {
-        establish(plane, packet);
+    let is_answered = conn.happened & happened::ANSWERED != 0;
+    if !is_answered && !goes_on {
+        return;
+    }
+    let Some(slot) = plane.slots.slot(index) else {
+        return;
+    };
+    if is_answered {
+        establish(&mut plane.connections, &mut plane.half_open, &mut plane.spill, slot, &packet.key);
+    } else if slot.key != packet.key && !record::is_living(slot, moment.now_ns) {
+        take_slot(&mut plane.half_open, &mut plane.spill, slot, &packet.key);
+    }
+}
+
+/// The packet's connection and its flow's record. Whom this CPU gave no slot is an attempt.
+#[inline(always)]
+pub(crate) fn tracked<'t, 's, C, H>(
+    connections: &'t mut C,
+    half_open: &'t mut H,
+    slot: Option<&'s mut FlowSlot>,
+    key: &FlowKey,
+) -> Option<(&'t mut Connection, &'s mut FlowRecord)>
+where
+    't: 's,
+    C: Table<FlowKey, Connection>,
+    H: Table<FlowKey, Attempt>,
+{
+    let owned = slot.filter(|slot| slot.key == *key);
+    match owned {
+        Some(slot) => match connections.get(key) {
+            Some(conn) => Some((conn, &mut slot.record)),
+            None => half_open.get(key).map(|attempt| (&mut attempt.connection, &mut slot.record)),
+        },
+        None => half_open.get(key).map(|attempt| (&mut attempt.connection, &mut attempt.record)),
     }
 }
 
@@ -66,7 +92,7 @@ fn track_packet<F: Stages<T>, T: Tables>(
     frame: &F,
     packet: &Packet,
     conn: &mut Connection,
-    record: Option<&mut FlowRecord>,
+    record: &mut FlowRecord,
     now_ns: u64,
 ) {
     let is_orig = conn.is_originator(packet.side());
@@ -92,12 +118,35 @@ fn track_packet<F: Stages<T>, T: Tables>(
 
 /// Moves an answered connection among the established. If these are full it stays where it is.
 #[inline(always)]
-fn establish<T: Tables>(plane: &mut Plane<T>, packet: &Packet) {
-    let Some(conn) = plane.half_open.get(&packet.key) else {
+fn establish<C, H, S>(
+    connections: &mut C,
+    half_open: &mut H,
+    spill: &mut S,
+    slot: &mut FlowSlot,
+    key: &FlowKey,
+) where
+    C: Table<FlowKey, Connection>,
+    H: Table<FlowKey, Attempt>,
+    S: Table<FlowKey, FlowRecord>,
+{
+    let Some(attempt) = half_open.get(key) else {
         return;
     };
-    if plane.connections.insert(&packet.key, conn) {
-        plane.half_open.remove(&packet.key);
+    if connections.insert(key, &attempt.connection) {
+        record::settle_down(slot, spill, key, &mut attempt.record);
+        half_open.remove(key);
+    }
+}
+
+/// Gives a slot to who goes on without an answer: one datagram is no flow yet.
+#[inline(always)]
+fn take_slot<H, S>(half_open: &mut H, spill: &mut S, slot: &mut FlowSlot, key: &FlowKey)
+where
+    H: Table<FlowKey, Attempt>,
+    S: Table<FlowKey, FlowRecord>,
+{
+    if let Some(attempt) = half_open.get(key) {
+        record::settle_down(slot, spill, key, &mut attempt.record);
     }
 }
 

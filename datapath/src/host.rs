@@ -2,7 +2,7 @@
 
 use crate::abi::config::PortCounters;
 use crate::abi::{
-    Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
+    Addr, Answered, Attempt, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
     FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions, Lost, PolicyKey,
     RuleVersions, ShadowKey, Tally, Unit,
@@ -23,7 +23,7 @@ impl Tables for Host {
     type Slots = HostSlots;
     type Spill = HostTable<FlowKey, FlowRecord>;
     type Connections = HostTable<FlowKey, Connection>;
-    type HalfOpen = HostTable<FlowKey, Connection>;
+    type HalfOpen = HostTable<FlowKey, Attempt>;
     type Fragments = HostTable<FragmentKey, FragmentPorts>;
     type Rules = HostRules;
     type Buckets = HostBuckets;
@@ -46,7 +46,7 @@ pub fn plane(config: Config) -> Plane<Host> {
         rules: HostRules { config, ..HostRules::empty() },
         buckets: HostBuckets::default(),
         sink: HostSink::default(),
-        draft: HostDraft { connection: bytemuck::Zeroable::zeroed() },
+        draft: HostDraft { attempt: bytemuck::Zeroable::zeroed() },
     }
 }
 
@@ -315,11 +315,11 @@ impl Sink for HostSink {
 /// Room for a new connection.
 #[derive(Debug)]
 pub struct HostDraft {
-    connection: Connection,
+    attempt: Attempt,
 }
 
 impl Draft for HostDraft {
-    fn connection(&mut self) -> Option<&mut Connection> {
-        Some(&mut self.connection)
+    fn attempt(&mut self) -> Option<&mut Attempt> {
+        Some(&mut self.attempt)
     }
 }

@@ -86,7 +86,10 @@ fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
         }
     }
     let packet = &trace.packet;
-    if trace.reason == PARSED && packet.has & (Packet::HAS_IP | Packet::IS_FRAGMENT) == Packet::HAS_IP {
+    if trace.reason == PARSED
+        && packet.has & (Packet::HAS_IP | Packet::IS_FRAGMENT) == Packet::HAS_IP
+        && !record::opens(packet)
+    {
         let lane = Lane {
             key: packet.key,
             side: packet.side(),

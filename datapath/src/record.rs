@@ -21,6 +21,12 @@ pub(crate) fn kinds(packet: &Packet) -> u16 {
     }
 }
 
+/// Whether the packet opens a TCP connection.
+#[inline(always)]
+pub(crate) fn opens(packet: &Packet) -> bool {
+    packet.has(Packet::HAS_TCP) && packet.flag(Packet::SYN) && !packet.flag(Packet::ACK)
+}
+
 /// Counts a packet.
 #[inline(always)]
 pub(crate) fn count(record: &mut FlowRecord, side: Side, ip_bytes: u32, now_ns: u64) {
@@ -38,36 +44,11 @@ pub(crate) fn count(record: &mut FlowRecord, side: Side, ip_bytes: u32, now_ns: 
     record.last_ns = now_ns;
 }
 
-/// The record of the packet's flow: in its slot, which it claims, or where the slot is a living flow's and nobody has
-/// answered this one yet, in the second level. So a flood takes no living flow off the fast lane.
-#[inline(always)]
-pub(crate) fn of<'a, S: Table<FlowKey, FlowRecord>>(
-    slot: &'a mut FlowSlot,
-    spill: &'a mut S,
-    packet: &Packet,
-    is_answered: impl FnOnce() -> bool,
-    now_ns: u64,
-) -> Option<&'a mut FlowRecord> {
-    if slot.key == packet.key {
-        return Some(&mut slot.record);
-    }
-    if !is_living(slot, now_ns) || is_answered() {
-        claim(slot, spill, packet, now_ns);
-        return Some(&mut slot.record);
-    }
-    if spill.get(&packet.key).is_none() {
-        let mut fresh = bytemuck::Zeroable::zeroed();
-        reset(&mut fresh, 0, now_ns);
-        spill.insert(&packet.key, &fresh);
-    }
-    spill.get(&packet.key)
-}
-
 /// How long after its last packet a flow that passes keeps its slot against those that nobody has answered.
 const LIVING_NS: u64 = 1_000_000_000;
 
 #[inline(always)]
-fn is_living(slot: &FlowSlot, now_ns: u64) -> bool {
+pub(crate) fn is_living(slot: &FlowSlot, now_ns: u64) -> bool {
     let record = &slot.record;
     slot.key.family != 0
         && record.settled != 0
@@ -75,10 +56,16 @@ fn is_living(slot: &FlowSlot, now_ns: u64) -> bool {
         && now_ns.wrapping_sub(record.last_ns) < LIVING_NS
 }
 
-/// Takes a slot for the packet's flow: what was there is spilled, what was spilled of this flow comes back.
+/// Takes a slot for a flow: what was there is spilled, what was spilled of this flow comes back. What was dropped is not
+/// kept: its verdict is made again, and it was counted by its reason.
 #[inline(always)]
-fn claim<S: Table<FlowKey, FlowRecord>>(slot: &mut FlowSlot, spill: &mut S, packet: &Packet, now_ns: u64) {
-    if slot.key.family != 0 {
+pub(crate) fn claim<S: Table<FlowKey, FlowRecord>>(
+    slot: &mut FlowSlot,
+    spill: &mut S,
+    key: &FlowKey,
+    now_ns: u64,
+) {
+    if slot.key.family != 0 && slot.record.action != Action::Dropped as u8 {
         match spill.get(&slot.key) {
             Some(spilled) => merge(spilled, &slot.record),
             None => {
@@ -86,29 +73,58 @@ fn claim<S: Table<FlowKey, FlowRecord>>(slot: &mut FlowSlot, spill: &mut S, pack
             }
         }
     }
-    slot.key = packet.key;
+    slot.key = *key;
     reset(&mut slot.record, 0, now_ns);
-    if let Some(spilled) = spill.get(&packet.key) {
+    if let Some(spilled) = spill.get(key) {
         slot.record = *spilled;
         spilled.packets = [0, 0];
         spilled.bytes = [0, 0];
     }
 }
 
+/// Gives the record of an attempt a slot; the attempt goes on with counts of zero.
+#[inline(always)]
+pub(crate) fn settle_down<S: Table<FlowKey, FlowRecord>>(
+    slot: &mut FlowSlot,
+    spill: &mut S,
+    key: &FlowKey,
+    record: &mut FlowRecord,
+) {
+    if slot.key == *key && slot.record.incarnation == record.incarnation && slot.record.epoch != 0 {
+        add(&mut slot.record, record);
+    } else {
+        if slot.key != *key {
+            claim(slot, spill, key, record.last_ns);
+        }
+        let before = slot.record;
+        slot.record = *record;
+        if before.incarnation == record.incarnation {
+            add(&mut slot.record, &before);
+        }
+    }
+    record.packets = [0, 0];
+    record.bytes = [0, 0];
+}
+
 /// Adds a slot's counts to what was spilled of the same flow before.
 #[inline(always)]
 fn merge(spilled: &mut FlowRecord, record: &FlowRecord) {
-    let (packets, bytes, first_ns) = (spilled.packets, spilled.bytes, spilled.first_ns);
-    let same = spilled.incarnation == record.incarnation;
+    let before = *spilled;
     *spilled = *record;
-    if same {
-        for i in 0..2 {
-            spilled.packets[i] += packets[i];
-            spilled.bytes[i] += bytes[i];
-        }
-        if first_ns < spilled.first_ns {
-            spilled.first_ns = first_ns;
-        }
+    if before.incarnation == record.incarnation {
+        add(spilled, &before);
+    }
+}
+
+/// Adds the counts of an earlier record of the same connection.
+#[inline(always)]
+fn add(record: &mut FlowRecord, before: &FlowRecord) {
+    for i in 0..2 {
+        record.packets[i] += before.packets[i];
+        record.bytes[i] += before.bytes[i];
+    }
+    if before.first_ns < record.first_ns {
+        record.first_ns = before.first_ns;
     }
 }
 

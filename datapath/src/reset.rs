@@ -1,10 +1,10 @@
 //! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3).
 
 use crate::abi::{Connection, Direction, FlowKey, Packet, Side};
-use crate::admit::find;
+use crate::follow::tracked;
 use crate::policy::Moment;
 use crate::stage::Stages;
-use crate::tables::{Plane, Rules, Slots, Spill, Table, Tables};
+use crate::tables::{Plane, Rules, Slots, Spill, Tables};
 use crate::track::stream::{self, Reset};
 
 /// CPUs that are asked for what they counted. On a machine with more, a reset that is not exact changes nothing.
@@ -31,19 +31,17 @@ pub fn check<F: Stages<T>, T: Tables>(
     packet: &Packet,
     index: u32,
 ) -> u32 {
-    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+    let Some(config) = plane.rules.config() else {
         return Reset::Closes as u32;
     };
     let now_ns = Moment::now(&plane.rules, config).now_ns;
-    let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
+    let slot = plane.slots.slot(index);
+    let Some((conn, record)) = tracked(&mut plane.connections, &mut plane.half_open, slot, &packet.key)
+    else {
         return Reset::Closes as u32; // it is of no connection, and closes none
     };
     // It was counted when it was admitted.
-    if slot.key == packet.key {
-        stream::pass_over(conn, &mut slot.record, packet);
-    } else if let Some(record) = plane.spill.get(&packet.key) {
-        stream::pass_over(conn, record, packet);
-    }
+    stream::pass_over(conn, record, packet);
     let mut reset = stream::reset(conn, packet);
     if matches!(reset, Reset::Invalid) && stream::may_have_moved(conn, packet) {
         let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, packet.side());

@@ -131,7 +131,7 @@ pub trait Stages<T: Tables>: Frame + Sized {
 
     /// Where is the sender of a tracked segment?
     #[inline(always)]
-    fn stream(conn: &mut Connection, packet: &Packet, record: Option<&mut FlowRecord>) {
+    fn stream(conn: &mut Connection, packet: &Packet, record: &mut FlowRecord) {
         track::stream::note(conn, packet, record);
     }
 

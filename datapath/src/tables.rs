@@ -3,7 +3,7 @@
 //! Each table is a field of its own, so that a record of one can be held while another is asked.
 
 use crate::abi::{
-    Addr, Answered, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
+    Addr, Answered, Attempt, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
     FragmentPorts, HandshakeKey, HelloSegment, InterfaceVersions, Lost, PolicyKey, RuleVersions, ShadowKey,
     Tally, Unit,
@@ -107,10 +107,10 @@ pub trait Sink {
     fn hello<F: Frame>(&mut self, frame: &F, from: usize, length: u32, fill: impl FnOnce(&mut HelloSegment));
 }
 
-/// Room to write a connection's record before a table takes it: the kernel's stack has none.
+/// Room to write a new connection and its record before a table takes them: the kernel's stack has none.
 pub trait Draft {
     /// The room, with whatever it held last.
-    fn connection(&mut self) -> Option<&mut Connection>;
+    fn attempt(&mut self) -> Option<&mut Attempt>;
 }
 
 /// The types of the tables of one engine.
@@ -122,7 +122,7 @@ pub trait Tables {
     /// Connections that were answered.
     type Connections: Table<FlowKey, Connection>;
     /// Connections that were not answered yet.
-    type HalfOpen: Table<FlowKey, Connection>;
+    type HalfOpen: Table<FlowKey, Attempt>;
     /// Ports of fragmented datagrams.
     type Fragments: Table<FragmentKey, FragmentPorts>;
     /// Policy, identities, blocklists, configuration, clock.

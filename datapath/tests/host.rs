@@ -88,15 +88,16 @@ impl Engine for HostEngine {
     }
 
     fn connections(&mut self) -> Vec<(FlowKey, Connection)> {
-        let (established, half_open) = (&self.plane.connections.entries, &self.plane.half_open.entries);
-        established.iter().chain(half_open).map(|(k, v)| (*k, *v)).collect()
+        let attempts = self.plane.half_open.entries.iter().map(|(k, v)| (*k, v.connection));
+        self.plane.connections.entries.iter().map(|(k, v)| (*k, *v)).chain(attempts).collect()
     }
 
     fn packets(&mut self, key: &FlowKey, incarnation: u32) -> [u64; 2] {
         let slots = self.plane.slots.slots.iter().filter(|s| s.key == *key).map(|s| &s.record);
         let spilled = self.plane.spill.entries.get(key);
         let mut sum = [0, 0];
-        for record in slots.chain(spilled).filter(|r| r.incarnation == incarnation) {
+        let attempt = self.plane.half_open.entries.get(key).map(|attempt| &attempt.record);
+        for record in slots.chain(spilled).chain(attempt).filter(|r| r.incarnation == incarnation) {
             sum[0] += record.packets[0];
             sum[1] += record.packets[1];
         }

@@ -100,7 +100,8 @@ impl Kernel {
 
     fn new_config(&self, options: &LoadOptions) -> Config {
         let seed = options.hash_seed.unwrap_or_else(random_seed);
-        Config::new(self.maps.flows.slots.len(), seed)
+        let attempt_mask = self.maps.half_open.sets() - 1;
+        Config { attempt_mask, ..Config::new(self.maps.flows.slots.len(), seed) }
     }
 
     fn set_clock(&self, config: &mut Config, fixed_now_ns: Option<u64>) -> Result<()> {

@@ -29,7 +29,7 @@ pub(crate) const SHAPES: [Shape; 23] = [
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
     shape::<FlowKey, Connection>(MapName::CONNECTIONS, MapType::LruHash),
-    shape::<FlowKey, Connection>(MapName::HALF_OPEN, MapType::LruHash),
+    shape::<u32, AttemptSet>(MapName::HALF_OPEN, MapType::Array),
     trie::<Addr, BindingVersions>(MapName::BINDINGS),
     trie::<Addr, BlockVersions>(MapName::BLOCKLIST),
     trie::<PolicyKey, BlockVersions>(MapName::GUARDS),

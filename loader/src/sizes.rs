@@ -1,6 +1,6 @@
 //! How many entries each map takes.
 
-use datapath::abi::MapName;
+use datapath::abi::{AttemptSet, MapName};
 
 /// Capacity of every map that has one to choose. Pinned maps keep the sizes they were made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Sizes {
     pub flow_spill: u32,
     /// Answered connections.
     pub connections: u32,
-    /// Connections not answered yet.
+    /// Connections not answered yet: as many sets of seven as would hold them in eights, rounded up to a power of two.
     pub half_open: u32,
     /// Identity bindings.
     pub bindings: u32,
@@ -92,7 +92,7 @@ impl Sizes {
             MapName::FLOW_SLOTS => self.flow_slots.next_power_of_two(),
             MapName::FLOW_SPILL => self.flow_spill,
             MapName::CONNECTIONS => self.connections,
-            MapName::HALF_OPEN => self.half_open,
+            MapName::HALF_OPEN => self.half_open.div_ceil(AttemptSet::WAYS as u32 + 1).next_power_of_two(),
             MapName::BINDINGS => self.bindings,
             MapName::BLOCKLIST => self.blocklist,
             MapName::GUARDS => self.guards,

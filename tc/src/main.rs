@@ -3,6 +3,8 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[path = "../../xdp/src/attempts.rs"]
+mod attempts;
 #[path = "../../xdp/src/buffer.rs"]
 mod buffer;
 mod frame;

@@ -3,6 +3,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod attempts;
 mod buffer;
 mod frame;
 mod maps;

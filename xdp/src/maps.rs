@@ -3,8 +3,9 @@
 //! Here and in the frame of each program is the only `unsafe` of the kernel side: a map hands out a pointer, the path
 //! wants a reference.
 
+use crate::attempts::KernelHalfOpen;
 use crate::stages;
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_map_lookup_percpu_elem};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{
@@ -13,10 +14,10 @@ use aya_ebpf::maps::{
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Addr, Answered, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent, Config, Connection,
-    DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions, Lost, PolicyKey,
-    RuleVersions, ShadowKey, Tally, Unit,
+    Addr, Answered, Attempt, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent,
+    Config, Connection, DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord,
+    FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions,
+    Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
 };
 use datapath::frame::Frame;
 use datapath::guard::{Listed, Service};
@@ -26,7 +27,7 @@ use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, 
 
 /// Configuration: one entry.
 #[map]
-static TG_CONFIG: Array<Config> = Array::pinned(1, 0);
+pub(crate) static TG_CONFIG: Array<Config> = Array::pinned(1, 0);
 /// First level of the flow table, direct-mapped by hash.
 #[map]
 static TG_FLOW_SLOTS: PerCpuArray<FlowSlot> = PerCpuArray::pinned(65_536, 0);
@@ -36,9 +37,9 @@ static TG_FLOW_SPILL: LruPerCpuHashMap<FlowKey, FlowRecord> = LruPerCpuHashMap::
 /// Connections that were answered.
 #[map]
 static TG_CONNECTIONS: LruHashMap<FlowKey, Connection> = LruHashMap::pinned(262_144, 0);
-/// Connections that were not answered yet.
+/// Connections that were not answered yet. User space maps it into its memory.
 #[map]
-static TG_HALF_OPEN: LruHashMap<FlowKey, Connection> = LruHashMap::pinned(65_536, 0);
+pub(crate) static TG_HALF_OPEN: Array<AttemptSet> = Array::pinned(16_384, BPF_F_MMAPABLE);
 /// Prefix to identity.
 #[map]
 static TG_BINDINGS: LpmTrie<[u8; 16], BindingVersions> = LpmTrie::pinned(262_144, 0);
@@ -97,9 +98,9 @@ static TG_EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::pinned(EventBudg
 #[map]
 static TG_TRACE: PerCpuArray<Trace> = PerCpuArray::pinned(1, 0);
 
-/// A connection's record before a table takes it.
+/// A new connection and its record before a table takes them.
 #[map]
-static TG_DRAFT: PerCpuArray<Connection> = PerCpuArray::pinned(1, 0);
+static TG_DRAFT: PerCpuArray<Attempt> = PerCpuArray::pinned(1, 0);
 
 /// The engine in the kernel.
 pub struct Kernel;
@@ -207,10 +208,6 @@ table!(
 table!(
     /// `TG_CONNECTIONS`.
     KernelConnections, TG_CONNECTIONS, FlowKey, Connection
-);
-table!(
-    /// `TG_HALF_OPEN`.
-    KernelHalfOpen, TG_HALF_OPEN, FlowKey, Connection
 );
 table!(
     /// `TG_FRAGMENTS`.
@@ -357,7 +354,7 @@ impl Buckets for KernelBuckets {
 }
 
 /// A word of a map's element that other CPUs change too.
-struct SharedWord(*mut u64);
+pub(crate) struct SharedWord(pub *mut u64);
 
 impl Word for SharedWord {
     #[inline(always)]
@@ -515,7 +512,7 @@ pub struct KernelDraft;
 
 impl Draft for KernelDraft {
     #[inline(always)]
-    fn connection(&mut self) -> Option<&mut Connection> {
+    fn attempt(&mut self) -> Option<&mut Attempt> {
         let draft = TG_DRAFT.get_ptr_mut(0)?;
         // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
         Some(unsafe { &mut *draft })

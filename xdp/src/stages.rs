@@ -114,8 +114,8 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
-    fn stream(conn: &mut Connection, packet: &Packet, record: Option<&mut FlowRecord>) {
-        tg_stream(conn, packet, record.map_or(core::ptr::null_mut(), |record| record));
+    fn stream(conn: &mut Connection, packet: &Packet, record: &mut FlowRecord) {
+        tg_stream(conn, packet, record);
     }
 
     #[inline(always)]
@@ -396,10 +396,11 @@ pub extern "C" fn tg_follow(ctx: *mut Context, trace: *const Trace, index: u32) 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tg_stream(conn: *mut Connection, packet: *const Packet, record: *mut FlowRecord) -> u32 {
-    // SAFETY: the caller's references; there may be no record.
-    if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
-        // SAFETY: as above.
-        track::stream::note(conn, packet, unsafe { record.as_mut() });
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(packet), Some(record)) =
+        unsafe { (conn.as_mut(), packet.as_ref(), record.as_mut()) }
+    {
+        track::stream::note(conn, packet, record);
     }
     0
 }

@@ -6,8 +6,8 @@ use crate::exit_code::Result;
 use crate::view::flow::Moment;
 use bytemuck::Zeroable;
 use datapath::abi::{
-    Action, Connection, Endpoint, Event, EventKind, FlowKey, HandshakeKey, HandshakeKind, HandshakeOutcome,
-    HandshakeStats, HelloSegment, Reason, Side,
+    Action, Attempt, Connection, Endpoint, Event, EventKind, FlowKey, HandshakeKey, HandshakeKind,
+    HandshakeOutcome, HandshakeStats, HelloSegment, Reason, Side,
 };
 use datapath::track::timeout_ns;
 use loader::Maps;
@@ -20,7 +20,7 @@ pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
     let config = maps.config.get()?;
     let now_ns = loader::boot_ns();
     let moment = Moment::now();
-    for (key, connection) in maps.half_open.entries()? {
+    for (key, Attempt { connection, .. }) in maps.half_open.entries(&config) {
         let idle_ns = now_ns.saturating_sub(connection.last_ns);
         let ended = ending(&key, &connection);
         if idle_ns <= timeout_ns(&connection, key.proto, &config) {
@@ -32,7 +32,7 @@ pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
         {
             tell(maps, hub, &key, &connection, ended, (now_ns, &moment))?;
         }
-        if maps.half_open.remove(&key)? {
+        if maps.half_open.remove(&key, &config) {
             expire::report(maps, hub, &key, connection, record, (now_ns, &moment))?;
         }
     }
@@ -89,14 +89,10 @@ impl Begun {
 pub fn time_out(maps: &Maps, hub: &Hub) -> Result<()> {
     let now_ns = loader::boot_ns();
     for (key, began_ns) in hub.overdue(now_ns) {
-        let found = match maps.connections.get(&key)? {
-            Some(connection) => Some(connection),
-            None => maps.half_open.get(&key)?,
-        };
         let same = |c: &Connection| {
             c.client_hello_ns == began_ns && !c.tls_state().is_final() && c.resp() != Endpoint::Inactive
         };
-        let Some(connection) = found.filter(same) else { continue };
+        let Some(connection) = maps.connection(&key)?.filter(same) else { continue };
         let is_quic = connection.is_quic();
         if !is_quic && connection.tls_flags & Connection::TLS_LOST != 0 {
             continue; // nobody knows what became of it

@@ -216,6 +216,8 @@ fn shadow(shared: &Shared) -> Result<Vec<MetricFamily>> {
 }
 
 fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
+    // Before the tables are counted, and what is closed after them: what comes or goes meanwhile is not evicted.
+    let opened = shared.maps.tally(Tally::Opened)?;
     let maps = &shared.maps;
     let (revision, identities) = shared.with_state(|state| (state.revision, state.documents.workloads.len()));
     let pressure = pressure(maps)?;
@@ -234,10 +236,9 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
     ];
     let living: f64 = connections.iter().map(|(_, n)| n).sum();
-    let (opened, replaced) = (maps.tally(Tally::Opened)?, maps.tally(Tally::Replaced)?);
+    let replaced = maps.tally(Tally::Replaced)?;
     let expired = maps.tally(Tally::Expired)?;
     let closed = [(labels(&[("how", "replaced")]), replaced), (labels(&[("how", "expired")]), expired)];
-    // Read at other moments than the tables: what opens meanwhile is not evicted.
     let evicted = opened.saturating_sub(replaced + expired + living as u64);
     let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
     Ok(vec![

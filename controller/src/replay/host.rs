@@ -44,11 +44,13 @@ impl Engine for HostEngine {
         let slots = self.plane.slots.slots.iter().map(|slot| (slot.key, slot.record));
         let spilled = self.plane.spill.entries.iter().map(|(key, record)| (*key, *record));
         let counted = |(key, record): &(FlowKey, FlowRecord)| key.family != 0 && record.packets != [0, 0];
-        let answered = self.plane.connections.entries.iter();
-        let half_open = self.plane.half_open.entries.iter();
+        let answered = self.plane.connections.entries.iter().map(|(key, conn)| (*key, *conn));
+        let attempts = self.plane.half_open.entries.iter();
+        let begun = attempts.clone().map(|(key, attempt)| (*key, attempt.record));
+        let half_open = attempts.map(|(key, attempt)| (*key, attempt.connection));
         Ok(Tables {
-            flows: slots.chain(spilled).filter(counted).collect(),
-            connections: answered.chain(half_open).map(|(key, conn)| (*key, *conn)).collect(),
+            flows: slots.chain(spilled).chain(begun).filter(counted).collect(),
+            connections: answered.chain(half_open).collect(),
             lost_events: 0,
         })
     }

@@ -28,7 +28,7 @@ impl KernelEngine {
     /// What the kernel refuses.
     pub fn new(setup: &Setup, flows: u32) -> Result<Self, EngineError> {
         let pin = CpuPin::here().map_err(failed)?;
-        let config = setup.config();
+        let mut config = setup.config();
         let options = LoadOptions {
             sizes: sizes(setup, flows),
             fixed_now_ns: Some(config.fixed_now_ns),
@@ -36,6 +36,7 @@ impl KernelEngine {
         };
         let kernel = Kernel::load(&options).map_err(failed)?;
         setup.write_to_kernel(kernel.maps()).map_err(failed)?;
+        config.attempt_mask = kernel.maps().half_open.sets() - 1;
         kernel.maps().config.set(&config).map_err(failed)?;
         let events = kernel.maps().events().map_err(failed)?;
         let hellos = kernel.maps().hellos().map_err(failed)?;
@@ -60,9 +61,7 @@ impl KernelEngine {
         for key in maps.connections.entries().map_err(failed)?.into_keys() {
             maps.connections.remove(&key).map_err(failed)?;
         }
-        for key in maps.half_open.entries().map_err(failed)?.into_keys() {
-            maps.half_open.remove(&key).map_err(failed)?;
-        }
+        maps.half_open.clear();
         for key in maps.fragments.entries().map_err(failed)?.into_keys() {
             maps.fragments.remove(&key).map_err(failed)?;
         }
@@ -100,12 +99,9 @@ impl Engine for KernelEngine {
     fn tables(&mut self) -> Result<Tables, EngineError> {
         let maps = self.kernel.maps();
         let flows = maps.flow_records().map_err(failed)?;
-        // A connection is in both tables for the moment in which it is answered, never longer.
-        let mut connections = maps.half_open.entries().map_err(failed)?;
-        connections.extend(maps.connections.entries().map_err(failed)?);
         Ok(Tables {
             flows: flows.into_iter().map(|flow| (flow.key, flow.record)).collect(),
-            connections: connections.into_iter().collect(),
+            connections: maps.tracked().map_err(failed)?.into_iter().collect(),
             lost_events: maps.lost_events(Lost::NoRoom).map_err(failed)?
                 + maps.lost_events(Lost::Hello).map_err(failed)?,
         })
@@ -117,7 +113,8 @@ fn sizes(setup: &Setup, flows: u32) -> Sizes {
         flow_slots: super::setup::FLOW_SLOTS,
         flow_spill: flows,
         connections: flows,
-        half_open: flows,
+        // No set of four overflows, or an attempt of the capture would have no record.
+        half_open: flows.saturating_mul(8).min(1 << 20),
         fragments: flows,
         bindings: setup.policy_entries().max(1),
         blocklist: setup.policy_entries().max(1),

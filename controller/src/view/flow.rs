@@ -41,8 +41,7 @@ pub fn key_hex(key: &FlowKey) -> String {
 
 /// Every flow, the latest last.
 pub fn rows(maps: &Maps) -> Result<Vec<Row>> {
-    let mut connections: HashMap<FlowKey, Connection> = maps.half_open.entries()?;
-    connections.extend(maps.connections.entries()?);
+    let connections = maps.tracked()?;
     let mut rows: Vec<_> = maps.flow_records()?.into_iter().map(|flow| row(flow, &connections)).collect();
     rows.sort_by_key(|row| (row.flow.record.first_ns, row.flow.key));
     Ok(rows)

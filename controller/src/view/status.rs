@@ -22,9 +22,10 @@ pub struct Pressure {
 /// How full each map is that can fill.
 pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
     let of = |map, entries, max_entries| Pressure { map, entries, max_entries };
+    let half_open = maps.half_open.len(); // first: who is answered meanwhile counts twice, not at all would be worse
     Ok(vec![
         of(MapName::CONNECTIONS, maps.connections.len()?, maps.connections.max_entries()),
-        of(MapName::HALF_OPEN, maps.half_open.len()?, maps.half_open.max_entries()),
+        of(MapName::HALF_OPEN, half_open, maps.half_open.max_entries()),
         of(MapName::FLOW_SPILL, maps.flows.spill.len()?, maps.flows.spill.max_entries()),
         of(MapName::BINDINGS, maps.bindings.len()?, maps.bindings.max_entries()),
         of(MapName::BLOCKLIST, maps.blocklist.len()?, maps.blocklist.max_entries()),

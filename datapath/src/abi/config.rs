@@ -52,8 +52,8 @@ pub struct Config {
     pub shadow_flags: u32,
     /// Flows whose hash is no larger are judged by the next epoch too.
     pub shadow_threshold: u32,
-    /// Padding.
-    pub _pad: u32,
+    /// Number of sets of attempts minus one; a power of two minus one.
+    pub attempt_mask: u32,
 }
 const _: () = assert!(size_of::<Config>() == 184);
 
@@ -113,7 +113,7 @@ impl Config {
             event_limit: 0,
             shadow_flags: 0,
             shadow_threshold: 0,
-            _pad: 0,
+            attempt_mask: flow_slots.next_power_of_two().div_ceil(8) - 1,
         }
     }
 

@@ -3,8 +3,9 @@
 //! Only packets that open, shake hands or close touch it. Two CPUs may write one record at a time; every field is
 //! a word that is written whole, so a lost race costs a history letter, never more.
 
+use super::flow::FlowRecord;
 use super::handshake::TlsState;
-use super::key::Side;
+use super::key::{FlowKey, Side};
 use bytemuck::{Pod, Zeroable};
 
 /// The state of one endpoint of a TCP connection, in Zeek's terms.
@@ -218,5 +219,72 @@ impl Connection {
     #[inline(always)]
     pub fn resp(&self) -> Endpoint {
         Endpoint::from_u8(self.state[1] & 0x0f)
+    }
+}
+
+/// A connection that was not answered yet, and what was counted of it by all CPUs.
+///
+/// It has no slot in the first level of the flow table: a flood of attempts would push out the flows that live there.
+/// Who answers gives it one. Two CPUs that count packets of one side at the same moment may lose one of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Attempt {
+    /// The connection.
+    pub connection: Connection,
+    /// Its flow's record.
+    pub record: FlowRecord,
+}
+const _: () = assert!(size_of::<Attempt>() == 240);
+
+/// Attempts whose keys share a part of their hash: an entry of `TG_HALF_OPEN`. A page holds two sets, so that a new
+/// connection costs one cold page.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AttemptSet {
+    /// Who has each place: [`AttemptSet::tag`], 0 for nobody.
+    pub tags: [u64; AttemptSet::WAYS],
+    /// Rounds the tags up to a cache line.
+    pub _pad: u64,
+    /// The attempts.
+    pub places: [AttemptPlace; AttemptSet::WAYS],
+    /// Rounds the set up to half a page.
+    pub _tail: [u64; 3],
+}
+const _: () = assert!(size_of::<AttemptSet>() == 2048);
+
+/// A place in an [`AttemptSet`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AttemptPlace {
+    /// Whose it is.
+    pub key: FlowKey,
+    /// The attempt.
+    pub attempt: Attempt,
+}
+
+impl AttemptSet {
+    /// Attempts in a set.
+    pub const WAYS: usize = 7;
+
+    /// A tag: the key's hash, and the kernel's tick in which the attempt was looked at last. Never 0.
+    #[inline(always)]
+    pub fn tag(hash: u32, tick: u32) -> u64 {
+        (u64::from(hash) << 32) | u64::from(tick | 1)
+    }
+
+    /// Whether a tag may be of a key with this hash.
+    #[inline(always)]
+    pub fn is_of(tag: u64, hash: u32) -> bool {
+        tag != 0 && (tag >> 32) as u32 == hash
+    }
+
+    /// Ticks since a tag's attempt was looked at; a place that is free is older than any.
+    #[inline(always)]
+    pub fn age(tag: u64, tick: u32) -> u32 {
+        if tag == 0 {
+            return u32::MAX;
+        }
+        let age = (tick | 1).wrapping_sub(tag as u32);
+        if age > i32::MAX as u32 { 0 } else { age } // another CPU looked at it after us
     }
 }

@@ -24,7 +24,7 @@ const MAX_SCALE: u32 = 14;
 
 /// Notes where the sender of a tracked segment is. `record` is this CPU's, which has counted it.
 #[inline(always)]
-pub fn note(conn: &mut Connection, packet: &Packet, record: Option<&mut FlowRecord>) {
+pub fn note(conn: &mut Connection, packet: &Packet, record: &mut FlowRecord) {
     let side = packet.side();
     let is_orig = conn.is_originator(side);
     let i = usize::from(!is_orig);
@@ -59,7 +59,7 @@ pub fn note(conn: &mut Connection, packet: &Packet, record: Option<&mut FlowReco
     if window > conn.window[i] {
         conn.window[i] = window;
     }
-    if let Some(record) = record.filter(|_| !is_syn) {
+    if !is_syn {
         let payload = payload(record, side, conn.header_bytes[i]);
         match side {
             Side::A => record.counted[0] = payload,

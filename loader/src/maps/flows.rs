@@ -57,9 +57,14 @@ impl Flows {
         Ok(Self { slots: PerCpuCells::new(slots)?, spill: PerCpuTable::new(spill)? })
     }
 
-    /// Every flow, ordered by key.
-    pub fn all(&self, config: &Config) -> Result<Vec<Flow>> {
+    /// Every flow, ordered by key, with what was counted of attempts.
+    pub fn all(
+        &self,
+        config: &Config,
+        attempts: impl Iterator<Item = (FlowKey, FlowRecord)>,
+    ) -> Result<Vec<Flow>> {
         let mut merged = Merged::default();
+        attempts.for_each(|(key, record)| merged.add(key, record));
         for index in 0..self.slots.len().min(config.flow_mask.saturating_add(1)) {
             for slot in self.slots.get(index)? {
                 merged.add(slot.key, slot.record);
@@ -72,8 +77,9 @@ impl Flows {
     }
 
     /// The records of one flow, one for each connection of its key that is remembered.
-    pub fn of(&self, key: &FlowKey, config: &Config) -> Result<Vec<Flow>> {
+    pub fn of(&self, key: &FlowKey, config: &Config, attempt: Option<FlowRecord>) -> Result<Vec<Flow>> {
         let mut merged = Merged::default();
+        attempt.into_iter().for_each(|record| merged.add(*key, record));
         let index = key.hash(&config.hash_keys) & config.flow_mask;
         for slot in self.slots.get(index)?.into_iter().filter(|slot| slot.key == *key) {
             merged.add(slot.key, slot.record);

@@ -1,10 +1,12 @@
 //! The maps, typed. Reads take `&self` and may run while another thread writes.
 
+mod attempts;
 mod cells;
 mod events;
 mod flows;
 mod tables;
 
+pub use attempts::Attempts;
 pub use cells::{Cell, PerCpuCells};
 pub use events::Events;
 pub use flows::{Flow, Flows};
@@ -15,6 +17,7 @@ use crate::shape::SHAPES;
 use aya::maps::{Map, MapData};
 use datapath::abi::packet::Trace;
 use datapath::abi::*;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// All maps of one instance.
@@ -26,7 +29,7 @@ pub struct Maps {
     /// Answered connections.
     pub connections: Table<FlowKey, Connection>,
     /// Connections that nobody has answered yet.
-    pub half_open: Table<FlowKey, Connection>,
+    pub half_open: Attempts,
     /// Identities by prefix.
     pub bindings: Trie<Addr, BindingVersions>,
     /// Blocks by prefix.
@@ -90,7 +93,7 @@ impl Maps {
             config: Cell::new(take(MapName::CONFIG)?)?,
             flows: Flows::new(take(MapName::FLOW_SLOTS)?, take(MapName::FLOW_SPILL)?)?,
             connections: Table::new(take(MapName::CONNECTIONS)?)?,
-            half_open: Table::new(take(MapName::HALF_OPEN)?)?,
+            half_open: Attempts::new(take(MapName::HALF_OPEN)?)?,
             bindings: Trie::new(take(MapName::BINDINGS)?)?,
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
             guards: Trie::new(take(MapName::GUARDS)?)?,
@@ -113,12 +116,31 @@ impl Maps {
 
     /// Every flow that has counted a packet.
     pub fn flow_records(&self) -> Result<Vec<Flow>> {
-        self.flows.all(&self.config.get()?)
+        let config = self.config.get()?;
+        let attempts = self.half_open.entries(&config);
+        self.flows.all(&config, attempts.into_iter().map(|(key, attempt)| (key, attempt.record)))
     }
 
     /// The records of one flow, by incarnation.
     pub fn flow(&self, key: &FlowKey) -> Result<Vec<Flow>> {
-        self.flows.of(key, &self.config.get()?)
+        let config = self.config.get()?;
+        self.flows.of(key, &config, self.half_open.get(key, &config).map(|attempt| attempt.record))
+    }
+
+    /// Every connection, answered or not. One is in both tables for the moment in which it is answered, never longer.
+    pub fn tracked(&self) -> Result<HashMap<FlowKey, Connection>> {
+        let attempts = self.half_open.entries(&self.config.get()?).into_iter();
+        let mut all: HashMap<_, _> = attempts.map(|(key, attempt)| (key, attempt.connection)).collect();
+        all.extend(self.connections.entries()?);
+        Ok(all)
+    }
+
+    /// A connection, answered or not.
+    pub fn connection(&self, key: &FlowKey) -> Result<Option<Connection>> {
+        match self.connections.get(key)? {
+            Some(connection) => Ok(Some(connection)),
+            None => Ok(self.half_open.get(key, &self.config.get()?).map(|attempt| attempt.connection)),
+        }
     }
 
     /// Counters of every slot that an interface has, and of the shared one, all CPUs together.

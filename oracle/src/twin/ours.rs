@@ -137,13 +137,9 @@ impl Ours {
 
     /// What the loaded program and its native build know of a connection.
     pub fn connection(&mut self, key: &FlowKey) -> Result<[Option<Connection>; 2]> {
-        let maps = self.kernel.maps();
-        let kernel = match maps.connections.get(key)? {
-            Some(conn) => Some(conn),
-            None => maps.half_open.get(key)?,
-        };
-        let host = self.host.connections.entries.get(key).or(self.host.half_open.entries.get(key));
-        Ok([kernel, host.copied()])
+        let attempt = self.host.half_open.entries.get(key).map(|attempt| &attempt.connection);
+        let host = self.host.connections.entries.get(key).or(attempt);
+        Ok([self.kernel.maps().connection(key)?, host.copied()])
     }
 }
 
