@@ -137,6 +137,9 @@ fn begin<F: Stages<T>, T: Tables>(
     let Some(attempt) = plane.draft.attempt() else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
+    let opens = j.passes() && opens_one(packet, moment);
+    // What opens none has one record, whatever CPU counts it and when.
+    let incarnation = if opens { incarnation } else { 0 };
     record::reset(&mut attempt.record, incarnation, moment.now_ns);
     let slot = if record::opens(packet) && j.passes() { None } else { plane.slots.slot(index) };
     let slot = slot.filter(|slot| slot.key == packet.key);
@@ -144,7 +147,7 @@ fn begin<F: Stages<T>, T: Tables>(
     let record = match slot {
         Some(slot) => {
             let is_older = slot.record.incarnation != incarnation;
-            if is_older && (j.passes() || record::begins_anew(&slot.record, packet)) {
+            if is_older && (opens || record::begins_anew(&slot.record, packet)) {
                 slot.record = attempt.record;
             }
             &mut slot.record
@@ -163,7 +166,7 @@ fn begin<F: Stages<T>, T: Tables>(
     } else if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8; // for the packets that follow
     }
-    if j.passes() && opens_one(packet, moment) {
+    if opens {
         let conn = &mut attempt.connection;
         track::open(conn, packet, originator, incarnation, moment.now_ns);
         conn.rule = j.rule;
@@ -177,7 +180,11 @@ fn begin<F: Stages<T>, T: Tables>(
         && let Some(slot) = plane.slots.slot(index)
         && !record::is_living(slot, moment.now_ns)
     {
-        record::settle_down(slot, &mut plane.spill, &packet.key, &mut attempt.record);
+        if j.passes() {
+            record::settle_down(slot, &mut plane.spill, &packet.key, &mut attempt.record);
+        } else {
+            record::remember(slot, &mut plane.spill, &packet.key, &attempt.record);
+        }
     }
     Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits | shadowed(moment) }
 }

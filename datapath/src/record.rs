@@ -65,14 +65,7 @@ pub(crate) fn claim<S: Table<FlowKey, FlowRecord>>(
     key: &FlowKey,
     now_ns: u64,
 ) {
-    if slot.key.family != 0 && slot.record.action != Action::Dropped as u8 {
-        match spill.get(&slot.key) {
-            Some(spilled) => merge(spilled, &slot.record),
-            None => {
-                spill.insert(&slot.key, &slot.record);
-            }
-        }
-    }
+    give_up(slot, spill);
     slot.key = *key;
     reset(&mut slot.record, 0, now_ns);
     if let Some(spilled) = spill.get(key) {
@@ -80,6 +73,33 @@ pub(crate) fn claim<S: Table<FlowKey, FlowRecord>>(
         spilled.packets = [0, 0];
         spilled.bytes = [0, 0];
     }
+}
+
+/// Spills what a slot holds.
+#[inline(always)]
+fn give_up<S: Table<FlowKey, FlowRecord>>(slot: &FlowSlot, spill: &mut S) {
+    if slot.key.family == 0 || slot.record.action == Action::Dropped as u8 {
+        return;
+    }
+    match spill.get(&slot.key) {
+        Some(spilled) => merge(spilled, &slot.record),
+        None => {
+            spill.insert(&slot.key, &slot.record);
+        }
+    }
+}
+
+/// Remembers a flow that is dropped. None was spilled, so none is looked for.
+#[inline(always)]
+pub(crate) fn remember<S: Table<FlowKey, FlowRecord>>(
+    slot: &mut FlowSlot,
+    spill: &mut S,
+    key: &FlowKey,
+    record: &FlowRecord,
+) {
+    give_up(slot, spill);
+    slot.key = *key;
+    slot.record = *record;
 }
 
 /// Gives the record of an attempt a slot; the attempt goes on with counts of zero.

@@ -74,7 +74,9 @@ impl Worker {
             inbox.waiting.insert(id, sender);
             id
         };
-        if let Err(error) = self.send(&Request { id, command }).await {
+        if let Err(error) = self.send(&Request { id, command }).await
+            && !is_broken_pipe(&error)
+        {
             self.inbox.borrow_mut().waiting.remove(&id);
             return Done::error(format!("the process of node {} takes no requests: {error:#}", self.node));
         }
@@ -94,6 +96,11 @@ impl Worker {
     pub fn served(&self) -> Vec<Served> {
         self.inbox.borrow().served.clone()
     }
+}
+
+/// Whether the process has ended: how, its reader says to all who wait.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn read(

@@ -94,6 +94,14 @@ fn explained(wrong: &[&(&str, Value)], row: &Row, ours: &Value) -> Option<&'stat
     if fragment_headers > 1 && wrong.iter().all(|(field, _)| *field == "more_fragments") {
         return Some("two fragment headers in one packet: more_fragments is what either says");
     }
+    let is_icmp = |field: &str| field == "icmp_type" || field == "icmp_code";
+    if ours["ip_version"] == 6 && ours["proto"] == 1 && wrong.iter().all(|(field, _)| is_icmp(field)) {
+        return Some("ICMP of IPv4 behind an IPv6 header: judged by its protocol number");
+    }
+    let is_first = ours["frag_offset"] == 0 && ours["more_fragments"] == true;
+    if is_first && fragment_headers == 1 && wrong.iter().all(|(_, theirs)| beyond(theirs)) {
+        return Some("a first fragment: tshark stops at it, we read on to the ports");
+    }
     if ours["verdict"] != "DROPPED" {
         return None;
     }

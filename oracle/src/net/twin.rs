@@ -111,6 +111,13 @@ impl Twin {
         self.start_with(program, args, |command| command.stdin(stdin).stdout(stdout))
     }
 
+    /// Starts it with its output and its complaints to be read.
+    pub fn listen(&self, program: &str, args: &[&str]) -> Result<Child> {
+        self.start_with(program, args, |command| {
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())
+        })
+    }
+
     fn start_with(
         &self,
         program: &str,

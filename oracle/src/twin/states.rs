@@ -13,7 +13,7 @@ use datapath::track::stream;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -166,22 +166,16 @@ fn in_our_words(state: &str) -> Option<&'static str> {
 struct Events {
     child: Child,
     lines: Receiver<String>,
+    complaints: Receiver<String>,
 }
 
 impl Events {
     fn start(twin: &Twin) -> Result<Self> {
         let args = ["-E", "-b", "8388608"];
-        let mut child = twin.start("conntrack", &args, Stdio::null(), Stdio::piped())?;
-        let stdout = child.stdout.take().context("conntrack has no output")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self { child, lines })
+        let mut child = twin.listen("conntrack", &args)?;
+        let lines = lines_of(child.stdout.take().context("conntrack has no output")?);
+        let complaints = lines_of(child.stderr.take().context("conntrack has no errors")?);
+        Ok(Self { child, lines, complaints })
     }
 
     /// What was told up to now: a connection is made whose event ends the wait.
@@ -200,7 +194,7 @@ impl Events {
             forwarded(ports, &[Spec { src, dst, transport }])?;
             while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
                 if line.contains(&format!("sport={port} dport=7 ")) && line.contains("10.64.200.1") {
-                    return Ok(told);
+                    return self.nothing_lost().map(|()| told);
                 }
                 note(&mut told, &line);
             }
@@ -210,6 +204,29 @@ impl Events {
         }
         bail!("conntrack -E says nothing")
     }
+
+    /// On a busy machine the kernel tells faster than conntrack listens, and what was lost would look like a difference.
+    fn nothing_lost(&self) -> Result<()> {
+        match self.complaints.try_iter().find(|line| line.contains("ENOBUFS")) {
+            Some(_) => {
+                bail!("conntrack -E has lost events (ENOBUFS): run it again on a machine that is less busy")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The lines of a stream, as they come.
+fn lines_of(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 impl Drop for Events {
