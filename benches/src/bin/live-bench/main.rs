@@ -118,7 +118,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         let [bare, ours, nft] = &series[..] else { continue };
         let random = kind.name.ends_with("random ports");
         for (reference, wanted, enforced) in
-            [(bare, 0.75, if random { 0.02 } else { 0.4 }), (nft, 2.5, if random { 0.1 } else { 1.5 })]
+            [(bare, 0.75, if random { 0.06 } else { 0.4 }), (nft, 2.5, if random { 0.25 } else { 1.5 })]
         {
             let bounds = (Some(Bound::AtLeast(wanted)), Some(Bound::AtLeast(enforced)));
             let case = format!("{} / {}", kind.name, reference.name);
