@@ -4,6 +4,7 @@ pub mod frames;
 pub mod inside;
 pub mod machine;
 pub mod netns;
+pub mod output;
 pub mod plot;
 pub mod programs;
 pub mod report;

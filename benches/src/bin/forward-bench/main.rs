@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use loader::{CpuPin, Kernel, LoadOptions, RunResult};
 use route::Route;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use tcp::Server;
+use tidegate_benches::output::{self, Output};
 use tidegate_benches::programs::{bare, sender_to_router};
 use tidegate_benches::report::{Bound, Report, Row, Series};
 use tidegate_benches::{inside, scene};
@@ -19,12 +19,8 @@ use tidegate_benches::{inside, scene};
 /// Measures forwarding through a gateway.
 #[derive(Parser)]
 struct Arguments {
-    /// Fail where a ratio is not within what is enforced.
-    #[arg(long)]
-    check: bool,
-    /// Write the numbers to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Rounds; in each, every gateway has its turn.
     #[arg(long, default_value_t = 11)]
     rounds: u32,
@@ -34,14 +30,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("forward-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    output::exit("forward-bench", run(&Arguments::parse()))
 }
 
 /// Whether every ratio is within what is enforced, or nobody asked.
@@ -68,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let routes = [&without, &tidegate, &nft, &passing];
     tcp(&mut report, &routes, arguments.rounds)?;
     small(&mut report, &routes, arguments)?;
-    report.finish(arguments.json.as_deref(), arguments.check)
+    arguments.output.finish(&report)
 }
 
 fn tcp(report: &mut Report, routes: &[&Route; 4], rounds: u32) -> Result<()> {

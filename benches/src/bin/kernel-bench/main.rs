@@ -8,20 +8,16 @@ use anyhow::{Context, Result};
 use cases::Peers;
 use clap::Parser;
 use loader::{CpuPin, Kernel, LoadOptions};
-use std::path::PathBuf;
 use std::process::ExitCode;
+use tidegate_benches::output::{self, Output};
 use tidegate_benches::report::Report;
 use tidegate_benches::{inside, scene};
 
 /// Measures the programs beside xdp-filter by kernel test-run.
 #[derive(Parser)]
 struct Arguments {
-    /// Fail where a ratio is not within what is enforced.
-    #[arg(long)]
-    check: bool,
-    /// Write the numbers to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Rounds; in each, every case runs both of its sides.
     #[arg(long, default_value_t = 41)]
     rounds: u32,
@@ -34,14 +30,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("kernel-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    output::exit("kernel-bench", run(&Arguments::parse()))
 }
 
 /// Whether every ratio is within its bound, or nobody asked.
@@ -71,5 +60,5 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let (rows, share) = rounds::run(&peers, &cases, arguments.rounds, arguments.repeat)?;
     report.rows = rows;
     report.facts.push(share);
-    report.finish(arguments.json.as_deref(), arguments.check)
+    arguments.output.finish(&report)
 }

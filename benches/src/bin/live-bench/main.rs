@@ -9,9 +9,9 @@ use datapath::abi::config::PortCounters;
 use datapath::abi::{Direction, Reason};
 use loader::{CpuPin, Kernel, LoadOptions, PeerXdp, RunResult, TcModeChoice, XdpModeChoice};
 use pairs::Pair;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use tidegate_benches::frames::{Segment, Stream};
+use tidegate_benches::output::{self, Output};
 use tidegate_benches::programs::{bare, sender};
 use tidegate_benches::report::{Bound, Report, Row, Series};
 use tidegate_benches::{inside, scene};
@@ -24,12 +24,8 @@ const PORTS_AT: u16 = 34;
 /// Measures drops of live frames beside a bare XDP_DROP and nftables.
 #[derive(Parser)]
 struct Arguments {
-    /// Fail where a ratio is not within what is enforced.
-    #[arg(long)]
-    check: bool,
-    /// Write the numbers to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Rounds; in each, everybody drops every kind of frames.
     #[arg(long, default_value_t = 41)]
     rounds: u32,
@@ -39,14 +35,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("live-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    output::exit("live-bench", run(&Arguments::parse()))
 }
 
 /// Frames of one kind.
@@ -125,7 +114,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
             report.rows.push(Row::new(case, "packets/s", ours, reference, bounds));
         }
     }
-    report.finish(arguments.json.as_deref(), arguments.check)
+    arguments.output.finish(&report)
 }
 
 /// Packets that an interface's counters have for a reason.

@@ -12,32 +12,22 @@ use loader::{CpuPin, Kernel, LoadOptions};
 use paths::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tidegate_benches::output::{self, Output};
 use tidegate_benches::report::{Bound, Curve, Report, Row, Series, Spread};
 use tidegate_benches::{inside, scene};
 
 /// Measures cost and memory against size.
 #[derive(Parser)]
 struct Arguments {
-    /// Fail where a ratio is not within what is enforced.
-    #[arg(long)]
-    check: bool,
-    /// Write the numbers to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Rounds; in each, every path runs at every size.
     #[arg(long, default_value_t = 31)]
     rounds: u32,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("size-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    output::exit("size-bench", run(&Arguments::parse()))
 }
 
 /// A loaded kernel of some size.
@@ -61,7 +51,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         memory::add(&mut report, grow, &sized)?;
         measure(&mut report, grow, &sized, arguments.rounds).with_context(|| grow.name())?;
     }
-    report.finish(arguments.json.as_deref(), arguments.check)
+    arguments.output.finish(&report)
 }
 
 fn load(grow: Grow, size: u32) -> Result<Sized> {
