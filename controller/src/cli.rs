@@ -1,13 +1,15 @@
 //! The command line.
 
 use crate::client;
-use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs};
+use crate::daemon::{
+    self, ApplyRequest, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs,
+};
 use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
 use crate::instance::{Instance, need_root};
-use crate::policy::Documents;
+use crate::policy::{Documents, read_files};
 use crate::shadow;
-use crate::state::State;
+use crate::state::{PolicySet, State};
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
 use http_body_util::BodyExt;
@@ -196,7 +198,7 @@ pub fn run(cli: Cli) -> Result<()> {
             view::lists::policy(&View::open(&instance)?, output.output)
         }
         Command::Identity(IdentityCommand::List(output)) => {
-            view::lists::identities(&State::load(&instance.state_file())?, output.output)
+            view::lists::identities(&State::load(&instance.state_file(), None)?, output.output)
         }
         Command::Block(command) => guard::block(&instance, command),
         Command::Quarantine(command) => guard::quarantine(&instance, command),
@@ -304,12 +306,13 @@ fn check(args: &PathsArg) -> Result<()> {
 }
 
 fn apply(instance: &Instance, args: &PathsArg) -> Result<()> {
-    let documents = Documents::load(&args.paths, jiff::Timestamp::now())?;
-    let done: CommittedRevision = block_on(client::call(instance, Method::POST, "/v1/policy", &documents))?;
+    let set = PolicySet::read(read_files(&args.paths)?, jiff::Timestamp::now())?;
+    let request = ApplyRequest { files: set.files };
+    let done: CommittedRevision = block_on(client::call(instance, Method::POST, "/v1/policy", &request))?;
     if args.output.output == Format::Json {
         return print_json(&done);
     }
-    say(&format!("revision {}: {}", done.revision, summary_text(&documents)))
+    say(&format!("revision {}: {}", done.revision, summary_text(&set.documents)))
 }
 
 /// The ClientHellos that the daemon has read; none without a daemon.

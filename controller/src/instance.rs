@@ -57,7 +57,7 @@ impl Instance {
 
     /// The saved state.
     pub fn state_file(&self) -> PathBuf {
-        self.state_dir.join(&self.name).join("state.json")
+        self.state_dir.join(&self.name).join("state.db")
     }
 }
 

@@ -5,7 +5,7 @@ use crate::client;
 use crate::daemon::{CommittedRevision, ShadowRequest};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
-use crate::policy::Documents;
+use crate::policy::read_files;
 use crate::view::{self, OutputArg, View, say};
 use hyper::Method;
 use std::path::PathBuf;
@@ -53,8 +53,7 @@ pub fn run(instance: &Instance, args: ShadowArgs) -> Result<()> {
             Err(Failure::new(Code::Usage, "name the candidate's files: `tidegate policy shadow PATH`"))
         }
         None => {
-            let documents = Documents::load(&args.paths, jiff::Timestamp::now())?;
-            let request = ShadowRequest { documents, sample: args.sample };
+            let request = ShadowRequest { files: read_files(&args.paths)?, sample: args.sample };
             block_on(client::call::<()>(instance, Method::POST, "/v1/shadow", &request))?;
             say(&format!("judged beside what counts: 1 of {} flows", args.sample))
         }

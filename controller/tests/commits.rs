@@ -5,11 +5,12 @@ use etherparse::PacketBuilder;
 use loader::{Kernel, LoadOptions, Maps};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate::daemon::commit::Committed;
 use tidegate::policy::Documents;
-use tidegate::state::State;
+use tidegate::state::{Author, PolicySet, Store};
 
 /// Commits that the test makes.
 const COMMITS: u32 = 200;
@@ -96,10 +97,12 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
     let maps = Maps::open(&pins.0).unwrap();
     maps.config.update(|config| config.flags |= Config::ENFORCE).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let state_file = folder.path().join("state.json");
-    let mut committed = Committed::recover(State::default(), &maps).unwrap();
+    let store = Store::open(&folder.path().join("state.db")).unwrap();
+    let mut committed = Committed::recover(store, &maps).unwrap();
+    let by = Author::daemon("a test");
     let mut commit = |even| {
-        committed.commit(&maps, &state_file, |state| state.documents = revision(even)).unwrap();
+        let set = Arc::new(PolicySet::of_documents(revision(even)));
+        committed.commit(&maps, &by, |state| state.apply(set)).unwrap();
         let rules = committed.state.rules.values();
         rules.map(|rule| (rule.label(), rule.number)).collect::<BTreeMap<_, _>>()
     };

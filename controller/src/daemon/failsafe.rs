@@ -7,6 +7,19 @@ use loader::Maps;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+/// Reads services; `none` alone stands for no service.
+pub fn parse_all(texts: &[String]) -> Result<Vec<(u8, u16)>> {
+    match texts {
+        [none] if none == "none" => Ok(Vec::new()),
+        texts => texts.iter().map(|text| parse(text)).collect(),
+    }
+}
+
+/// As [`parse`] reads it.
+pub fn text((proto, port): (u8, u16)) -> String {
+    PortMatch::Protocol { proto, first: port, last: port }.to_string()
+}
+
 /// Reads `tcp/22`.
 pub fn parse(text: &str) -> Result<(u8, u16)> {
     match text.parse() {

@@ -1,11 +1,12 @@
 //! Which tunnels are looked into: flags of the configuration map, which outlive the daemon.
 
 use crate::exit_code::Result;
+use clap::ValueEnum;
 use datapath::abi::Config;
 use loader::Maps;
 
 /// A kind of tunnel whose packets are judged by what they carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Inspect {
     /// UDP to port 4789
     Vxlan,
@@ -29,6 +30,11 @@ impl Inspect {
             Self::None => 0,
         }
     }
+}
+
+/// A kind as it is given on the command line.
+pub(super) fn word(kind: Inspect) -> String {
+    kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Names of the kinds that are looked into.

@@ -219,7 +219,8 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     // Before the tables are counted, and what is closed after them: what comes or goes meanwhile is not evicted.
     let opened = shared.maps.tally(Tally::Opened)?;
     let maps = &shared.maps;
-    let (revision, identities) = shared.with_state(|state| (state.revision, state.documents.workloads.len()));
+    let (revision, identities) =
+        shared.with_state(|state| (state.revision, state.documents().workloads.len()));
     let pressure = pressure(maps)?;
     let entries = |map: &str| pressure.iter().find(|p| p.map == map).map_or(0, |p| p.entries) as f64;
     let full = pressure

@@ -1,127 +1,40 @@
 //! `tidegate run`: loads, commits, attaches, serves. What it attached goes on when it ends.
 
 mod api;
+mod args;
+mod candidate;
 pub mod commit;
+mod crash;
 mod expire;
 mod failsafe;
 mod half_open;
 pub mod inspect;
 mod metrics;
 mod observe;
+mod recover;
+mod settings;
+mod start;
 
 pub use api::{
-    AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest, ReleaseRequest,
-    ShadowRequest, detach_each,
+    ApplyRequest, AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest,
+    ReleaseRequest, ShadowRequest, detach_each,
 };
+pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::{Instance, need_root};
 use crate::names::Names;
-use crate::state::State;
+use crate::policy::read_files;
+use crate::state::{Author, PolicySet, Shadow, State, Store};
 use crate::view::flow::Moment;
 use commit::Committed;
-use datapath::abi::Config;
-use loader::{Attached, Kernel, LoadOptions, Maps, Sizes, TcModeChoice, XdpModeChoice};
+use loader::{Attached, Kernel, Maps};
 use observe::Hub;
 use rustix::fs::{FlockOperation, flock};
+use start::{Asked, start};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Arguments of `tidegate run`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct RunArgs {
-    /// Attach to this interface (may be repeated); without one, to those that are attached already
-    #[arg(short, long, value_name = "IF")]
-    pub interface: Vec<String>,
-    /// Apply this file or folder (may be repeated); without one, what was applied last
-    #[arg(short, long, value_name = "PATH")]
-    pub policy: Vec<PathBuf>,
-    /// Drop what is denied, or only say so [default: as before, at first enforce]
-    #[arg(long, value_enum)]
-    pub mode: Option<Mode>,
-    /// Where the XDP program runs
-    #[arg(long, value_enum, default_value_t)]
-    pub xdp_mode: XdpModeArg,
-    /// How the TC program is attached
-    #[arg(long, value_enum, default_value_t)]
-    pub tc_mode: TcModeArg,
-    /// Serve Prometheus metrics here
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub metrics: Option<SocketAddr>,
-    /// A service of the gateway itself that no policy cuts, such as tcp/22 (may be repeated)
-    #[arg(long, value_name = "PROTO/PORT")]
-    pub failsafe: Vec<String>,
-    /// Judge packets of these tunnels by what they carry, one level deep [default: as before, at first none]
-    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
-    pub inspect: Vec<inspect::Inspect>,
-    /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub event_limit: u32,
-    /// Capacity of a map, such as TG_CONNECTIONS=500000 (may be repeated); counts when the maps are made
-    #[arg(long, value_name = "MAP=N")]
-    pub map_size: Vec<String>,
-}
-
-/// Whether what is denied is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Mode {
-    /// It is dropped
-    Enforce,
-    /// It passes, with verdict AUDIT
-    Monitor,
-}
-
-/// Where the XDP program runs.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpModeArg {
-    /// In the driver; in the network stack where the driver cannot
-    #[default]
-    Auto,
-    /// In the driver or not at all
-    Native,
-    /// In the network stack
-    Generic,
-}
-
-impl From<XdpModeArg> for XdpModeChoice {
-    fn from(mode: XdpModeArg) -> Self {
-        match mode {
-            XdpModeArg::Auto => Self::Auto,
-            XdpModeArg::Native => Self::Native,
-            XdpModeArg::Generic => Self::Generic,
-        }
-    }
-}
-
-/// How the TC program is attached.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum TcModeArg {
-    /// By a TCX link; as a filter of clsact where the kernel has none (before Linux 6.6)
-    #[default]
-    Auto,
-    /// By a TCX link or not at all
-    Tcx,
-    /// As a filter of clsact, which tools before Linux 6.6 show too
-    Clsact,
-}
-
-impl From<TcModeArg> for TcModeChoice {
-    fn from(mode: TcModeArg) -> Self {
-        match mode {
-            TcModeArg::Auto => Self::Auto,
-            TcModeArg::Tcx => Self::Tcx,
-            TcModeArg::Clsact => Self::Clsact,
-        }
-    }
-}
 
 /// What the daemon's tasks share.
 pub struct Shared {
@@ -146,18 +59,16 @@ impl Shared {
         self.with_state(Names::of)
     }
 
-    fn commit(&self, change: impl FnOnce(&mut State)) -> Result<u64> {
+    fn commit(&self, by: &Author, change: impl FnOnce(&mut State)) -> Result<u64> {
         let mut committed = lock(&self.committed);
-        let revision = committed.commit(&self.maps, &self.instance.state_file(), change)?;
+        let revision = committed.commit(&self.maps, by, change)?;
         self.hub.rename(Names::of(&committed.state));
         Ok(revision)
     }
-}
 
-impl Shared {
-    fn shadow(&self, candidate: Option<crate::state::Shadow>) -> Result<()> {
+    fn shadow(&self, candidate: Option<Shadow>) -> Result<()> {
         let mut committed = lock(&self.committed);
-        let done = committed.shadow(&self.maps, &self.instance.state_file(), candidate);
+        let done = committed.shadow(&self.maps, candidate);
         self.hub.rename(Names::of(&committed.state));
         done
     }
@@ -165,7 +76,7 @@ impl Shared {
     /// Settings of interfaces follow their names: an interface that is made anew has another index.
     fn follow_interfaces(&self) -> Result<()> {
         if lock(&self.committed).interfaces_changed() {
-            self.commit(|_| {})?;
+            self.commit(&Author::daemon("interfaces came or went"), |_| {})?;
         }
         Ok(())
     }
@@ -174,20 +85,18 @@ impl Shared {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     need_root("loading programs into the kernel")?;
-    let failsafe = args.failsafe.iter().map(|text| failsafe::parse(text)).collect::<Result<Vec<_>>>()?;
-    let sizes = sizes(&args.map_size)?;
-    let documents = commit::load_documents(&args.policy)?;
+    let asked = asked(args)?;
     for interface in &args.interface {
         loader::netdev::index(interface)?;
     }
     let _lock = take_lock(instance)?;
-    let state = State::load(&instance.state_file())?;
+    let store = Store::open(&instance.state_file())?;
     loader::bpffs::ensure(&instance.bpffs)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::io("start the runtime", &e))?;
     let _runtime = runtime.enter();
     let metrics = args.metrics.map(bind_metrics).transpose()?;
     let socket = api::bind(&instance.socket())?;
-    let (shared, attached) = match start(instance, args, state, documents, sizes, failsafe) {
+    let (shared, attached) = match start(instance, args, store, asked) {
         Ok(started) => started,
         Err(e) => {
             let _ = std::fs::remove_file(instance.socket());
@@ -199,143 +108,15 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     result
 }
 
-/// Takes the maps over or makes them, commits, attaches. On failure all that is new is taken away again.
-fn start(
-    instance: &Instance,
-    args: &RunArgs,
-    state: State,
-    documents: crate::policy::Documents,
-    sizes: Sizes,
-    failsafe: Vec<(u8, u16)>,
-) -> Result<(Arc<Shared>, Vec<Attached>)> {
-    let pin_dir = instance.pin_dir();
-    let mut interfaces = args.interface.clone();
-    if interfaces.is_empty() {
-        let pinned = loader::pinned_ports(&pin_dir)?.into_iter();
-        interfaces = pinned.filter(|port| port.ifindex.is_some()).map(|port| port.interface).collect();
-    }
-    let options = LoadOptions { pin_dir: Some(pin_dir.clone()), sizes, ..LoadOptions::default() };
-    let mut kernel = Kernel::load(&options)?;
-    let reused = kernel.reused_maps();
-    let mut attached = Vec::new();
-    let before = instance.state_file().exists().then(|| state.clone());
-    let work = || -> Result<(Maps, Committed)> {
-        let maps = Maps::open(&pin_dir)?;
-        let mut attach = || -> Result<()> {
-            for interface in &interfaces {
-                attached.push(kernel.attach(interface, args.xdp_mode.into(), args.tc_mode.into())?);
-            }
-            Ok(())
-        };
-        // What runs already goes on by the old policy until all else has succeeded. What is new never runs without one.
-        if reused {
-            attach()?;
-        }
-        let mut committed = Committed::recover(state, &maps)?;
-        inspect::set(&maps, &args.inspect)?;
-        let from_files = !args.policy.is_empty();
-        committed.commit(&maps, &instance.state_file(), |state| {
-            if from_files {
-                state.documents = documents;
-                state.shadow = None;
-            }
-        })?;
-        failsafe::sync(&maps, &failsafe)?;
-        set_mode(&maps, args.mode, reused)?;
-        maps.config.update(|config| config.event_limit = args.event_limit)?;
-        if !reused {
-            attach()?;
-        }
-        Ok((maps, committed))
+/// Everything that can be wrong with the command line is found before anything is touched.
+fn asked(args: &RunArgs) -> Result<Asked> {
+    let failsafe = failsafe::parse_all(&args.failsafe)?;
+    let sizes = args::sizes(&args.map_size)?;
+    let set = match &args.policy[..] {
+        [] => None,
+        paths => Some(PolicySet::read(read_files(paths)?, jiff::Timestamp::now())?),
     };
-    match work() {
-        Ok((maps, committed)) => {
-            let hub = Arc::new(Hub::new(Names::of(&committed.state)));
-            let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
-            let shared = Shared { instance: instance.clone(), maps, kernel, committed, hub, failsafe };
-            Ok((Arc::new(shared), attached))
-        }
-        Err(e) => {
-            undo(&pin_dir, reused, &attached);
-            if !reused {
-                restore(&instance.state_file(), before.as_ref());
-            }
-            Err(e)
-        }
-    }
-}
-
-/// Puts the state file back: nothing of what it says came to be.
-fn restore(path: &std::path::Path, before: Option<&State>) {
-    match before {
-        Some(state) => drop(state.save(path).map_err(|e| tracing::error!("{e}"))),
-        None => drop(std::fs::remove_file(path)),
-    }
-}
-
-fn undo(pin_dir: &std::path::Path, reused: bool, attached: &[Attached]) {
-    let result = if reused {
-        let new = attached.iter().filter(|a| !a.replaced);
-        new.map(|a| loader::detach(pin_dir, &a.interface).map(drop)).find(|r| r.is_err()).unwrap_or(Ok(()))
-    } else {
-        loader::detach_all(pin_dir).map(drop)
-    };
-    if let Err(e) = result {
-        tracing::error!("take back what was attached: {e}");
-    }
-}
-
-fn set_mode(maps: &Maps, mode: Option<Mode>, reused: bool) -> Result<()> {
-    let enforce = match mode {
-        Some(mode) => mode == Mode::Enforce,
-        None if reused => return Ok(()),
-        None => true,
-    };
-    maps.config.update(|config| {
-        config.flags &= !Config::ENFORCE;
-        if enforce {
-            config.flags |= Config::ENFORCE;
-        }
-    })?;
-    Ok(())
-}
-
-fn sizes(texts: &[String]) -> Result<Sizes> {
-    use datapath::abi::MapName;
-    let mut sizes = Sizes::default();
-    for text in texts {
-        let parsed =
-            text.split_once('=').and_then(|(map, n)| Some((map, n.parse::<u32>().ok().filter(|n| *n > 0)?)));
-        let place = parsed.and_then(|(map, n)| {
-            let place = match map {
-                MapName::FLOW_SLOTS => &mut sizes.flow_slots,
-                MapName::FLOW_SPILL => &mut sizes.flow_spill,
-                MapName::CONNECTIONS => &mut sizes.connections,
-                MapName::HALF_OPEN => &mut sizes.half_open,
-                MapName::BINDINGS => &mut sizes.bindings,
-                MapName::BLOCKLIST => &mut sizes.blocklist,
-                MapName::GUARDS => &mut sizes.guards,
-                MapName::POLICY => &mut sizes.policy,
-                MapName::RULES => &mut sizes.rules,
-                MapName::BUCKETS => &mut sizes.buckets,
-                MapName::FAILSAFE => &mut sizes.failsafe,
-                MapName::FRAGMENTS => &mut sizes.fragments,
-                MapName::HANDSHAKES => &mut sizes.handshakes,
-                MapName::EVENTS => &mut sizes.event_bytes,
-                MapName::HELLOS => &mut sizes.hello_bytes,
-                MapName::JUDGED_PORTS => &mut sizes.judged_ports,
-                _ => return None,
-            };
-            Some((place, n))
-        });
-        let Some((place, n)) = place else {
-            let maps: Vec<_> = MapName::ALL.into_iter().filter(|map| sizes.of(map).is_some()).collect();
-            let message = format!("--map-size {text}: write MAP=N, where MAP is one of {}", maps.join(", "));
-            return Err(Failure::new(Code::Usage, message));
-        };
-        *place = n;
-    }
-    Ok(sizes)
+    Ok(Asked { policy: set, sizes, failsafe: (!args.failsafe.is_empty()).then_some(failsafe) })
 }
 
 fn take_lock(instance: &Instance) -> Result<std::fs::File> {

@@ -94,10 +94,7 @@ impl RuleInfo {
 pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> Compiled {
     let mut numbering = numbering.clone();
     let wall_of_boot_ns = numbering.wall_of_boot_ns(clock);
-    let ordered: Vec<Ordered<'_>> = precedence(documents)
-        .into_iter()
-        .map(|(policy, rule)| Ordered { number: numbering.rule(&policy.name, &rule.name), policy, rule })
-        .collect();
+    let ordered = ordered(documents, &mut numbering);
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
     let settings = ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
     let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
@@ -128,12 +125,26 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     }
 }
 
+/// What the numbers of a set of policies' rules mean.
+pub fn rules_of_policies(documents: &Documents, numbering: &mut Numbering) -> BTreeMap<u32, RuleInfo> {
+    ordered(documents, numbering).iter().map(|o| (o.number, o.info())).collect()
+}
+
 /// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
 pub fn precedence(documents: &Documents) -> Vec<(&Policy, &Rule)> {
     let mut rules: Vec<_> =
         documents.policies.iter().flat_map(|p| p.rules.iter().map(move |r| (p, r))).collect();
     rules.sort_by_key(|(policy, rule)| (policy.tier, rule.action));
     rules
+}
+
+fn ordered<'d>(documents: &'d Documents, numbering: &mut Numbering) -> Vec<Ordered<'d>> {
+    let number = |(policy, rule): (&'d Policy, &'d Rule)| Ordered {
+        number: numbering.rule(&policy.name, &rule.name),
+        policy,
+        rule,
+    };
+    precedence(documents).into_iter().map(number).collect()
 }
 
 struct Ordered<'d> {

@@ -4,27 +4,49 @@ use super::decode::decode_all;
 use super::document::Documents;
 use super::place::{Mistake, Mistakes};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// A file as it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its name, as the user wrote it or as a folder lists it.
+    pub name: String,
+    /// What stands in it.
+    pub text: String,
+}
+
+/// The files of these paths: files themselves, or the YAML files of folders.
+pub fn read_files(paths: &[impl AsRef<Path>]) -> Result<Vec<SourceFile>, Mistakes> {
+    let mut mistakes = Vec::new();
+    let files = read_all(paths, &mut mistakes);
+    if mistakes.is_empty() { Ok(files) } else { Err(Mistakes(mistakes)) }
+}
 
 /// See [`Documents::load`].
 pub fn load(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Documents, Mistakes> {
     let mut mistakes = Vec::new();
-    let mut texts: Vec<(String, String)> = Vec::new();
-    let paths: Vec<PathBuf> = paths.iter().flat_map(|path| files(path.as_ref(), &mut mistakes)).collect();
+    let files = read_all(paths, &mut mistakes);
+    let files: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+    let documents = decode_all(&files, now, &mut mistakes);
+    if mistakes.is_empty() { Ok(documents) } else { Err(Mistakes(mistakes)) }
+}
+
+fn read_all(paths: &[impl AsRef<Path>], mistakes: &mut Vec<Mistake>) -> Vec<SourceFile> {
+    let mut read: Vec<SourceFile> = Vec::new();
+    let paths: Vec<PathBuf> = paths.iter().flat_map(|path| files(path.as_ref(), mistakes)).collect();
     for path in paths {
         let name = path.display().to_string();
-        if texts.iter().any(|(seen, _)| *seen == name) {
+        if read.iter().any(|seen| seen.name == name) {
             continue;
         }
         match fs::read_to_string(&path) {
-            Ok(text) => texts.push((name, text)),
+            Ok(text) => read.push(SourceFile { name, text }),
             Err(error) => mistakes.push(unplaced(format!("cannot read {name}: {error}"), "")),
         }
     }
-    let files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    let documents = decode_all(&files, now, &mut mistakes);
-    if mistakes.is_empty() { Ok(documents) } else { Err(Mistakes(mistakes)) }
+    read
 }
 
 /// The file itself, or the YAML files of a directory in order of name.

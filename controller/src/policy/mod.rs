@@ -44,6 +44,7 @@ pub use compile::{Compiled, RuleInfo, compile};
 pub use diff::{MapDelete, MapWrite, diff, sweep};
 pub use document::Documents;
 pub use explain::{Explanation, Flow, explain};
+pub use load::{SourceFile, read_files};
 pub use native::host_rules;
 pub use numbering::Numbering;
 pub use place::{Mistake, Mistakes, Place};

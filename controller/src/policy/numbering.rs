@@ -22,7 +22,101 @@ pub struct Numbering {
     wall_of_boot_ns: Option<i64>,
 }
 
+/// What has numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbered {
+    /// A SPIFFE ID.
+    Identity,
+    /// The text of a selector.
+    Selector,
+    /// A class, by the numbers of its selectors.
+    Class,
+    /// A rule, block or quarantine.
+    Rule,
+    /// A guard list, by what stands in it.
+    Guard,
+}
+
+impl Numbered {
+    const ALL: [Self; 5] = [Self::Identity, Self::Selector, Self::Class, Self::Rule, Self::Guard];
+
+    /// In the saved state.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Selector => "selector",
+            Self::Class => "class",
+            Self::Rule => "rule",
+            Self::Guard => "guard",
+        }
+    }
+
+    /// What has this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 impl Numbering {
+    /// What has got a number since: `before` is an earlier form of this.
+    pub fn given_since(&self, before: &Self) -> Vec<(Numbered, String, u32)> {
+        let mut given = Vec::new();
+        for kind in Numbered::ALL {
+            let known = before.count(kind);
+            if self.count(kind) > known {
+                let mut put = |key: &str, number| {
+                    if number as usize > known {
+                        given.push((kind, key.to_owned(), number));
+                    }
+                };
+                match self.texts(kind) {
+                    Some(texts) => texts.iter().for_each(|(key, number)| put(key, *number)),
+                    None => self.identities.iter().for_each(|(id, number)| put(id.as_str(), *number)),
+                }
+            }
+        }
+        given
+    }
+
+    /// Puts a saved number back. Returns whether it can be one.
+    pub fn put(&mut self, kind: Numbered, key: &str, number: u32) -> bool {
+        let numbers = match kind {
+            Numbered::Identity => {
+                let id = key.parse().ok();
+                return id.is_some_and(|id| self.identities.insert(id, number).is_none());
+            }
+            Numbered::Selector => &mut self.selectors,
+            Numbered::Class => &mut self.classes,
+            Numbered::Rule => &mut self.rules,
+            Numbered::Guard => &mut self.guards,
+        };
+        numbers.insert(key.to_owned(), number).is_none()
+    }
+
+    fn texts(&self, kind: Numbered) -> Option<&BTreeMap<String, u32>> {
+        match kind {
+            Numbered::Identity => None,
+            Numbered::Selector => Some(&self.selectors),
+            Numbered::Class => Some(&self.classes),
+            Numbered::Rule => Some(&self.rules),
+            Numbered::Guard => Some(&self.guards),
+        }
+    }
+
+    fn count(&self, kind: Numbered) -> usize {
+        self.texts(kind).map_or(self.identities.len(), BTreeMap::len)
+    }
+
+    /// The wall-clock time of boot by which deadlines were computed last.
+    pub fn kept_wall_of_boot_ns(&self) -> Option<i64> {
+        self.wall_of_boot_ns
+    }
+
+    /// Puts it back.
+    pub fn keep_wall_of_boot_ns(&mut self, ns: Option<i64>) {
+        self.wall_of_boot_ns = ns;
+    }
+
     /// The number of an identity, given now if it has none.
     pub fn identity(&mut self, id: &SpiffeId) -> u32 {
         match self.identities.get(id) {
@@ -100,9 +194,15 @@ mod tests {
         assert_eq!(numbering.rule("a", "x"), 2);
         assert_eq!(numbering.block("a", "x"), 3);
         assert_eq!(numbering.class(&[1, 2]), 1);
-        let json = serde_json::to_string(&numbering).expect("json");
-        let mut again: Numbering = serde_json::from_str(&json).expect("numbering");
+        numbering.identity(&"spiffe://acme.example/a".parse().expect("an ID"));
+        let mut again = Numbering::default();
+        let given = numbering.given_since(&again);
+        assert_eq!(given.len(), 5);
+        assert!(given.into_iter().all(|(kind, key, number)| again.put(kind, &key, number)));
         assert_eq!(again, numbering);
+        assert_eq!(again.given_since(&numbering), []);
+        assert!(!again.put(Numbered::Class, "1,2", 7), "a number never comes to mean something else");
+        again = numbering.clone();
         assert_eq!(again.rule("b", "x"), 1);
         assert_eq!(again.class(&[]), 2);
         assert_eq!(again.class(&[1]), 3);

@@ -25,7 +25,7 @@ pub fn identities(state: &State, format: Format) -> Result<()> {
     let now = Timestamp::now();
     let numbers: std::collections::HashMap<_, _> =
         state.numbering.identities().map(|(n, id)| (id, n)).collect();
-    let workloads = &state.documents.workloads;
+    let workloads = &state.documents().workloads;
     if format == Format::Json {
         let row = |w: &crate::policy::document::Workload| {
             json!({

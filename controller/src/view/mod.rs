@@ -12,7 +12,7 @@ pub mod why;
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::{Instance, need_root};
 use crate::names::Names;
-use crate::state::State;
+use crate::state::{InKernel, State};
 use loader::Maps;
 
 /// The form of an output.
@@ -57,7 +57,8 @@ impl View {
             ),
             e => e.into(),
         })?;
-        let state = State::load(&instance.state_file())?;
+        let kernel = InKernel::of(&maps.config.get()?);
+        let state = State::load(&instance.state_file(), Some(&kernel))?;
         let names = Names::of(&state);
         Ok(Self { maps, state, names })
     }

@@ -113,7 +113,20 @@ impl Lab {
     }
 
     pub fn has_state(&self) -> bool {
-        self.dir.path().join("state").join(&self.name).join("state.json").exists()
+        self.state_file().exists()
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn state_file(&self) -> PathBuf {
+        self.state_dir().join(&self.name).join("state.db")
+    }
+
+    /// Has the next daemon that gets there end with a step of a commit, as `kill -9` would.
+    pub fn end_at(&self, step: &str) {
+        std::fs::write(self.dir.path().join("end-at"), step).expect("a file");
     }
 
     pub fn pin_dir(&self) -> PathBuf {
@@ -147,7 +160,7 @@ impl Lab {
         for (option, folder) in [("--run-dir", "run"), ("--state-dir", "state")] {
             command.arg(option).arg(self.dir.path().join(folder));
         }
-        command.args(args);
+        command.args(args).env("TIDEGATE_END_AT", self.dir.path().join("end-at"));
         command
     }
 
@@ -278,6 +291,12 @@ impl Daemon {
     pub fn kill_nine(&mut self) {
         self.0.kill().expect("kill");
         self.0.wait().expect("wait");
+    }
+
+    /// Waits until it was killed.
+    pub fn is_killed(&mut self) {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(self.0.wait().expect("wait").signal(), Some(9));
     }
 
     /// As an operator would.

@@ -2,6 +2,7 @@
 
 mod closing;
 mod lab;
+mod state;
 
 use lab::{Lab, POLICY, json};
 use std::io::{BufRead, BufReader, Read, Write};

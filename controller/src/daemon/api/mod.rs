@@ -1,17 +1,22 @@
 //! The control socket and the metrics page.
 
-use super::{Shared, TcModeArg, XdpModeArg, lock, metrics, observe};
+mod guard;
+mod policy;
+
+pub use guard::{BlockRequest, ReleaseRequest};
+pub use policy::{ApplyRequest, ShadowRequest};
+
+use super::{Shared, TcModeArg, XdpModeArg, lock, metrics, observe, start};
 use crate::exit_code::{Code, Failure, Result};
-use crate::policy::Documents;
-use crate::policy::document::BlockEntry;
-use crate::policy::quarantine::Quarantine;
-use crate::policy::target::Target;
-use crate::state::Shadow;
+use crate::state::Author;
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State as Extract};
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{FromRequestParts, Query, State as Extract};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -50,18 +55,6 @@ pub struct AttachedPort {
 pub struct DetachRequest {
     /// Names.
     pub interfaces: Vec<String>,
-}
-
-/// `POST /v1/block` and `POST /v1/unblock`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BlockRequest {
-    /// What.
-    #[serde(flatten)]
-    pub target: Target,
-    /// Until when; for ever where it is absent.
-    pub not_after: Option<jiff::Timestamp>,
-    /// Why.
-    pub reason: Option<String>,
 }
 
 /// The answer to what commits.
@@ -124,24 +117,53 @@ fn is_trusted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
 }
 
+/// Whoever is at the other end of the control socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    uid: Option<u32>,
+}
+
+impl Peer {
+    /// The peer as somebody who changes something by a command.
+    fn author(self, how: impl Into<String>) -> Author {
+        Author { uid: self.uid, how: how.into() }
+    }
+}
+
+impl Connected<IncomingStream<'_, ControlSocket>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for Peer {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<Shared>) -> Result<Self> {
+        let info = ConnectInfo::<Self>::from_request_parts(parts, state).await;
+        info.map(|ConnectInfo(peer)| peer).map_err(|e| Failure::failed("who asks", e))
+    }
+}
+
 /// Serves the control socket.
 pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
     let router = Router::new()
         .route("/v1/ping", get(|| async { Json(serde_json::json!({"version": env!("CARGO_PKG_VERSION")})) }))
         .route("/v1/attach", post(attach))
         .route("/v1/detach", post(detach))
-        .route("/v1/policy", post(apply))
-        .route("/v1/shadow", post(shadow))
-        .route("/v1/shadow/drop", post(shadow_drop))
-        .route("/v1/shadow/apply", post(shadow_apply))
-        .route("/v1/block", post(block))
-        .route("/v1/unblock", post(unblock))
-        .route("/v1/quarantine", post(quarantine))
-        .route("/v1/unquarantine", post(unquarantine))
+        .route("/v1/policy", post(policy::apply))
+        .route("/v1/shadow", post(policy::shadow))
+        .route("/v1/shadow/drop", post(policy::shadow_drop))
+        .route("/v1/shadow/apply", post(policy::shadow_apply))
+        .route("/v1/block", post(guard::block))
+        .route("/v1/unblock", post(guard::unblock))
+        .route("/v1/quarantine", post(guard::quarantine))
+        .route("/v1/unquarantine", post(guard::unquarantine))
         .route("/v1/hellos", get(hellos))
         .route("/v1/observe", get(observe_events))
         .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
-        .with_state(shared);
+        .with_state(shared)
+        .into_make_service_with_connect_info::<Peer>();
     if let Err(e) = axum::serve(socket, router).await {
         tracing::error!("control socket: {e}");
     }
@@ -182,7 +204,7 @@ async fn attach(
             match kernel.attach(interface, request.xdp_mode.into(), request.tc_mode.into()) {
                 Ok(port) => attached.push(port),
                 Err(e) => {
-                    super::undo(&shared.instance.pin_dir(), true, &attached);
+                    start::undo(&shared.instance.pin_dir(), true, &attached);
                     return Err(e.into());
                 }
             }
@@ -221,130 +243,6 @@ pub fn detach_each(pin_dir: &Path, interfaces: &[String]) -> Result<()> {
         loader::detach(pin_dir, interface)?;
     }
     Ok(())
-}
-
-async fn apply(
-    Extract(shared): Extract<Arc<Shared>>,
-    Json(documents): Json<Documents>,
-) -> Result<Json<Committed>> {
-    let work = move || {
-        shared.commit(|state| {
-            state.documents = documents;
-            state.shadow = None; // it was a candidate for what was in force
-        })
-    };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
-}
-
-/// `POST /v1/shadow`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ShadowRequest {
-    /// The candidate.
-    pub documents: Documents,
-    /// One of so many flows is judged by it.
-    pub sample: u32,
-}
-
-async fn shadow(
-    Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<ShadowRequest>,
-) -> Result<Json<()>> {
-    let ShadowRequest { documents, sample } = request;
-    let candidate = Shadow { documents, sample, since: jiff::Timestamp::now() };
-    blocking(move || shared.shadow(Some(candidate))).await.map(Json)
-}
-
-fn no_shadow() -> Failure {
-    Failure::new(Code::Failure, "no candidate is judged; `tidegate policy shadow PATH` begins")
-}
-
-async fn shadow_drop(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<()>> {
-    let work = move || {
-        if shared.with_state(|state| state.shadow.is_none()) {
-            return Err(no_shadow());
-        }
-        shared.shadow(None)
-    };
-    blocking(work).await.map(Json)
-}
-
-async fn shadow_apply(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<Committed>> {
-    let work = move || {
-        if shared.with_state(|state| state.shadow.is_none()) {
-            return Err(no_shadow());
-        }
-        shared.commit(|state| {
-            if let Some(shadow) = state.shadow.take() {
-                state.documents = shadow.documents;
-            }
-        })
-    };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
-}
-
-async fn block(
-    Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<BlockRequest>,
-) -> Result<Json<Committed>> {
-    let work = move || {
-        shared.commit(|state| {
-            let BlockRequest { target, not_after, reason } = request;
-            state.blocks.retain(|block| block.target != target);
-            state.blocks.push(BlockEntry { target, reason, not_after, place: crate::state::manual_place() });
-        })
-    };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
-}
-
-async fn unblock(
-    Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<BlockRequest>,
-) -> Result<Json<Committed>> {
-    let work = move || {
-        let target = request.target;
-        if !shared.with_state(|state| state.blocks.iter().any(|block| block.target == target)) {
-            let message = format!(
-                "{target} was not blocked by `tidegate block add`; entries of files are changed there (`tidegate block list`)"
-            );
-            return Err(Failure::new(Code::Failure, message));
-        }
-        shared.commit(|state| state.blocks.retain(|block| block.target != target))
-    };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
-}
-
-async fn quarantine(
-    Extract(shared): Extract<Arc<Shared>>,
-    Json(quarantine): Json<Quarantine>,
-) -> Result<Json<Committed>> {
-    let work = move || {
-        shared.commit(|state| {
-            state.quarantines.retain(|q| q.name != quarantine.name);
-            state.quarantines.push(quarantine);
-        })
-    };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
-}
-
-/// `POST /v1/unquarantine`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReleaseRequest {
-    /// Name of the quarantine.
-    pub name: String,
-}
-
-async fn unquarantine(
-    Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<ReleaseRequest>,
-) -> Result<Json<Committed>> {
-    let work = move || {
-        if !shared.with_state(|state| state.quarantines.iter().any(|q| q.name == request.name)) {
-            let message = "it was not quarantined by `tidegate quarantine add`; quarantines of files are changed there (`tidegate quarantine list`)";
-            return Err(Failure::new(Code::Failure, message));
-        }
-        shared.commit(|state| state.quarantines.retain(|q| q.name != request.name))
-    };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
 }
 
 async fn hellos(

@@ -1,0 +1,141 @@
+//! What `tidegate run` is asked.
+
+use super::inspect;
+use crate::exit_code::{Code, Failure, Result};
+use datapath::abi::MapName;
+use loader::{Sizes, TcModeChoice, XdpModeChoice};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Arguments of `tidegate run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Attach to this interface (may be repeated); without one, to those that are attached already
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// Apply this file or folder (may be repeated); without one, what was applied last
+    #[arg(short, long, value_name = "PATH")]
+    pub policy: Vec<PathBuf>,
+    /// Drop what is denied, or only say so [default: as before, at first enforce]
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Where the XDP program runs
+    #[arg(long, value_enum, default_value_t)]
+    pub xdp_mode: XdpModeArg,
+    /// How the TC program is attached
+    #[arg(long, value_enum, default_value_t)]
+    pub tc_mode: TcModeArg,
+    /// Serve Prometheus metrics here
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// A service of the gateway itself that no policy cuts, such as tcp/22 (may be repeated) [default: as before, at first
+    /// none; `none` ends it]
+    #[arg(long, value_name = "PROTO/PORT")]
+    pub failsafe: Vec<String>,
+    /// Judge packets of these tunnels by what they carry, one level deep [default: as before, at first none]
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub inspect: Vec<inspect::Inspect>,
+    /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub event_limit: u32,
+    /// Capacity of a map, such as TG_CONNECTIONS=500000 (may be repeated); counts when the maps are made
+    #[arg(long, value_name = "MAP=N")]
+    pub map_size: Vec<String>,
+}
+
+/// Whether what is denied is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// It is dropped
+    Enforce,
+    /// It passes, with verdict AUDIT
+    Monitor,
+}
+
+/// Where the XDP program runs.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpModeArg {
+    /// In the driver; in the network stack where the driver cannot
+    #[default]
+    Auto,
+    /// In the driver or not at all
+    Native,
+    /// In the network stack
+    Generic,
+}
+
+impl From<XdpModeArg> for XdpModeChoice {
+    fn from(mode: XdpModeArg) -> Self {
+        match mode {
+            XdpModeArg::Auto => Self::Auto,
+            XdpModeArg::Native => Self::Native,
+            XdpModeArg::Generic => Self::Generic,
+        }
+    }
+}
+
+/// How the TC program is attached.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TcModeArg {
+    /// By a TCX link; as a filter of clsact where the kernel has none (before Linux 6.6)
+    #[default]
+    Auto,
+    /// By a TCX link or not at all
+    Tcx,
+    /// As a filter of clsact, which tools before Linux 6.6 show too
+    Clsact,
+}
+
+impl From<TcModeArg> for TcModeChoice {
+    fn from(mode: TcModeArg) -> Self {
+        match mode {
+            TcModeArg::Auto => Self::Auto,
+            TcModeArg::Tcx => Self::Tcx,
+            TcModeArg::Clsact => Self::Clsact,
+        }
+    }
+}
+
+/// Capacities of maps by their names.
+pub(super) fn sizes(texts: &[String]) -> Result<Sizes> {
+    let mut sizes = Sizes::default();
+    for text in texts {
+        let parsed =
+            text.split_once('=').and_then(|(map, n)| Some((map, n.parse::<u32>().ok().filter(|n| *n > 0)?)));
+        let place = parsed.and_then(|(map, n)| {
+            let place = match map {
+                MapName::FLOW_SLOTS => &mut sizes.flow_slots,
+                MapName::FLOW_SPILL => &mut sizes.flow_spill,
+                MapName::CONNECTIONS => &mut sizes.connections,
+                MapName::HALF_OPEN => &mut sizes.half_open,
+                MapName::BINDINGS => &mut sizes.bindings,
+                MapName::BLOCKLIST => &mut sizes.blocklist,
+                MapName::GUARDS => &mut sizes.guards,
+                MapName::POLICY => &mut sizes.policy,
+                MapName::RULES => &mut sizes.rules,
+                MapName::BUCKETS => &mut sizes.buckets,
+                MapName::FAILSAFE => &mut sizes.failsafe,
+                MapName::FRAGMENTS => &mut sizes.fragments,
+                MapName::HANDSHAKES => &mut sizes.handshakes,
+                MapName::EVENTS => &mut sizes.event_bytes,
+                MapName::HELLOS => &mut sizes.hello_bytes,
+                MapName::JUDGED_PORTS => &mut sizes.judged_ports,
+                _ => return None,
+            };
+            Some((place, n))
+        });
+        let Some((place, n)) = place else {
+            let maps: Vec<_> = MapName::ALL.into_iter().filter(|map| sizes.of(map).is_some()).collect();
+            let message = format!("--map-size {text}: write MAP=N, where MAP is one of {}", maps.join(", "));
+            return Err(Failure::new(Code::Usage, message));
+        };
+        *place = n;
+    }
+    Ok(sizes)
+}

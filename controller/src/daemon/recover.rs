@@ -1,0 +1,72 @@
+//! What a daemon finds when it starts: maps that a predecessor wrote, perhaps in the middle of a commit.
+
+use super::commit::{Committed, Rest};
+use crate::exit_code::Result;
+use crate::policy::{Compiled, PolicyPrefix, Prefix};
+use crate::state::{InKernel, Store};
+use datapath::abi::{
+    Addr, BindingVersions, BlockVersions, Config, DecisionVersions, InterfaceVersions, RuleVersions,
+};
+use loader::Maps;
+
+impl Committed {
+    /// Reads what the maps hold, and takes back what a daemon that died in a commit had
+    /// written for an epoch that never came.
+    pub fn recover(mut store: Store, maps: &Maps) -> Result<Self> {
+        maps.config.update(|config| config.flags &= !Config::SHADOW)?;
+        loader::wait_for_programs()?;
+        let config = maps.config.get()?;
+        store.resolve(&InKernel::of(&config))?;
+        let state = store.load(None)?;
+        let epoch = config.epoch;
+        let pending = |since: u32| (since.wrapping_sub(epoch) as i32) > 0;
+        let mut live = Compiled { numbering: state.numbering.clone(), ..Compiled::default() };
+        for ((addr, bits), v) in maps.bindings.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.bindings.insert(&addr, bits, &BindingVersions { old: now, new: now, ..v })?;
+            }
+            live.bindings.insert(prefix(addr, bits), now);
+        }
+        for ((addr, bits), v) in maps.blocklist.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.blocklist.insert(&addr, bits, &BlockVersions { old: now, new: now, ..v })?;
+            }
+            live.blocklist.insert(prefix(addr, bits), now);
+        }
+        for ((key, bits), v) in maps.guards.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.guards.insert(&key, bits, &BlockVersions { old: now, new: now, ..v })?;
+            }
+            live.guards.insert(PolicyPrefix::new(key, bits), now);
+        }
+        for ((key, bits), v) in maps.policy.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.policy.insert(&key, bits, &DecisionVersions { old: now, new: now, ..v })?;
+            }
+            live.policy.insert(PolicyPrefix::new(key, bits), now);
+        }
+        for ((ifindex, bits), v) in maps.interfaces.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.interfaces.insert(&ifindex, bits, &InterfaceVersions { old: now, new: now, ..v })?;
+            }
+            live.interfaces.insert(ifindex, now);
+        }
+        for ((number, bits), v) in maps.rules.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.rules.insert(&number, bits, &RuleVersions { old: now, new: now, ..v })?;
+            }
+            live.settings.insert(number, now);
+        }
+        Ok(Self { state, store, live, rest: Some(Rest::default()), shadow: Vec::new(), unmarked: None })
+    }
+}
+
+fn prefix(addr: Addr, bits: u32) -> Prefix {
+    Prefix::new(addr, bits as u8)
+}

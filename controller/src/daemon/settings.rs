@@ -1,0 +1,83 @@
+//! Options of `tidegate run` that hold until they are given again, also after the host was started anew.
+
+use super::args::{Mode, RunArgs};
+use super::{failsafe, inspect};
+use crate::exit_code::Result;
+use crate::state::Store;
+use datapath::abi::Config;
+use loader::Maps;
+
+const FAILSAFE: &str = "failsafe";
+const INSPECT: &str = "inspect";
+const MODE: &str = "mode";
+
+/// The options.
+#[derive(Debug)]
+pub struct Settings {
+    /// Services of the gateway itself that no policy cuts.
+    pub failsafe: Vec<(u8, u16)>,
+    /// Tunnels that are looked into; as the maps say where it was never given.
+    inspect: Vec<inspect::Inspect>,
+    /// Whether what is denied is dropped; as the maps say where it was never given.
+    mode: Option<Mode>,
+}
+
+impl Settings {
+    /// As they were saved.
+    pub fn load(store: &Store) -> Result<Self> {
+        let words = |name| -> Result<Vec<String>> {
+            let text = store.setting(name)?.unwrap_or_default();
+            Ok(text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect())
+        };
+        let failsafe = words(FAILSAFE)?.iter().map(|text| failsafe::parse(text)).collect::<Result<_>>()?;
+        let inspect = words(INSPECT)?;
+        let mode = words(MODE)?;
+        Ok(Self {
+            failsafe,
+            inspect: inspect.iter().filter_map(|word| clap::ValueEnum::from_str(word, false).ok()).collect(),
+            mode: mode.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
+        })
+    }
+
+    /// With those that are given now.
+    pub fn with(self, args: &RunArgs, failsafe: Option<Vec<(u8, u16)>>) -> Self {
+        Self {
+            failsafe: failsafe.unwrap_or(self.failsafe),
+            inspect: if args.inspect.is_empty() { self.inspect } else { args.inspect.clone() },
+            mode: args.mode.or(self.mode),
+        }
+    }
+
+    /// Tells the kernel which tunnels. A commit has to follow: records of tunnels hold for an epoch.
+    pub fn write_tunnels(&self, maps: &Maps) -> Result<()> {
+        inspect::set(maps, &self.inspect)
+    }
+
+    /// Tells the kernel the mode, which is to enforce where nobody ever said otherwise.
+    pub fn write_mode(&self, maps: &Maps, reused: bool) -> Result<()> {
+        let enforce = match self.mode {
+            Some(mode) => mode == Mode::Enforce,
+            None if reused => return Ok(()),
+            None => true,
+        };
+        maps.config.update(|config| {
+            config.flags &= !Config::ENFORCE;
+            if enforce {
+                config.flags |= Config::ENFORCE;
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Saves them.
+    pub fn save(&self, store: &mut Store) -> Result<()> {
+        let failsafe: Vec<_> = self.failsafe.iter().map(|service| failsafe::text(*service)).collect();
+        let inspect: Vec<_> = self.inspect.iter().map(|kind| inspect::word(*kind)).collect();
+        let mode = self.mode.map(|mode| if mode == Mode::Enforce { "enforce" } else { "monitor" });
+        store.set(&[
+            (FAILSAFE, Some(failsafe.join(",")).filter(|text| !text.is_empty())),
+            (INSPECT, Some(inspect.join(",")).filter(|text| !text.is_empty())),
+            (MODE, mode.map(str::to_owned)),
+        ])
+    }
+}

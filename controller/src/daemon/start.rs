@@ -1,0 +1,111 @@
+//! From nothing, or from what a daemon before left, to a gateway that enforces.
+
+use super::args::RunArgs;
+use super::commit::Committed;
+use super::observe::Hub;
+use super::settings::Settings;
+use super::{Shared, failsafe};
+use crate::exit_code::Result;
+use crate::instance::Instance;
+use crate::names::Names;
+use crate::state::{Author, PolicySet, Store};
+use loader::{Attached, Kernel, LoadOptions, Maps, Sizes};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What the command line asks for, read and found right.
+pub(super) struct Asked {
+    /// The files to apply; what was applied last without them.
+    pub policy: Option<PolicySet>,
+    /// Capacities of the maps.
+    pub sizes: Sizes,
+    /// Services that no policy cuts; those of last time without them.
+    pub failsafe: Option<Vec<(u8, u16)>>,
+}
+
+/// Takes the maps over or makes them, commits, attaches. On failure all that is new is taken away again.
+pub(super) fn start(
+    instance: &Instance,
+    args: &RunArgs,
+    store: Store,
+    asked: Asked,
+) -> Result<(Arc<Shared>, Vec<Attached>)> {
+    let pin_dir = instance.pin_dir();
+    let mut interfaces = args.interface.clone();
+    if interfaces.is_empty() {
+        let pinned = loader::pinned_ports(&pin_dir)?.into_iter();
+        interfaces = pinned.filter(|port| port.ifindex.is_some()).map(|port| port.interface).collect();
+    }
+    let options =
+        LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
+    let mut kernel = Kernel::load(&options)?;
+    let reused = kernel.reused_maps();
+    let mut attached = Vec::new();
+    let before = store.in_force()?;
+    let settings = Settings::load(&store)?.with(args, asked.failsafe);
+    let work = || -> Result<(Maps, Committed)> {
+        let maps = Maps::open(&pin_dir)?;
+        let mut attach = || -> Result<()> {
+            for interface in &interfaces {
+                attached.push(kernel.attach(interface, args.xdp_mode.into(), args.tc_mode.into())?);
+            }
+            Ok(())
+        };
+        // What runs already goes on by the old policy until all else has succeeded. What is new never runs without one.
+        if reused {
+            attach()?;
+        }
+        let mut committed = Committed::recover(store, &maps)?;
+        settings.write_tunnels(&maps)?;
+        committed.commit(&maps, &Author::daemon("run"), |state| {
+            if let Some(set) = asked.policy {
+                state.apply(Arc::new(set));
+            }
+        })?;
+        failsafe::sync(&maps, &settings.failsafe)?;
+        settings.write_mode(&maps, reused)?;
+        settings.save(&mut committed.store)?;
+        maps.config.update(|config| config.event_limit = args.event_limit)?;
+        if !reused {
+            attach()?;
+        }
+        Ok((maps, committed))
+    };
+    match work() {
+        Ok((maps, committed)) => {
+            let hub = Arc::new(Hub::new(Names::of(&committed.state)));
+            let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
+            let failsafe = settings.failsafe;
+            let shared = Shared { instance: instance.clone(), maps, kernel, committed, hub, failsafe };
+            Ok((Arc::new(shared), attached))
+        }
+        Err(e) => {
+            undo(&pin_dir, reused, &attached);
+            if !reused {
+                restore(&instance.state_file(), before);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Puts the saved state back: nothing of what it says came to be.
+fn restore(path: &Path, before: Option<u64>) {
+    let Some(before) = before else { return Store::remove(path) };
+    let why = "the daemon could not start";
+    if let Err(e) = Store::open(path).and_then(|mut store| store.go_back(before, why)) {
+        tracing::error!("{e}");
+    }
+}
+
+pub(super) fn undo(pin_dir: &Path, reused: bool, attached: &[Attached]) {
+    let result = if reused {
+        let new = attached.iter().filter(|a| !a.replaced);
+        new.map(|a| loader::detach(pin_dir, &a.interface).map(drop)).find(|r| r.is_err()).unwrap_or(Ok(()))
+    } else {
+        loader::detach_all(pin_dir).map(drop)
+    };
+    if let Err(e) = result {
+        tracing::error!("take back what was attached: {e}");
+    }
+}

@@ -1,0 +1,85 @@
+//! What one apply brings: documents, and the files that said them.
+
+use crate::policy::{Documents, Mistakes, SourceFile};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::sync::OnceLock;
+
+/// Documents that were applied together.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    /// The files, in their order; none where only what they said is known.
+    pub files: Vec<SourceFile>,
+    /// What they say. `for: 1h` has become a time, counted from when they were read.
+    pub documents: Documents,
+    /// SHA-256 of names and texts, in hexadecimal; empty where there is no file.
+    pub digest: String,
+    /// Its row in the store, once it has one.
+    pub(super) row: OnceLock<i64>,
+}
+
+impl PartialEq for PolicySet {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files && self.documents == other.documents
+    }
+}
+
+impl PolicySet {
+    /// Reads what files say.
+    pub fn read(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
+        let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+        let documents = Documents::parse_all(&texts, now)?;
+        let digest = digest(&files);
+        Ok(Self { files, documents, digest, row: OnceLock::new() })
+    }
+
+    /// Documents without files.
+    pub fn of_documents(documents: Documents) -> Self {
+        Self { documents, ..Self::default() }
+    }
+}
+
+fn digest(files: &[SourceFile]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let mut sha = Sha256::new();
+    for file in files {
+        for part in [&file.name, &file.text] {
+            sha.update((part.len() as u64).to_be_bytes());
+            sha.update(part);
+        }
+    }
+    hex(&sha.finalize())
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> SourceFile {
+        SourceFile { name: name.into(), text: text.into() }
+    }
+
+    #[test]
+    fn a_digest_tells_names_from_texts_and_files_from_each_other() {
+        let of = |files: &[SourceFile]| digest(files);
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&[file("a", "b")]).len(), 64);
+        let all = [
+            of(&[file("a", "b")]),
+            of(&[file("ab", "")]),
+            of(&[file("a", ""), file("b", "")]),
+            of(&[file("b", ""), file("a", "")]),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|other| other == one), Some(n));
+        }
+        assert_eq!(of(&[file("a", "b")]), of(&[file("a", "b")]));
+    }
+}

@@ -1,0 +1,155 @@
+//! Opening the file: new, of this version, of another, or not ours at all.
+
+use super::{Store, damaged, failed, import};
+use crate::exit_code::{Code, Failure, Result};
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `TGst`: what file(1) and we know the file by.
+const APPLICATION_ID: i32 = 0x5447_7374;
+/// The form that this version writes.
+const VERSION: i32 = 1;
+/// Readers and the daemon wait for each other no longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The file as a URI of SQLite, for one that does not change.
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+fn is_read_only(folder: &Path) -> bool {
+    nix::sys::statvfs::statvfs(folder)
+        .is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+}
+
+impl Store {
+    /// Opens the state for the daemon: makes it where there is none, takes over what an older version left.
+    pub fn open(path: &Path) -> Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Failure::io(format!("make {}", folder.display()), &e))?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut store = Self::connect(path, flags)?;
+        let fail = |e| failed(path, e);
+        let is_new = store.version()? == 0;
+        // Full: a commit that was acknowledged is there after a power cut.
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+        store.db.execute_batch(pragmas).map_err(fail)?;
+        if is_new {
+            store.make()?;
+        } else {
+            let found: String =
+                store.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+            if found != "ok" {
+                return Err(damaged(path, "PRAGMA quick_check", found));
+            }
+        }
+        Ok(store)
+    }
+
+    /// Opens the state to read it; `None` where there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let mut store = Self::connect(path, flags)?;
+        let version = match store.version() {
+            // On a file system that cannot be written no shared index can be made. Then nobody else writes either.
+            Err(e) if path.parent().is_some_and(is_read_only) => {
+                store.db = Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)
+                    .map_err(|_| e)?;
+                store.version()?
+            }
+            version => version?,
+        };
+        Ok((version != 0).then_some(store))
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self> {
+        let open = || {
+            let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            db.busy_timeout(PATIENCE)?;
+            Ok(db)
+        };
+        Ok(Self { db: open().map_err(|e| failed(path, e))?, path: path.to_owned() })
+    }
+
+    /// The form of the file, 0 for one in which nothing is yet. A form that we do not know is refused.
+    fn version(&self) -> Result<i32> {
+        let pragma = |name: &str| {
+            let read = self.db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+            read.map_err(|e| failed(&self.path, e))
+        };
+        let path = self.path.display();
+        match (pragma("application_id")?, pragma("user_version")?) {
+            (0, 0) if pragma("schema_version")? == 0 => Ok(0),
+            (APPLICATION_ID, version @ 1..=VERSION) => Ok(version),
+            (APPLICATION_ID, version) => Err(Failure::new(
+                Code::Failure,
+                format!(
+                    "{path} is of a newer tidegate: its form is {version}, this one knows {VERSION}. Nothing was changed, and \
+                     what the kernel enforces goes on; run the newer version again"
+                ),
+            )),
+            _ => Err(Failure::new(
+                Code::Failure,
+                format!(
+                    "{path} is a database of something else: move it away, or choose another --state-dir"
+                ),
+            )),
+        }
+    }
+
+    /// Makes the tables, and fills them from state.json where that is there, at once or not at all.
+    fn make(&mut self) -> Result<()> {
+        let old = self.path.with_file_name("state.json");
+        let saved = import::read(&old)?;
+        let path = self.path.clone();
+        let fail = |e| failed(&path, e);
+        let tx = self.db.transaction().map_err(fail)?;
+        tx.execute_batch(include_str!("schema.sql")).map_err(fail)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
+        tx.pragma_update(None, "user_version", VERSION).map_err(fail)?;
+        if let Some(state) = &saved {
+            super::write::import(&tx, state).map_err(fail)?;
+        }
+        tx.commit().map_err(fail)?;
+        if saved.is_some() {
+            let kept = old.with_extension("json.old");
+            std::fs::rename(&old, &kept).map_err(|e| Failure::io(format!("rename {}", old.display()), &e))?;
+            tracing::info!(
+                "{} is now in {}; the old file is {}",
+                old.display(),
+                path.display(),
+                kept.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes the file, and what SQLite keeps beside it.
+    pub fn remove(path: &Path) {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            match std::fs::remove_file(PathBuf::from(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::error!("remove {}{suffix}: {e}", path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+}

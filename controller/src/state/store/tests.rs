@@ -1,0 +1,324 @@
+//! The file by itself: what is read is what was written, and what is wrong with it is said.
+
+use super::*;
+use crate::policy::{Clock, SourceFile, compile};
+use crate::state::{Confirmation, PolicySet, Shadow, State, manual_place};
+use jiff::{SignedDuration, Timestamp};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+const FILE: &str = "\
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: orders}
+spec: {spiffeId: spiffe://acme.example/orders, addresses: [10.1.0.2/32], lease: {for: 1h}}
+---
+apiVersion: tidegate.dev/v1
+kind: Policy
+metadata: {name: shop}
+spec: {rules: [{name: pay, action: allow, from: [{any: true}], to: [{any: true}], ports: [tcp/PORT]}]}
+";
+
+fn set(port: u16) -> Arc<PolicySet> {
+    let text = FILE.replace("PORT", &port.to_string());
+    let file = SourceFile { name: "shop.yaml".into(), text };
+    Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap())
+}
+
+fn kernel(epoch: u32) -> InKernel {
+    InKernel { epoch, generation: "these maps".into() }
+}
+
+/// The state after `before` when `set` is applied.
+fn next(store: &Store, before: &State, set: Arc<PolicySet>) -> State {
+    let mut state = before.clone();
+    state.apply(set);
+    state.revision = store.next_revision().unwrap();
+    state.epoch = before.epoch + 1;
+    state.applied_at = Some(Timestamp::now());
+    let clock = Clock { wall_now: Timestamp::now(), boot_now_ns: 1_000 };
+    let compiled = compile(state.documents(), &state.numbering, &clock);
+    state.numbering = compiled.numbering;
+    state.rules.extend(compiled.rules);
+    state
+}
+
+fn commit(store: &mut Store, before: &State, set: Arc<PolicySet>) -> State {
+    let state = next(store, before, set);
+    let by = Author { uid: Some(0), how: "policy apply".into() };
+    store.begin(&state, &kernel(state.epoch), &by, &before.numbering).unwrap();
+    store.mark(&state, before).unwrap();
+    state
+}
+
+#[test]
+fn what_is_read_is_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gw").join("state.db");
+    assert_eq!(State::load(&path, None).unwrap(), State::default());
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load(None).unwrap(), State::default());
+    let first = commit(&mut store, &State::default(), set(443));
+
+    let mut second = next(&store, &first, set(8443));
+    second.blocks = serde_json::from_value(serde_json::json!([{
+        "cidr": "10.9.0.0/16", "reason": "a test", "not_after": null, "place": manual_place(),
+    }]))
+    .unwrap();
+    second.confirmation =
+        Some(Confirmation::begin(second.revision, first.set.clone(), SignedDuration::from_secs(60)));
+    second.shadow = Some(Shadow { set: set(9), sample: 4, since: Timestamp::now() });
+    store.begin(&second, &kernel(2), &Author::daemon("run"), &first.numbering).unwrap();
+    store.mark(&second, &first).unwrap();
+    store.set(&[("failsafe", Some("tcp/22".into())), ("mode", None)]).unwrap();
+    assert_eq!(store.load(None).unwrap(), second);
+    assert_eq!(State::load(&path, None).unwrap(), second, "another process, while the daemon has it open");
+    drop(store);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load(None).unwrap(), second);
+    assert_eq!(store.setting("failsafe").unwrap().as_deref(), Some("tcp/22"));
+    assert_eq!(*store.set_of(1).unwrap().files, *first.set.files);
+    assert!(store.set_of(7).unwrap_err().message.contains("no revision 7 is kept"));
+
+    let history = store.history().unwrap();
+    let told: Vec<_> =
+        history.iter().map(|r| (r.number, r.uid, r.how.as_str(), r.outcome, r.in_force)).collect();
+    let committed = Outcome::Committed;
+    assert_eq!(told, [(2, None, "run", committed, true), (1, Some(0), "policy apply", committed, false)]);
+    assert_eq!((&history[1].digest, &history[1].files), (&first.set.digest, &vec!["shop.yaml".to_owned()]));
+    assert_eq!(history[0].confirm_by, second.confirmation.as_ref().map(|c| c.deadline_at));
+
+    store.confirm().unwrap();
+    assert_eq!(store.load(None).unwrap(), State { confirmation: None, ..second });
+}
+
+#[test]
+fn a_pending_revision_counts_if_the_kernel_judges_by_it_and_only_then() {
+    for (in_kernel, counts) in [
+        (kernel(1), 1),
+        (kernel(2), 2),
+        // Maps that were made anew count their epochs anew.
+        (InKernel { generation: "other maps".into(), ..kernel(2) }, 1),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut store = Store::open(&path).unwrap();
+        let first = commit(&mut store, &State::default(), set(443));
+        let second = next(&store, &first, set(8443));
+        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first.numbering).unwrap();
+        drop(store);
+        let seen = State::load(&path, Some(&in_kernel)).unwrap();
+        assert_eq!(seen.revision, counts, "{in_kernel:?}");
+
+        let mut store = Store::open(&path).unwrap();
+        store.resolve(&in_kernel).unwrap();
+        let state = store.load(None).unwrap();
+        assert_eq!((state.revision, &state.set), (counts, [&first.set, &second.set][counts as usize - 1]));
+        let outcome = if counts == 2 { Outcome::Committed } else { Outcome::Abandoned };
+        assert_eq!(store.history().unwrap()[0].outcome, outcome);
+        // A number that was given stays given.
+        assert_eq!(state.numbering, second.numbering);
+        assert_eq!(store.next_revision().unwrap(), 3);
+    }
+}
+
+#[test]
+fn a_revision_that_is_left_pending_never_counts_once_another_was_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("state.db")).unwrap();
+    let first = commit(&mut store, &State::default(), set(443));
+    // Refused, and the disk too full to say so: the next one has the same epoch.
+    let by = Author::daemon("a test");
+    let refused = next(&store, &first, set(1));
+    store.begin(&refused, &kernel(2), &by, &first.numbering).unwrap();
+    let known = State { numbering: refused.numbering.clone(), ..first };
+    let second = next(&store, &known, set(8443));
+    store.begin(&second, &kernel(2), &by, &known.numbering).unwrap();
+    store.mark(&second, &known).unwrap();
+    store.resolve(&kernel(2)).unwrap();
+    assert_eq!(store.load(None).unwrap().revision, 3);
+    assert_eq!(store.history().unwrap()[1].outcome, Outcome::Refused);
+}
+
+#[test]
+fn so_many_revisions_are_kept_and_texts_that_are_the_same_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("state.db")).unwrap();
+    let count = |store: &Store, table: &str| -> u32 {
+        store.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    let mut state = commit(&mut store, &State::default(), set(1));
+    let same = set(2);
+    for _ in 0..KEPT_REVISIONS + 5 {
+        state = commit(&mut store, &state, same.clone());
+    }
+    let history = store.history().unwrap();
+    assert_eq!(history.len(), KEPT_REVISIONS as usize);
+    assert_eq!(history[0].number, u64::from(KEPT_REVISIONS) + 6);
+    assert_eq!((count(&store, "documents"), count(&store, "body"), count(&store, "file")), (1, 1, 1));
+}
+
+#[test]
+fn the_state_of_an_older_version_is_taken_over_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let set = set(443);
+    let clock = Clock { wall_now: Timestamp::now(), boot_now_ns: 1_000 };
+    let compiled = compile(&set.documents, &Default::default(), &clock);
+    let old = serde_json::json!({
+        "revision": 41, "epoch": 42, "applied_at": "2026-11-01T00:00:00Z", "documents": set.documents, "blocks": [],
+        "numbering": compiled.numbering, "rules": compiled.rules, "classes": {},
+        "shadow": {"documents": set.documents, "sample": 2, "since": "2026-11-02T00:00:00Z"},
+    });
+    std::fs::write(folder.path().join("state.json"), old.to_string()).unwrap();
+    let before = State::load(&path, None).unwrap();
+    assert!(!path.exists(), "who only reads makes nothing");
+    assert_eq!((before.revision, before.documents()), (41, &set.documents));
+
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load(None).unwrap(), before);
+    assert_eq!((before.numbering, before.rules), (compiled.numbering, compiled.rules));
+    assert_eq!(before.shadow.as_ref().map(|shadow| shadow.sample), Some(2));
+    assert_eq!(store.history().unwrap()[0].how, "state.json of an older version");
+    assert!(!folder.path().join("state.json").exists() && folder.path().join("state.json.old").exists());
+    store.resolve(&kernel(42)).unwrap();
+    assert_eq!(store.next_revision().unwrap(), 42);
+    drop(store);
+
+    // What cannot be read is not taken for nothing, and nothing is made of it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    std::fs::write(folder.path().join("state.json"), "{").unwrap();
+    for _ in 0..2 {
+        let said = Store::open(&path).unwrap_err().message;
+        assert!(said.contains("state.json is damaged"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_version_or_of_something_else_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    drop(commit(&mut Store::open(&path).unwrap(), &State::default(), set(443)));
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("PRAGMA user_version = 9; PRAGMA wal_checkpoint(TRUNCATE);").unwrap();
+    drop(db);
+    let before = std::fs::read(&path).unwrap();
+    for said in [Store::open(&path).unwrap_err(), Store::read(&path).unwrap_err()] {
+        let said = said.message;
+        assert!(
+            said.contains("is of a newer tidegate: its form is 9") && said.contains("newer version"),
+            "{said}"
+        );
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    let other = folder.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
+    let said = Store::open(&other).unwrap_err().message;
+    assert!(said.contains("is a database of something else"), "{said}");
+}
+
+#[test]
+fn a_damaged_file_is_said_to_be_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    std::fs::write(&path, "what is this").unwrap();
+    for said in [Store::open(&path).unwrap_err(), Store::read(&path).unwrap_err()] {
+        assert!(
+            said.message.contains("is damaged") && said.message.contains("tidegate run --policy"),
+            "{said}"
+        );
+    }
+    // A page in the middle.
+    let path = folder.path().join("pages.db");
+    let mut store = Store::open(&path).unwrap();
+    commit(&mut store, &State::default(), set(443));
+    store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(&path, bytes).unwrap();
+    let said = Store::open(&path).unwrap_err().message;
+    assert!(said.contains("is damaged"), "{said}");
+    // A row that says what it cannot.
+    let path = folder.path().join("rows.db");
+    let mut store = Store::open(&path).unwrap();
+    commit(&mut store, &State::default(), set(443));
+    store.db.execute_batch("UPDATE documents SET parsed = '{'").unwrap();
+    let said = store.load(None).unwrap_err().message;
+    assert!(said.contains("documents") && said.contains("is damaged"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root: mounts a small tmpfs"]
+fn a_full_disk_refuses_a_revision_and_keeps_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::new(folder.path(), 400);
+    let path = folder.path().join("state.db");
+    let mut store = Store::open(&path).unwrap();
+    let first = commit(&mut store, &State::default(), set(443));
+    let filler = folder.path().join("filler");
+    while std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&filler)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, &[7; 4096]))
+        .is_ok()
+    {}
+    let mut comment = FILE.replace("PORT", "8443");
+    comment.push_str(&"# so many words\n".repeat(10_000));
+    let file = SourceFile { name: "shop.yaml".into(), text: comment };
+    let large = Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap());
+    let second = next(&store, &first, large);
+    let begin =
+        |store: &mut Store| store.begin(&second, &kernel(2), &Author::daemon("a test"), &first.numbering);
+    let said = begin(&mut store).unwrap_err().message;
+    assert!(said.contains("there is no room to write"), "{said}");
+    assert_eq!(store.load(None).unwrap(), first);
+    assert_eq!(store.history().unwrap().len(), 1);
+    std::fs::remove_file(&filler).unwrap();
+    begin(&mut store).unwrap();
+    store.mark(&second, &first).unwrap();
+    assert_eq!(store.load(None).unwrap(), second);
+    drop(store);
+    drop(disk);
+}
+
+/// A tmpfs of a few kB, unmounted when dropped.
+struct SmallDisk<'p>(&'p Path);
+
+impl<'p> SmallDisk<'p> {
+    fn new(path: &'p Path, kib: u32) -> Self {
+        let size = format!("size={kib}k");
+        nix::mount::mount(
+            Some("tmpfs"),
+            path,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(size.as_str()),
+        )
+        .unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        nix::mount::umount(self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let said = Store::open(&folder.path().join("file").join("state.db")).unwrap_err().message;
+    assert!(said.contains("make ") && said.contains("file"), "{said}");
+    // Root writes where modes forbid it, so a folder in the place of the file stands for both.
+    let path = folder.path().join("state.db");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o500)).unwrap();
+    let said = Store::open(&path).unwrap_err().message;
+    assert!(said.contains("its folder has to be there and writable"), "{said}");
+}

@@ -1,0 +1,285 @@
+//! What the daemon writes, each in one transaction.
+
+use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed};
+use crate::exit_code::Result;
+use crate::policy::Numbering;
+use crate::state::{Confirmation, PolicySet, State, set};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+/// Who changes something, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The user at the other end of the socket; `None` for the daemon itself.
+    pub uid: Option<u32>,
+    /// The command, or what the daemon had to do.
+    pub how: String,
+}
+
+impl Author {
+    /// The daemon, by itself.
+    pub fn daemon(how: impl Into<String>) -> Self {
+        Self { uid: None, how: how.into() }
+    }
+}
+
+impl Store {
+    /// Records a revision that is about to be made, with its documents and the numbers that it gives.
+    pub fn begin(&mut self, state: &State, kernel: &InKernel, by: &Author, before: &Numbering) -> Result<()> {
+        self.transact(|db| {
+            // One that is pending yet was refused when there was no room to say so.
+            let why = "another revision was begun";
+            db.execute("UPDATE revision SET outcome = 'refused', why = ? WHERE outcome = 'pending'", [why])?;
+            insert(db, state, kernel, by, Outcome::Pending)?;
+            numbers(db, &state.numbering, before)
+        })?;
+        let sql = "SELECT documents FROM revision WHERE number = ?";
+        if let Ok(row) = self.db.query_row(sql, [state.revision], |row| row.get(0)) {
+            let _ = state.set.row.set(row); // of a set that is known already it is the same
+        }
+        Ok(())
+    }
+
+    /// Says that a revision counts: the kernel judges by it. What is too old to be kept goes.
+    pub fn mark(&mut self, state: &State, before: &State) -> Result<()> {
+        self.transact(|db| {
+            settle(db, state.revision, Outcome::Committed, None)?;
+            db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [state.revision])?;
+            candidate(db, state)?;
+            rules(db, state, before)?;
+            prune(db)
+        })
+    }
+
+    /// Says that a revision does not count, and why.
+    pub fn refuse(&mut self, revision: u64, why: &str) -> Result<()> {
+        self.transact(|db| settle(db, revision, Outcome::Refused, Some(why)))
+    }
+
+    /// Settles what a daemon that died has left: a pending revision counts if the kernel judges by its epoch.
+    pub fn resolve(&mut self, kernel: &InKernel) -> Result<()> {
+        self.transact(|db| {
+            if let Some(revision) = super::read::flipped(db, kernel)? {
+                settle(db, revision, Outcome::Committed, None)?;
+                db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [revision])?;
+            }
+            let why = "the daemon ended before it counted";
+            db.execute(
+                "UPDATE revision SET outcome = 'abandoned', why = ? WHERE outcome = 'pending'",
+                [why],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Has an older revision count again, after one that was made in vain.
+    pub fn go_back(&mut self, to: u64, why: &str) -> Result<()> {
+        self.transact(|db| {
+            let sql = "UPDATE revision SET outcome = 'refused', why = ? WHERE number > ? AND outcome IN ('pending', 'committed')";
+            db.execute(sql, params![why, to])?;
+            db.execute("UPDATE in_force SET revision = ?", [to]).map(drop)
+        })
+    }
+
+    /// The revision that waits for it is confirmed, and whatever was made since.
+    pub fn confirm(&mut self) -> Result<()> {
+        self.transact(|db| {
+            let sql =
+                "UPDATE revision SET confirm_revision = NULL, confirm_before = NULL, confirm_boot_id = NULL,
+                confirm_deadline_ns = NULL, confirm_deadline_at = NULL WHERE confirm_revision IS NOT NULL";
+            db.execute(sql, []).map(drop)
+        })
+    }
+
+    /// Says of revisions that waited to be confirmed that they were not.
+    pub fn take_back(&mut self, confirmation: &Confirmation, why: &str) -> Result<()> {
+        self.transact(|db| {
+            let sql = "UPDATE revision SET outcome = 'taken_back', why = ? WHERE confirm_revision = ? AND outcome = 'committed'";
+            db.execute(sql, params![why, confirmation.revision]).map(drop)
+        })
+    }
+
+    /// Saves the candidate of the state, the numbers that it needs and the rules that only it has.
+    pub fn save_candidate(&mut self, state: &State, before: &State) -> Result<()> {
+        self.transact(|db| {
+            candidate(db, state)?;
+            numbers(db, &state.numbering, &before.numbering)?;
+            rules(db, state, before)
+        })
+    }
+
+    /// Saves settings; `None` removes one.
+    pub fn set(&mut self, settings: &[(&str, Option<String>)]) -> Result<()> {
+        self.transact(|db| {
+            settings.iter().try_for_each(|(name, value)| match value {
+                Some(value) => set_setting(db, name, value),
+                None => db.execute("DELETE FROM setting WHERE name = ?", [name]).map(drop),
+            })
+        })
+    }
+
+    fn transact(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
+        let run = || {
+            let tx = self.db.transaction()?;
+            work(&tx)?;
+            tx.commit()
+        };
+        run().map_err(|e| failed(&self.path, e))
+    }
+}
+
+/// Fills empty tables with a state that counts.
+pub fn import(db: &Connection, state: &State) -> rusqlite::Result<()> {
+    if state.applied_at.is_some() {
+        let kernel = InKernel { epoch: state.epoch, generation: String::new() };
+        insert(db, state, &kernel, &Author::daemon("state.json of an older version"), Outcome::Committed)?;
+        db.execute("INSERT INTO in_force (id, revision) VALUES (1, ?)", [state.revision])?;
+    }
+    candidate(db, state)?;
+    numbers(db, &state.numbering, &Numbering::default())?;
+    rules(db, state, &State::default())
+}
+
+fn insert(
+    db: &Connection,
+    state: &State,
+    kernel: &InKernel,
+    by: &Author,
+    outcome: Outcome,
+) -> rusqlite::Result<()> {
+    let documents = documents(db, &state.set)?;
+    let json = |value: serde_json::Result<String>| {
+        value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
+    };
+    let confirmation = state.confirmation.as_ref();
+    let before = confirmation.map(|c| self::documents(db, &c.before)).transpose()?;
+    db.execute(
+        "INSERT INTO revision (number, epoch, generation, at, uid, how, documents, blocks, quarantines, outcome,
+            confirm_revision, confirm_before, confirm_boot_id, confirm_deadline_ns, confirm_deadline_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            state.revision,
+            kernel.epoch,
+            kernel.generation,
+            state.applied_at.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
+            by.uid,
+            by.how,
+            documents,
+            json(serde_json::to_string(&state.blocks))?,
+            json(serde_json::to_string(&state.quarantines))?,
+            outcome.name(),
+            confirmation.map(|c| c.revision),
+            before,
+            confirmation.map(|c| &c.boot_id),
+            confirmation.map(|c| c.deadline_ns as i64),
+            confirmation.map(|c| c.deadline_at.to_string()),
+        ],
+    )
+    .map(drop)
+}
+
+/// The row of a set of documents, which is made now if there is none.
+fn documents(db: &Connection, set: &PolicySet) -> rusqlite::Result<i64> {
+    let is_there = "SELECT id FROM documents WHERE id = ?";
+    if let Some(row) = set.row.get()
+        && let Some(row) = db.query_row(is_there, [row], |row| row.get(0)).optional()?
+    {
+        return Ok(row);
+    }
+    let parsed = serde_json::to_string(&set.documents);
+    let parsed = parsed.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    let same = "SELECT id FROM documents WHERE digest = ? AND parsed = ?";
+    if let Some(row) = db.query_row(same, params![set.digest, parsed], |row| row.get(0)).optional()? {
+        return Ok(row);
+    }
+    db.execute("INSERT INTO documents (digest, parsed) VALUES (?, ?)", params![set.digest, parsed])?;
+    let row = db.last_insert_rowid();
+    for (place, file) in set.files.iter().enumerate() {
+        let digest = set::hex(&Sha256::digest(file.text.as_bytes()));
+        db.execute("INSERT OR IGNORE INTO body (digest, text) VALUES (?, ?)", params![digest, file.text])?;
+        let sql = "INSERT INTO file (documents, place, name, body) VALUES (?, ?, ?, ?)";
+        db.execute(sql, params![row, place as i64, file.name, digest])?;
+    }
+    Ok(row)
+}
+
+fn settle(db: &Connection, revision: u64, outcome: Outcome, why: Option<&str>) -> rusqlite::Result<()> {
+    let sql = "UPDATE revision SET outcome = ?, why = ? WHERE number = ?";
+    db.execute(sql, params![outcome.name(), why, revision]).map(drop)
+}
+
+fn candidate(db: &Connection, state: &State) -> rusqlite::Result<()> {
+    let Some(shadow) = &state.shadow else {
+        return db.execute("DELETE FROM candidate", []).map(drop);
+    };
+    let row = documents(db, &shadow.set)?;
+    let sql = "INSERT OR REPLACE INTO candidate (id, documents, sample, since) VALUES (1, ?, ?, ?)";
+    db.execute(sql, params![row, shadow.sample, shadow.since.to_string()]).map(drop)
+}
+
+fn numbers(db: &Connection, numbering: &Numbering, before: &Numbering) -> rusqlite::Result<()> {
+    let mut insert = db.prepare("INSERT INTO number (kind, key, number) VALUES (?, ?, ?)")?;
+    for (kind, key, number) in numbering.given_since(before) {
+        insert.execute(params![kind.name(), key, number])?;
+    }
+    match numbering.kept_wall_of_boot_ns() {
+        Some(ns) if before.kept_wall_of_boot_ns() != Some(ns) => {
+            set_setting(db, super::read::WALL_OF_BOOT, &ns.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rules(db: &Connection, state: &State, before: &State) -> rusqlite::Result<()> {
+    let mut insert = db.prepare("INSERT OR REPLACE INTO rule (number, info) VALUES (?, ?)")?;
+    for (number, rule) in state.rules.iter().filter(|(number, rule)| before.rules.get(number) != Some(rule)) {
+        let info = serde_json::to_string(rule);
+        let info = info.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+        insert.execute(params![number, info])?;
+    }
+    Ok(())
+}
+
+fn set_setting(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    db.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", [name, value]).map(drop)
+}
+
+/// Forgets revisions that are too many, or whose documents are too big, the oldest first.
+fn prune(db: &Connection) -> rusqlite::Result<()> {
+    let oldest_kept = "SELECT number FROM revision ORDER BY number DESC LIMIT 1 OFFSET ?";
+    let too_old: Option<u64> = db.query_row(oldest_kept, [KEPT_REVISIONS], |row| row.get(0)).optional()?;
+    let mut gone = 0;
+    if let Some(number) = too_old {
+        let sql = "DELETE FROM revision WHERE number <= ? AND number NOT IN (SELECT revision FROM in_force)";
+        gone += db.execute(sql, [number])?;
+    }
+    if gone > 0 {
+        sweep(db)?;
+    }
+    while bytes(db)? > KEPT_BYTES {
+        let sql = "DELETE FROM revision WHERE number = (SELECT min(number) FROM revision
+            WHERE number NOT IN (SELECT revision FROM in_force))";
+        if db.execute(sql, [])? == 0 {
+            break;
+        }
+        sweep(db)?;
+    }
+    Ok(())
+}
+
+/// Removes documents that no revision has any more, and texts that no documents have.
+fn sweep(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "DELETE FROM documents WHERE id NOT IN (
+            SELECT documents FROM revision UNION SELECT documents FROM candidate
+            UNION SELECT confirm_before FROM revision WHERE confirm_before IS NOT NULL);
+         DELETE FROM body WHERE digest NOT IN (SELECT body FROM file);",
+    )
+}
+
+fn bytes(db: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT (SELECT coalesce(sum(length(text)), 0) FROM body) +
+        (SELECT coalesce(sum(length(parsed)), 0) FROM documents)";
+    db.query_row(sql, [], |row| row.get(0))
+}
