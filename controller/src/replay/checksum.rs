@@ -4,25 +4,35 @@ use datapath::abi::Packet;
 use datapath::frame::SliceFrame;
 use datapath::wire::{self, proto};
 
+/// A packet with a wrong checksum.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrong {
+    /// What was read of it.
+    pub packet: Packet,
+    /// Whether the checksum is TCP's or UDP's, so that the rest says whose packet it was.
+    pub is_of_ports: bool,
+}
+
 /// Whether a checksum that the frame has is wrong: of the IPv4 header (RFC 791, section 3.1), TCP (RFC 9293, section
 /// 3.1), UDP (RFC 768) or ICMPv6 (RFC 4443, section 2.3), ICMP (RFC 792). What is cut off or a fragment is not asked.
-pub fn is_wrong(frame: &[u8]) -> bool {
+pub fn wrong(frame: &[u8]) -> Option<Wrong> {
     let mut packet = Packet::default();
     let parsed = wire::parse(&SliceFrame { bytes: frame, ifindex: 0 }, &mut packet);
     if parsed.is_err() || !packet.has(Packet::HAS_IP) {
-        return false;
+        return None;
     }
     let (l3, l4) = (usize::from(packet.l3_offset), usize::from(packet.l4_offset));
-    let Some(ip) = frame.get(l3..l3 + packet.ip_bytes as usize) else {
-        return false;
-    };
+    let ip = frame.get(l3..l3 + packet.ip_bytes as usize)?;
     let header = ip.get(..l4.saturating_sub(l3)).unwrap_or_default();
     if packet.ip_version == 4 && sum(0, header) != 0xffff {
-        return true;
+        return Some(Wrong { packet, is_of_ports: false });
     }
-    let Some(segment) = ip.get(header.len()..).filter(|_| !packet.has(Packet::IS_FRAGMENT)) else {
-        return false;
-    };
+    let segment = ip.get(header.len()..).filter(|_| !packet.has(Packet::IS_FRAGMENT))?;
+    let is_of_ports = matches!(packet.key.proto, proto::TCP | proto::UDP);
+    is_transport_wrong(&packet, ip, segment).then_some(Wrong { packet, is_of_ports })
+}
+
+fn is_transport_wrong(packet: &Packet, ip: &[u8], segment: &[u8]) -> bool {
     let protocol = packet.key.proto;
     // UDP says its own length, and may have no checksum over IPv4.
     let segment = match (protocol, segment) {
@@ -35,7 +45,7 @@ pub fn is_wrong(frame: &[u8]) -> bool {
     };
     match protocol {
         proto::TCP | proto::UDP | proto::ICMPV6 => {
-            let addresses = if packet.ip_version == 4 { header.get(12..20) } else { header.get(8..40) };
+            let addresses = if packet.ip_version == 4 { ip.get(12..20) } else { ip.get(8..40) };
             // A route that is not at its end has another destination in the sum (RFC 8200, section 8.1).
             if packet.has(Packet::IS_SOURCE_ROUTED) {
                 return false;
@@ -50,7 +60,7 @@ pub fn is_wrong(frame: &[u8]) -> bool {
 }
 
 /// The ones' complement sum (RFC 1071), going on from `sum`.
-fn sum(sum: u32, bytes: &[u8]) -> u32 {
+pub(super) fn sum(sum: u32, bytes: &[u8]) -> u32 {
     let words =
         bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
     let mut sum = u64::from(sum) + words.map(u64::from).sum::<u64>();
@@ -62,8 +72,12 @@ fn sum(sum: u32, bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::is_wrong;
+    use super::wrong;
     use etherparse::PacketBuilder;
+
+    fn is_wrong(frame: &[u8]) -> bool {
+        wrong(frame).is_some()
+    }
 
     fn frames() -> Vec<Vec<u8>> {
         let v4 = || PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);

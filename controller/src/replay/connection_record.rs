@@ -1,6 +1,7 @@
 //! One record a connection, in Zeek's fields and meanings.
 
 use super::clock::ReplayClock;
+use super::observed::Observed;
 use super::packet_record::proto_name;
 use super::rules::RuleNames;
 use super::seconds::Seconds;
@@ -74,6 +75,8 @@ pub(super) struct Flow {
     pub verdict: Decided,
     pub story: Story,
     pub hello: ClientHello,
+    /// What the replay noted of it, if any of its packets went on.
+    pub observed: Option<Observed>,
 }
 
 /// A verdict and why it is so.
@@ -117,8 +120,8 @@ impl ConnectionRecord {
             duration: (duration_ns > 0).then_some(Seconds(duration_ns)),
             orig_pkts: record.packets[orig.index()],
             resp_pkts: record.packets[resp.index()],
-            orig_ip_bytes: record.bytes[orig.index()],
-            resp_ip_bytes: record.bytes[resp.index()],
+            orig_ip_bytes: flow.ip_bytes(orig),
+            resp_ip_bytes: flow.ip_bytes(resp),
             tls: tls.word,
             tls_inferred: tls.inferred,
             tls_alert: tls.alert,
@@ -191,6 +194,11 @@ impl Flow {
         }
     }
 
+    fn ip_bytes(&self, side: Side) -> u64 {
+        let unsaid = self.observed.as_ref().map_or(0, |observed| observed.unsaid_bytes[side.index()]);
+        self.record.bytes[side.index()].saturating_sub(unsaid)
+    }
+
     fn conn_state(&self) -> &'static str {
         match &self.story {
             Story::Tracked(conn) => datapath::track::conn_state(conn, self.key.proto),
@@ -202,9 +210,13 @@ impl Flow {
         if !matches!(self.key.proto, TCP | UDP) {
             return None; // Zeek has no letters for the others
         }
-        let history = match &self.story {
+        let kept = match &self.story {
             Story::Tracked(conn) => datapath::track::history(conn),
             Story::Untracked { history, .. } => history.unwrap_or_default().to_string(),
+        };
+        let history = match &self.observed {
+            Some(observed) => observed.history(&kept, self.originator),
+            None => kept,
         };
         (!history.is_empty()).then_some(history)
     }

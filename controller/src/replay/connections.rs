@@ -4,6 +4,7 @@
 use super::clock::ReplayClock;
 use super::connection_record::{ConnectionRecord, Decided, Flow, Story};
 use super::engine::Tables;
+use super::observed::Observed;
 use super::rules::RuleNames;
 use crate::hello::{ClientHello, Hellos};
 use datapath::abi::packet::Trace;
@@ -16,11 +17,24 @@ use std::collections::HashMap;
 /// Gathers what connections leave while a capture is replayed.
 pub struct Connections {
     first_packets: HashMap<FlowKey, FirstPacket>,
-    closed: Vec<(FlowKey, Connection)>,
+    closed: Vec<(FlowKey, Connection, Option<Observed>)>,
+    observed: HashMap<FlowKey, Observed>,
     hellos: Hellos,
     /// Hellos of connections whose key has had a later one since.
     read: HashMap<(FlowKey, u64), ClientHello>,
     flows: HashMap<(FlowKey, u32), FlowRecord>,
+}
+
+/// A packet that the engine was given.
+pub struct Judged<'t> {
+    /// What it made of it.
+    pub trace: &'t Trace,
+    /// The engine's time.
+    pub now_ns: u64,
+    /// Whether the capture has not all of it.
+    pub is_cut: bool,
+    /// IP bytes beyond what the header says, where that is to be counted.
+    pub unsaid_bytes: u64,
 }
 
 /// All that is known of a flow that was dropped before it was tracked.
@@ -37,6 +51,7 @@ impl Default for Connections {
         Self {
             first_packets: HashMap::new(),
             closed: Vec::new(),
+            observed: HashMap::new(),
             // What was read is kept here; the book holds what is not whole yet.
             hellos: Hellos::with_room(1),
             read: HashMap::new(),
@@ -56,11 +71,18 @@ impl Connections {
         }
     }
 
-    /// Remembers how a flow began.
-    pub fn packet(&mut self, trace: &Trace) {
+    /// Remembers how a flow began, and what of it the engine does not keep.
+    pub fn packet(&mut self, judged: &Judged<'_>) {
+        let trace = judged.trace;
         let packet = &trace.packet;
         if !packet.has(Packet::HAS_IP) {
             return;
+        }
+        if trace.action() != Action::Dropped {
+            let now_ns = judged.now_ns;
+            let observed = self.observed.entry(packet.key).or_insert_with(|| Observed::new(packet, now_ns));
+            observed.packet(packet, judged.is_cut, now_ns);
+            observed.unsaid_bytes[packet.side().index()] += judged.unsaid_bytes;
         }
         let is_syn = packet.has(Packet::HAS_TCP) && packet.flag(Packet::SYN) && !packet.flag(Packet::ACK);
         let verdict = Decided { action: trace.action(), reason: trace.reason(), rule: trace.rule };
@@ -70,11 +92,17 @@ impl Connections {
             .or_insert(FirstPacket { side: packet.side(), is_syn, verdict });
     }
 
-    /// Takes a connection that gave way to another of its key.
+    /// Notes a packet with a wrong checksum of TCP or UDP, which the engine was not given.
+    pub fn wrong_checksum(&mut self, packet: &Packet, now_ns: u64) {
+        let observed = self.observed.entry(packet.key).or_insert_with(|| Observed::new(packet, now_ns));
+        observed.wrong_checksum(packet.side());
+    }
+
+    /// Takes a connection that gave way to another of its key. The packet that opened the other is not noted yet.
     pub fn closed(&mut self, closed: &ClosedEvent) {
         let key = closed.event.key;
         self.first_packets.remove(&key);
-        self.closed.push((key, closed.connection));
+        self.closed.push((key, closed.connection, self.observed.remove(&key)));
         // A record that was not this connection's says nothing of it.
         if closed.flow.incarnation == closed.connection.incarnation {
             self.count(key, &closed.flow);
@@ -102,16 +130,21 @@ impl Connections {
             self.read.insert((partial.segment.key, partial.segment.hello_ns), (*partial.hello).clone());
         }
         let mut found = Vec::new();
-        for (key, conn) in self.closed.iter().chain(&tables.connections) {
+        let mut tracked = std::mem::take(&mut self.closed);
+        tracked.extend(tables.connections.iter().map(|(key, conn)| (*key, *conn, self.observed.remove(key))));
+        for (key, conn, observed) in &tracked {
             let record = self.flows.remove(&(*key, conn.incarnation)).unwrap_or_else(|| uncounted(conn));
             let originator = conn.originator_side();
             let verdict = decided(&record);
             let mut conn = *conn;
             stream::obey(&mut conn); // the capture has nothing after it
             let hello = self.read.remove(&(*key, conn.client_hello_ns)).unwrap_or_default();
-            found.push(Flow { key: *key, record, originator, verdict, story: Story::Tracked(conn), hello });
+            let (story, observed) = (Story::Tracked(conn), observed.clone());
+            found.push(Flow { key: *key, record, originator, verdict, story, hello, observed });
         }
-        found.extend(self.flows.iter().map(|((key, _), record)| self.untracked(*key, *record)));
+        let flows = std::mem::take(&mut self.flows);
+        found.extend(flows.iter().map(|((key, _), record)| self.untracked(*key, *record)));
+        found.extend(self.observed.into_iter().filter_map(|(key, observed)| refused(key, observed)));
         let mut records: Vec<_> =
             found.iter().map(|flow| ConnectionRecord::new(flow, clock, rules)).collect();
         // Hash tables have an order of their own, which is not the reader's business.
@@ -119,7 +152,7 @@ impl Connections {
         records
     }
 
-    fn untracked(&self, key: FlowKey, record: FlowRecord) -> Flow {
+    fn untracked(&mut self, key: FlowKey, record: FlowRecord) -> Flow {
         let first = self.first_packets.get(&key).copied();
         let originator = match first {
             Some(first) => first.side,
@@ -139,8 +172,26 @@ impl Connections {
             verdict,
             story: Story::Untracked { conn_state, history },
             hello: ClientHello::default(),
+            observed: self.observed.remove(&key),
         }
     }
+}
+
+/// A connection of which there is nothing but packets with wrong checksums: it counts none.
+fn refused(key: FlowKey, observed: Observed) -> Option<Flow> {
+    let has_letters = !observed.history("", observed.originator).is_empty();
+    let mut record: FlowRecord = bytemuck::Zeroable::zeroed();
+    (record.first_ns, record.last_ns) = (observed.first_ns, observed.first_ns);
+    let verdict = Decided { action: Action::Dropped, reason: Reason::InvalidPacket, rule: 0 };
+    has_letters.then(|| Flow {
+        key,
+        record,
+        originator: observed.originator,
+        verdict,
+        story: Story::Untracked { conn_state: "OTH", history: None },
+        hello: ClientHello::default(),
+        observed: Some(observed),
+    })
 }
 
 /// What the flow's record says. Of a whole connection "an earlier packet was allowed" says no more than "allowed".

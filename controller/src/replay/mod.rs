@@ -9,12 +9,15 @@ pub mod checksum;
 pub mod clock;
 pub mod connection_record;
 pub mod connections;
+pub mod cut;
 pub mod engine;
 pub mod host;
 pub mod kernel;
 pub mod link;
+pub mod observed;
 pub mod output;
 pub mod packet_record;
+pub mod reassembly;
 pub mod rules;
 pub mod seconds;
 pub mod session;
@@ -24,7 +27,7 @@ use crate::exit_code::{Code, Failure};
 use capture::{Capture, CaptureError, LinkType};
 use engine::EngineError;
 use output::Format;
-use session::{Outcome, Prepared};
+use session::{Outcome, Prepared, Reading};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -47,10 +50,9 @@ pub struct ReplayArgs {
     /// One record a frame instead of one a connection
     #[arg(long)]
     pub packets: bool,
-    /// Leave out frames with a wrong checksum, as the host that they went to did. Captures of a sender may have nothing else:
-    /// its network card makes the checksums after them
-    #[arg(long)]
-    pub verify_checksums: bool,
+    /// How frames are read
+    #[command(flatten)]
+    pub reading: Reading,
     /// Where the packet path runs [default: kernel as root, else host]
     #[arg(long, value_enum)]
     pub engine: Option<EngineChoice>,
@@ -198,6 +200,9 @@ pub fn run_to(args: &ReplayArgs, out: &mut impl Write) -> Result<(), ReplayError
         output::connections(out, args.output, &outcome.connections)?;
     }
     out.flush()?;
+    if outcome.fragments_left > 0 {
+        eprintln!("{} frames left out: fragments of datagrams that are not whole", outcome.fragments_left);
+    }
     judge_outcome(&args.file, outcome)
 }
 
@@ -214,7 +219,7 @@ fn prepare(
         EngineChoice::Kernel => Box::new(kernel::KernelEngine::new(&setup, flows)?),
         EngineChoice::Host => Box::new(host::HostEngine::new(&setup)),
     };
-    Ok(Prepared { engine, rules, enforce, verifies_checksums: args.verify_checksums })
+    Ok(Prepared { engine, rules, enforce, reading: args.reading })
 }
 
 /// No more flows than this have room in a file: so the kernel's tables lose none, as the native ones do not.

@@ -5,13 +5,16 @@ use super::capture::{Capture, CaptureError, CapturedFrame, LinkType};
 use super::checksum;
 use super::clock::ReplayClock;
 use super::connection_record::ConnectionRecord;
-use super::connections::Connections;
+use super::connections::{Connections, Judged};
+use super::cut;
 use super::engine::{Engine, EngineError, MAX_FRAME_BYTES};
 use super::link::Link;
 use super::packet_record::{FrameFacts, PacketRecord};
+use super::reassembly::{Reassembly, Taken};
 use super::rules::RuleNames;
 use datapath::abi::packet::Trace;
 use datapath::abi::{Action, Reason};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::Read;
 
@@ -23,8 +26,25 @@ pub struct Prepared<'e> {
     pub rules: RuleNames,
     /// Whether it drops or only says that it would.
     pub enforce: bool,
-    /// Whether frames with a wrong checksum are left out.
-    pub verifies_checksums: bool,
+    /// How frames are read.
+    pub reading: Reading,
+}
+
+/// How frames are read, where there is more than one way.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Reading {
+    /// Leave out frames with a wrong checksum, as the host that they went to did. Captures of a sender may have nothing else:
+    /// its network card makes the checksums after them
+    #[arg(long)]
+    pub verify_checksums: bool,
+    /// Put fragments together before they are judged, as Zeek, hosts and connection tracking do. A datagram then counts
+    /// once, and one that is not whole in the capture counts not at all
+    #[arg(long, conflicts_with = "packets")]
+    pub reassemble: bool,
+    /// Count IP bytes as the headers say, as Zeek does: none of a packet whose length was left to the network card
+    /// (segmentation offload)
+    #[arg(long)]
+    pub header_lengths: bool,
 }
 
 /// What is left when the capture is through.
@@ -36,6 +56,8 @@ pub struct Outcome {
     pub frames: u64,
     /// Events that the engine lost: their connections are missing.
     pub lost_events: u64,
+    /// Frames that held fragments of datagrams which never came whole.
+    pub fragments_left: u64,
     /// What was wrong with the rest of the file.
     pub damage: Option<CaptureError>,
     /// Link types of frames that no engine was given.
@@ -59,14 +81,18 @@ pub fn replay<'e, R: Read>(
         prepared: prepare(first_ns)?,
         clock: ReplayClock::starting_at(first_ns),
         connections: Connections::default(),
+        reassembly: Reassembly::default(),
     };
     while let Some(frame) = next {
         outcome.frames += 1;
-        on_packet(session.frame(&frame, &mut outcome)?)?;
+        if let Some(record) = session.frame(&frame, &mut outcome)? {
+            on_packet(record)?;
+        }
         next = outcome.damage_of(capture.next_frame());
     }
     let tables = session.prepared.engine.tables()?;
     outcome.lost_events = tables.lost_events;
+    outcome.fragments_left = session.reassembly.left_over();
     outcome.connections = session.connections.finish(&tables, &session.clock, &session.prepared.rules);
     Ok(outcome)
 }
@@ -84,10 +110,16 @@ struct Session<'e> {
     prepared: Prepared<'e>,
     clock: ReplayClock,
     connections: Connections,
+    reassembly: Reassembly,
 }
 
 impl Session<'_> {
-    fn frame(&mut self, frame: &CapturedFrame, outcome: &mut Outcome) -> Result<PacketRecord, EngineError> {
+    /// The frame's record; none of a fragment whose datagram is not whole yet.
+    fn frame(
+        &mut self,
+        frame: &CapturedFrame,
+        outcome: &mut Outcome,
+    ) -> Result<Option<PacketRecord>, EngineError> {
         let mut facts = FrameFacts {
             number: frame.number,
             time_ns: frame.time_ns,
@@ -105,30 +137,67 @@ impl Session<'_> {
         let trace = match wire {
             Ok(wire) => {
                 facts.has_eth_type = wire.has_eth_type;
-                if self.prepared.verifies_checksums && checksum::is_wrong(&wire.bytes) {
-                    self.unjudged(Reason::InvalidPacket)
-                } else {
-                    self.judge(&wire.bytes, frame)?
+                match self.read(wire.bytes, frame) {
+                    Given::Judge(bytes, captured) => self.judge(&bytes, captured, frame)?,
+                    Given::Refused => self.unjudged(Reason::InvalidPacket),
+                    Given::Waits => return Ok(None),
                 }
             }
             Err(reason) => self.unjudged(reason),
         };
-        Ok(PacketRecord::new(facts, &trace, &self.prepared.rules))
+        Ok(Some(PacketRecord::new(facts, &trace, &self.prepared.rules)))
     }
 
-    fn judge(&mut self, bytes: &[u8], frame: &CapturedFrame) -> Result<Trace, EngineError> {
+    /// The frame as the engine is to see it.
+    fn read<'f>(&mut self, bytes: Cow<'f, [u8]>, frame: &CapturedFrame) -> Given<'f> {
+        let reading = self.prepared.reading;
+        let missing = frame.wire_bytes.saturating_sub(frame.data.len() as u32);
+        if reading.verify_checksums
+            && missing == 0
+            && let Some(wrong) = checksum::wrong(&bytes)
+        {
+            if wrong.is_of_ports {
+                let now_ns = self.clock.advance(frame.time_ns);
+                self.connections.wrong_checksum(&wrong.packet, now_ns);
+            }
+            return Given::Refused;
+        }
+        let captured = bytes.len();
+        let bytes = cut::filled(bytes, missing);
+        match reading.reassemble {
+            true => match self.reassembly.take(&bytes) {
+                Taken::AsItIs => Given::Judge(bytes, captured),
+                Taken::Waits => Given::Waits,
+                Taken::Whole(whole) => {
+                    let captured = whole.len();
+                    Given::Judge(Cow::Owned(whole), captured)
+                }
+            },
+            false => Given::Judge(bytes, captured),
+        }
+    }
+
+    /// Has the engine judge the bytes, of which the capture has the first `captured`.
+    fn judge(&mut self, bytes: &[u8], captured: usize, frame: &CapturedFrame) -> Result<Trace, EngineError> {
         let now_ns = self.clock.advance(frame.time_ns);
         let bytes = &bytes[..bytes.len().min(MAX_FRAME_BYTES)];
         let trace = self.prepared.engine.judge(bytes, now_ns)?;
         if trace.action == 0 {
             return Err(EngineError::NoTrace(frame.number));
         }
-        self.connections.packet(&trace);
-        for piece in self.prepared.engine.hellos()? {
-            self.connections.hello(&piece);
-        }
+        // A connection that gave way did so to the one that this packet opens.
         for closed in self.prepared.engine.closed()? {
             self.connections.closed(&closed);
+        }
+        let is_cut = captured < bytes.len();
+        let unsaid_bytes = if self.prepared.reading.header_lengths { unsaid(bytes, &trace) } else { 0 };
+        self.connections.packet(&Judged { trace: &trace, now_ns, is_cut, unsaid_bytes });
+        let mut payload = captured.saturating_sub(usize::from(trace.packet.payload_offset));
+        for mut piece in self.prepared.engine.hellos()? {
+            // What the capture has not is no part of a hello.
+            piece.length = piece.length.min(u32::try_from(payload).unwrap_or(u32::MAX));
+            payload -= piece.length as usize;
+            self.connections.hello(&piece);
         }
         Ok(trace)
     }
@@ -138,4 +207,27 @@ impl Session<'_> {
         let action = if self.prepared.enforce { Action::Dropped } else { Action::Audit };
         Trace { action: action as u8, reason: reason as u8, ..Trace::default() }
     }
+}
+
+/// What becomes of a frame that was read.
+enum Given<'f> {
+    /// The engine gets these bytes, of which the capture has so many.
+    Judge(Cow<'f, [u8]>, usize),
+    /// Nobody took it.
+    Refused,
+    /// Its datagram is not whole yet.
+    Waits,
+}
+
+/// How many bytes the path counts of a packet that its IP header does not say.
+fn unsaid(bytes: &[u8], trace: &Trace) -> u64 {
+    let packet = &trace.packet;
+    let (at, fixed) = match packet.ip_version {
+        4 => (2, 0),
+        6 => (4, 40),
+        _ => return 0,
+    };
+    let at = usize::from(packet.l3_offset) + at;
+    let Some(&[high, low]) = bytes.get(at..at + 2).and_then(|field| field.as_array()) else { return 0 };
+    u64::from(packet.ip_bytes).saturating_sub(fixed + u64::from(u16::from_be_bytes([high, low])))
 }

@@ -6,7 +6,7 @@ use tidegate::replay::capture::Capture;
 use tidegate::replay::host::HostEngine;
 use tidegate::replay::kernel::KernelEngine;
 use tidegate::replay::output::{self, Format};
-use tidegate::replay::session::{Prepared, replay};
+use tidegate::replay::session::{Prepared, Reading, replay};
 use tidegate::replay::setup::Setup;
 use tidegate::replay::{EngineChoice, Mode};
 
@@ -15,18 +15,12 @@ const KERNEL: Run = Run { engine: EngineChoice::Kernel, ..HOST };
 /// Records of frames and of connections, by a kernel engine that is there already or natively.
 pub fn print(capture: &[u8], setup: &Setup, kernel: Option<&mut KernelEngine>) -> String {
     let mut packets = Vec::new();
+    let reading = Reading::default();
     let prepare = |_| {
         let rules = setup.rule_names();
         Ok(match kernel {
-            Some(kernel) => {
-                Prepared { engine: Box::new(kernel), rules, enforce: true, verifies_checksums: false }
-            }
-            None => Prepared {
-                engine: Box::new(HostEngine::new(setup)),
-                rules,
-                enforce: true,
-                verifies_checksums: false,
-            },
+            Some(kernel) => Prepared { engine: Box::new(kernel), rules, enforce: true, reading },
+            None => Prepared { engine: Box::new(HostEngine::new(setup)), rules, enforce: true, reading },
         })
     };
     let capture = match Capture::open(capture) {

@@ -6,6 +6,7 @@ mod engines;
 mod files;
 mod frames;
 mod policies;
+mod reading;
 mod run;
 mod scenes;
 mod shared;

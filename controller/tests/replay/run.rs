@@ -3,11 +3,12 @@
 use serde_json::Value;
 use std::io::Write;
 use tidegate::replay::output::Format;
+use tidegate::replay::session::Reading;
 use tidegate::replay::{EngineChoice, Mode, ReplayArgs, ReplayError, run_to};
 
 pub struct Run {
     pub packets: bool,
-    pub verify_checksums: bool,
+    pub reading: Reading,
     pub engine: EngineChoice,
     pub mode: Mode,
     pub output: Format,
@@ -17,7 +18,7 @@ pub struct Run {
 /// Connections, native engine, JSON.
 pub const HOST: Run = Run {
     packets: false,
-    verify_checksums: false,
+    reading: Reading { verify_checksums: false, reassemble: false, header_lengths: false },
     engine: EngineChoice::Host,
     mode: Mode::Enforce,
     output: Format::Json,
@@ -30,7 +31,12 @@ impl Run {
     }
 
     pub const fn checked(self) -> Self {
-        Self { verify_checksums: true, ..self }
+        Self { reading: Reading { verify_checksums: true, ..self.reading }, ..self }
+    }
+
+    /// Fragments and lengths as Zeek takes them.
+    pub const fn like_zeek(self) -> Self {
+        Self { reading: Reading { reassemble: true, header_lengths: true, ..self.reading }, ..self }
     }
 
     /// What is printed, and the error that ended it.
@@ -50,7 +56,7 @@ impl Run {
             file: path.into(),
             policy: policy.iter().map(|file| file.path().into()).collect(),
             packets: self.packets,
-            verify_checksums: self.verify_checksums,
+            reading: self.reading,
             engine: Some(self.engine),
             mode: self.mode,
             output: self.output,

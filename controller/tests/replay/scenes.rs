@@ -6,7 +6,7 @@ use super::build::{
 };
 
 /// A connection in each of Zeek's states: the packets, the state, the history.
-pub const STATES: [(&str, &str, &str); 15] = [
+pub const STATES: [(&str, &str, &str); 18] = [
     ("S", "S0", "S"),
     ("ShA", "S1", "ShA"),
     ("ShADaFaf", "SF", "ShADaFf"),
@@ -22,6 +22,9 @@ pub const STATES: [(&str, &str, &str); 15] = [
     ("hf", "SHR", "^hf"),
     ("D", "OTH", "D"),
     ("Dd", "OTH", "Dd"),
+    ("R", "OTH", "R"),
+    ("DR", "OTH", "DR"),
+    ("SDR", "RSTOS0", "SDR"),
 ];
 
 pub fn tcp(letters: &str) -> Scene {

@@ -84,6 +84,14 @@ pub fn conn_state(conn: &Connection, protocol: u8) -> &'static str {
     }
 }
 
+/// Whether the originator began with a SYN and nothing but data lies between that and its reset, as in Zeek: a reset
+/// after any other letter of its own, or alone, is of a connection of which the beginning was missed.
+fn is_aborted_attempt(conn: &Connection) -> bool {
+    let letters = (0..length(conn.seen)).map(|i| (conn.history >> (i * 4) & 15) as u8);
+    let mut own = letters.filter(|code| *code < 8 && *code != DATA);
+    conn.history & 15 == u64::from(SYN) && own.next() == Some(SYN) && own.next() == Some(RST)
+}
+
 fn tcp_state(conn: &Connection, orig: Endpoint, resp: Endpoint) -> &'static str {
     use Endpoint::{Closed, Established, Inactive, Partial, Reset, SynAckSent, SynSent};
     let empty = !has(conn, DATA, true) && !has(conn, DATA, false);
@@ -98,13 +106,9 @@ fn tcp_state(conn: &Connection, orig: Endpoint, resp: Endpoint) -> &'static str 
                 "RSTR"
             }
         }
-        (Reset, _) => {
-            if unseen(resp) {
-                "RSTOS0"
-            } else {
-                "RSTO"
-            }
-        }
+        (Reset, _) if !unseen(resp) => "RSTO",
+        (Reset, _) if is_aborted_attempt(conn) => "RSTOS0",
+        (Reset, _) => "OTH",
         (Closed, Closed) => "SF",
         (Closed, _) => {
             if unseen(resp) {

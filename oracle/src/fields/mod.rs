@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use tidegate::replay::output::Format;
+use tidegate::replay::session::Reading;
 use tidegate::replay::{EngineChoice, Mode, ReplayArgs, run_to};
 
 /// How many frames, and which.
@@ -94,7 +95,7 @@ fn make(seed: u64, count: u32, capture: &Path) -> Result<()> {
 /// What `tidegate replay --packets -o json` prints.
 fn records(capture: &Path, engine: EngineChoice) -> Result<Vec<Value>> {
     let args = ReplayArgs {
-        verify_checksums: false,
+        reading: Reading::default(),
         file: capture.into(),
         policy: Vec::new(),
         packets: true,
