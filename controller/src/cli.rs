@@ -1,20 +1,16 @@
 //! The command line.
 
+use crate::change;
 use crate::client;
-use crate::daemon::{
-    self, ApplyRequest, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs,
-};
+use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs};
 use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
 use crate::instance::{Instance, need_root};
-use crate::policy::{Documents, read_files};
-use crate::shadow;
-use crate::state::{PolicySet, State};
+use crate::state::State;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
 use http_body_util::BodyExt;
 use hyper::Method;
-use std::path::PathBuf;
 
 /// Identity-aware XDP and TC data plane for gateways
 #[derive(Debug, Parser)]
@@ -74,9 +70,9 @@ The programs stay attached and go on enforcing when the daemon ends; `tidegate d
     },
     /// What is attached where, and how full the tables are
     Status(OutputArg),
-    /// Check, apply and show policy files
+    /// Check, apply, compare and show policies, and go back to an older one
     #[command(subcommand)]
-    Policy(PolicyCommand),
+    Policy(change::PolicyCommand),
     /// Workloads and their SPIFFE IDs
     #[command(subcommand)]
     Identity(IdentityCommand),
@@ -120,29 +116,6 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    /// Say what is wrong in files, and change nothing
-    #[command(after_help = "Example:\n  tidegate policy check /etc/tidegate orders.yaml")]
-    Check(PathsArg),
-    /// Make files what counts, in one commit
-    #[command(after_help = "Example:\n  tidegate policy apply /etc/tidegate")]
-    Apply(PathsArg),
-    /// Have a candidate policy judged beside the one that counts, and count what it would change
-    Shadow(shadow::ShadowArgs),
-    /// The rules that count, in the order in which they are asked
-    Show(OutputArg),
-}
-
-#[derive(Debug, clap::Args)]
-struct PathsArg {
-    /// Files, or folders of *.yaml
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    #[command(flatten)]
-    output: OutputArg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -191,12 +164,7 @@ pub fn run(cli: Cli) -> Result<()> {
             let view = View::open(&instance)?;
             view::status::print(&instance, &view, daemon_runs(&instance)?, output.output)
         }
-        Command::Policy(PolicyCommand::Check(args)) => check(&args),
-        Command::Policy(PolicyCommand::Apply(args)) => apply(&instance, &args),
-        Command::Policy(PolicyCommand::Shadow(args)) => shadow::run(&instance, args),
-        Command::Policy(PolicyCommand::Show(output)) => {
-            view::lists::policy(&View::open(&instance)?, output.output)
-        }
+        Command::Policy(command) => change::run(&instance, command),
         Command::Identity(IdentityCommand::List(output)) => {
             view::lists::identities(&State::load(&instance.state_file(), None)?, output.output)
         }
@@ -273,46 +241,12 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "no interface".into() } else { names.join(", ") }
 }
 
-fn summary(documents: &Documents) -> serde_json::Value {
-    serde_json::json!({
-        "workloads": documents.workloads.len(),
-        "policies": documents.policies.len(),
-        "rules": documents.policies.iter().map(|p| p.rules.len()).sum::<usize>(),
-        "blocklists": documents.blocklists.len(),
-    })
-}
-
-fn summary_text(documents: &Documents) -> String {
-    let s = summary(documents);
-    format!(
-        "{} workloads, {} policies with {} rules, {} blocklists",
-        s["workloads"], s["policies"], s["rules"], s["blocklists"]
-    )
-}
-
-fn check(args: &PathsArg) -> Result<()> {
-    match Documents::load(&args.paths, jiff::Timestamp::now()) {
-        Ok(documents) if args.output.output == Format::Json => {
-            print_json(&serde_json::json!({"ok": true, "documents": summary(&documents)}))
-        }
-        Ok(documents) => say(&format!("ok: {}", summary_text(&documents))),
-        Err(mistakes) => {
-            if args.output.output == Format::Json {
-                print_json(&serde_json::json!({"ok": false, "mistakes": mistakes}))?;
-            }
-            Err(mistakes.into())
-        }
+/// Says that a revision is what it is now.
+pub(crate) fn print_committed(done: CommittedRevision, format: Format, what: &str) -> Result<()> {
+    match format {
+        Format::Json => print_json(&done),
+        Format::Table => say(&format!("revision {} {what}", done.revision)),
     }
-}
-
-fn apply(instance: &Instance, args: &PathsArg) -> Result<()> {
-    let set = PolicySet::read(read_files(&args.paths)?, jiff::Timestamp::now())?;
-    let request = ApplyRequest { files: set.files };
-    let done: CommittedRevision = block_on(client::call(instance, Method::POST, "/v1/policy", &request))?;
-    if args.output.output == Format::Json {
-        return print_json(&done);
-    }
-    say(&format!("revision {}: {}", done.revision, summary_text(&set.documents)))
 }
 
 /// The ClientHellos that the daemon has read; none without a daemon.

@@ -1,5 +1,6 @@
 //! The `tidegate` library: what the daemon and the CLI are made of.
 
+mod change;
 pub mod cli;
 pub mod client;
 pub mod daemon;

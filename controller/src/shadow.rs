@@ -2,7 +2,7 @@
 
 use crate::cli::block_on;
 use crate::client;
-use crate::daemon::{CommittedRevision, ShadowRequest};
+use crate::daemon::{CommittedRevision, ShadowApplyRequest, ShadowRequest};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::read_files;
@@ -59,7 +59,8 @@ pub fn run(instance: &Instance, args: ShadowArgs) -> Result<()> {
         }
         Some(ShadowCommand::Status(output)) => view::shadow::print(&View::open(instance)?, output.output),
         Some(ShadowCommand::Apply) => {
-            let call = client::call(instance, Method::POST, "/v1/shadow/apply", &());
+            let request = ShadowApplyRequest::default();
+            let call = client::call(instance, Method::POST, "/v1/shadow/apply", &request);
             let committed: CommittedRevision = block_on(call)?;
             say(&format!("the candidate is what counts (revision {})", committed.revision))
         }

@@ -26,7 +26,10 @@ fn a_good_file_is_summed_up_and_a_wrong_one_is_answered_with_its_line() {
     let path = file.display().to_string();
     std::fs::write(&file, GOOD).unwrap();
     let output = tidegate(&["policy", "check", &path]);
-    assert_eq!(text(&output.stdout), "ok: 0 workloads, 1 policies with 1 rules, 0 blocklists\n");
+    assert_eq!(
+        text(&output.stdout),
+        "ok: workloads 0, rules 1, blocked prefixes 0; classes 1, policy entries 1, warnings 0\n"
+    );
     assert_eq!(output.status.code(), Some(0));
 
     std::fs::write(&file, GOOD.replace("action: allow", "action: allov")).unwrap();

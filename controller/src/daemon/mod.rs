@@ -4,6 +4,7 @@ mod api;
 mod args;
 mod candidate;
 pub mod commit;
+mod confirm;
 mod crash;
 mod expire;
 mod failsafe;
@@ -17,7 +18,7 @@ mod start;
 
 pub use api::{
     ApplyRequest, AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest,
-    ReleaseRequest, ShadowRequest, detach_each,
+    ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, detach_each,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 
@@ -60,7 +61,15 @@ impl Shared {
     }
 
     fn commit(&self, by: &Author, change: impl FnOnce(&mut State)) -> Result<u64> {
-        let mut committed = lock(&self.committed);
+        self.commit_locked(&mut lock(&self.committed), by, change)
+    }
+
+    fn commit_locked(
+        &self,
+        committed: &mut Committed,
+        by: &Author,
+        change: impl FnOnce(&mut State),
+    ) -> Result<u64> {
         let revision = committed.commit(&self.maps, by, change)?;
         self.hub.rename(Names::of(&committed.state));
         Ok(revision)
@@ -199,6 +208,7 @@ async fn every_second(shared: Arc<Shared>) {
         let (shared, expiry) = (shared.clone(), expiry.clone());
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
+            shared.take_back_late()?;
             half_open::sweep(&shared.maps, &shared.hub)?;
             lock(&expiry).sweep(&shared.maps, &shared.hub)?;
             half_open::time_out(&shared.maps, &shared.hub)?;

@@ -8,7 +8,7 @@ use super::{Shared, failsafe};
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::names::Names;
-use crate::state::{Author, PolicySet, Store};
+use crate::state::{PolicySet, Store};
 use loader::{Attached, Kernel, LoadOptions, Maps, Sizes};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -57,11 +57,7 @@ pub(super) fn start(
         }
         let mut committed = Committed::recover(store, &maps)?;
         settings.write_tunnels(&maps)?;
-        committed.commit(&maps, &Author::daemon("run"), |state| {
-            if let Some(set) = asked.policy {
-                state.apply(Arc::new(set));
-            }
-        })?;
+        committed.begin(&maps, asked.policy)?;
         failsafe::sync(&maps, &settings.failsafe)?;
         settings.write_mode(&maps, reused)?;
         settings.save(&mut committed.store)?;

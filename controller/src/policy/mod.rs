@@ -4,6 +4,7 @@
 //! files.
 
 mod across;
+pub mod changes;
 pub mod check;
 mod classes;
 pub mod compile;

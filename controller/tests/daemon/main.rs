@@ -2,6 +2,7 @@
 
 mod closing;
 mod lab;
+mod policy;
 mod state;
 
 use lab::{Lab, POLICY, json};

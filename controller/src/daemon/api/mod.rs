@@ -4,7 +4,7 @@ mod guard;
 mod policy;
 
 pub use guard::{BlockRequest, ReleaseRequest};
-pub use policy::{ApplyRequest, ShadowRequest};
+pub use policy::{ApplyRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest};
 
 use super::{Shared, TcModeArg, XdpModeArg, lock, metrics, observe, start};
 use crate::exit_code::{Code, Failure, Result};
@@ -152,6 +152,8 @@ pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
         .route("/v1/attach", post(attach))
         .route("/v1/detach", post(detach))
         .route("/v1/policy", post(policy::apply))
+        .route("/v1/policy/confirm", post(policy::confirm))
+        .route("/v1/policy/rollback", post(policy::rollback))
         .route("/v1/shadow", post(policy::shadow))
         .route("/v1/shadow/drop", post(policy::shadow_drop))
         .route("/v1/shadow/apply", post(policy::shadow_apply))

@@ -7,7 +7,7 @@ use crate::policy::SourceFile;
 use crate::state::{PolicySet, Shadow};
 use axum::Json;
 use axum::extract::State as Extract;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -16,6 +16,12 @@ use std::sync::Arc;
 pub struct ApplyRequest {
     /// The files, as they are.
     pub files: Vec<SourceFile>,
+    /// Seconds in which it has to be confirmed, or what counted before counts again.
+    pub confirm_within_s: Option<u32>,
+}
+
+fn seconds(within: Option<u32>) -> Option<SignedDuration> {
+    within.map(|s| SignedDuration::from_secs(i64::from(s)))
 }
 
 pub(super) async fn apply(
@@ -25,9 +31,38 @@ pub(super) async fn apply(
 ) -> Result<Json<Committed>> {
     let work = move || {
         let set = Arc::new(PolicySet::read(request.files, Timestamp::now())?);
-        shared.commit(&peer.author("policy apply"), |state| state.apply(set))
+        shared.apply(&peer.author("policy apply"), set, seconds(request.confirm_within_s))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
+}
+
+pub(super) async fn confirm(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<Committed>> {
+    blocking(move || shared.confirm()).await.map(|revision| Json(Committed { revision }))
+}
+
+/// `POST /v1/policy/rollback`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// To which revision; to the one before whose policy is another without it.
+    pub revision: Option<u64>,
+}
+
+/// What a rollback did.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The revision that counts now.
+    pub revision: u64,
+    /// The one whose policy it has.
+    pub to: u64,
+}
+
+pub(super) async fn rollback(
+    Extract(shared): Extract<Arc<Shared>>,
+    peer: Peer,
+    Json(request): Json<RollbackRequest>,
+) -> Result<Json<RolledBack>> {
+    let done = blocking(move || shared.rollback(peer.uid, request.revision)).await;
+    done.map(|(revision, to)| Json(RolledBack { revision, to }))
 }
 
 /// `POST /v1/shadow`.
@@ -65,14 +100,30 @@ pub(super) async fn shadow_drop(Extract(shared): Extract<Arc<Shared>>) -> Result
     blocking(work).await.map(Json)
 }
 
+/// `POST /v1/shadow/apply`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ShadowApplyRequest {
+    /// Only if the candidate's files have this digest: nobody applies another than the one that was looked at.
+    pub digest: Option<String>,
+    /// As with `POST /v1/policy`.
+    pub confirm_within_s: Option<u32>,
+}
+
 pub(super) async fn shadow_apply(
     Extract(shared): Extract<Arc<Shared>>,
     peer: Peer,
+    Json(request): Json<ShadowApplyRequest>,
 ) -> Result<Json<Committed>> {
     let work = move || {
         let set = shared.with_state(|state| state.shadow.as_ref().map(|shadow| shadow.set.clone()));
         let set = set.ok_or_else(no_shadow)?;
-        shared.commit(&peer.author("policy shadow apply"), |state| state.apply(set))
+        if request.digest.is_some_and(|digest| digest != set.digest) {
+            return Err(Failure::new(
+                Code::Failure,
+                "another candidate is judged by now; nothing was applied",
+            ));
+        }
+        shared.apply(&peer.author("policy shadow apply"), set, seconds(request.confirm_within_s))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }

@@ -170,6 +170,22 @@ impl Store {
             .map_err(|e| failed(&self.path, e))
     }
 
+    /// The latest revision before this one that counted and had other documents.
+    pub fn before(&self, revision: u64) -> Result<Option<u64>> {
+        let sql = "SELECT max(number) FROM revision WHERE number < ?1 AND outcome = 'committed'
+            AND documents <> (SELECT documents FROM revision WHERE number = ?1)";
+        self.db.query_row(sql, [revision], |row| row.get(0)).map_err(|e| failed(&self.path, e))
+    }
+
+    /// The revision that had these files last, if it was taken back.
+    pub fn taken_back(&self, digest: &str) -> Result<Option<u64>> {
+        let sql = "SELECT number, outcome FROM revision JOIN documents ON id = documents
+            WHERE digest = ? AND outcome IN ('committed', 'taken_back') ORDER BY number DESC LIMIT 1";
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Outcome>(1)?));
+        let last = self.db.query_row(sql, [digest], read).optional().map_err(|e| failed(&self.path, e))?;
+        Ok(last.filter(|(_, outcome)| *outcome == Outcome::TakenBack).map(|(number, _)| number))
+    }
+
     /// What a revision said.
     pub fn set_of(&self, revision: u64) -> Result<PolicySet> {
         let sql = "SELECT documents FROM revision WHERE number = ?";

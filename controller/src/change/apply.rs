@@ -1,0 +1,109 @@
+//! `tidegate policy apply`: at once, for as long as somebody confirms it, or after a look at live traffic.
+
+use super::summary;
+use crate::cli::{block_on, duration};
+use crate::client;
+use crate::daemon::{ApplyRequest, CommittedRevision, ShadowApplyRequest, ShadowRequest};
+use crate::exit_code::{Code, Failure, Result};
+use crate::instance::Instance;
+use crate::policy::read_files;
+use crate::policy::time::duration_text;
+use crate::state::PolicySet;
+use crate::view::{self, Format, OutputArg, View, print_json, say};
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
+use std::path::PathBuf;
+
+/// `tidegate policy apply`.
+#[derive(Debug, clap::Args)]
+pub struct ApplyArgs {
+    /// Files, or folders of *.yaml
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Take it back unless `tidegate policy confirm` comes in time, also when the daemon was killed meanwhile
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    confirm_within: Option<SignedDuration>,
+    /// First judge live traffic by it for so long, beside what counts, and say what would change
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    shadow: Option<SignedDuration>,
+    /// With --shadow: apply only if no more judgements than this came to another verdict
+    #[arg(long, value_name = "N", requires = "shadow")]
+    max_changes: Option<u64>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+/// Runs the command.
+pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
+    let set = PolicySet::read(read_files(&args.paths)?, Timestamp::now())?;
+    let confirm_within_s = args.confirm_within.map(seconds).transpose()?;
+    let done: CommittedRevision = match args.shadow {
+        Some(time) => {
+            judge_beside(instance, args, &set, time)?;
+            let digest = Some(set.digest);
+            let request = ShadowApplyRequest { digest, confirm_within_s };
+            block_on(client::call(instance, Method::POST, "/v1/shadow/apply", &request))?
+        }
+        None => {
+            let request = ApplyRequest { files: set.files, confirm_within_s };
+            block_on(client::call(instance, Method::POST, "/v1/policy", &request))?
+        }
+    };
+    if args.output.output == Format::Json {
+        return print_json(&done);
+    }
+    say(&format!("revision {}: {}", done.revision, summary(&set.documents)))?;
+    match confirm_within_s {
+        Some(s) => say(&format!(
+            "it is taken back unless `tidegate policy confirm` comes within {}",
+            duration_text(u64::from(s))
+        )),
+        None => Ok(()),
+    }
+}
+
+fn seconds(duration: SignedDuration) -> Result<u32> {
+    u32::try_from(duration.as_secs())
+        .map_err(|_| Failure::new(Code::Usage, "--confirm-within: that is longer than anybody waits"))
+}
+
+/// Has live traffic judged by the candidate for a while, and says what it would change. Fails where that is too much, or
+/// where it is interrupted; then the candidate is dropped.
+fn judge_beside(instance: &Instance, args: &ApplyArgs, set: &PolicySet, time: SignedDuration) -> Result<()> {
+    let request = ShadowRequest { files: set.files.clone(), sample: 1 };
+    block_on(client::call::<()>(instance, Method::POST, "/v1/shadow", &request))?;
+    let is_table = args.output.output == Format::Table;
+    if is_table {
+        let text = duration_text(time.unsigned_abs().as_secs());
+        say(&format!(
+            "live traffic is judged by the candidate too, for {text}; Ctrl-C ends it, nothing applied"
+        ))?;
+    }
+    let waited = block_on(async {
+        tokio::select! {
+            () = tokio::time::sleep(time.unsigned_abs()) => Ok(()),
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Failure, "interrupted; nothing was applied")),
+        }
+    });
+    let looked = waited.and_then(|()| {
+        let view = View::open(instance)?;
+        if is_table {
+            view::shadow::print(&view, Format::Table)?;
+        }
+        let counted = view::shadow::counted(&view.maps)?;
+        let other = counted.changes.iter().filter(|(key, _)| key.old_action != key.new_action);
+        let changes: u64 = other.map(|(_, n)| n).sum();
+        match args.max_changes {
+            Some(most) if changes > most => Err(Failure::new(
+                Code::Failure,
+                format!("{changes} judgements would have another verdict, more than --max-changes {most}; nothing was applied"),
+            )),
+            _ => Ok(()),
+        }
+    });
+    if looked.is_err() {
+        let drop = client::send(instance, Method::POST, "/v1/shadow/drop", &());
+        block_on(drop).inspect_err(|e| tracing::warn!("the candidate is still judged: {e}")).ok();
+    }
+    looked
+}

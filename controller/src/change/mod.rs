@@ -1,0 +1,127 @@
+//! `tidegate policy`: checking, applying, comparing, and going back.
+
+mod apply;
+mod diff;
+mod history;
+
+use crate::cli::{block_on, print_committed};
+use crate::client;
+use crate::daemon::{CommittedRevision, RollbackRequest, RolledBack};
+use crate::exit_code::Result;
+use crate::instance::Instance;
+use crate::policy::{self, Documents};
+use crate::shadow;
+use crate::view::{self, Format, OutputArg, View, print_json, say};
+use hyper::Method;
+use std::path::PathBuf;
+
+/// `tidegate policy`.
+#[derive(Debug, clap::Subcommand)]
+pub enum PolicyCommand {
+    /// Say what is wrong in files, or right and probably not meant, and change nothing
+    #[command(after_help = "Example:\n  tidegate policy check /etc/tidegate orders.yaml")]
+    Check(PathsArg),
+    /// Make files what counts, in one commit
+    #[command(after_help = "\
+Examples:
+  tidegate policy apply /etc/tidegate
+  tidegate policy apply /etc/tidegate --confirm-within 60s     then: tidegate policy confirm
+  tidegate policy apply /etc/tidegate --shadow 10m --max-changes 0")]
+    Apply(apply::ApplyArgs),
+    /// Keep what `apply --confirm-within` has made to count
+    Confirm(OutputArg),
+    /// What files would change of what counts: rules, workloads, blocks
+    #[command(after_help = "Example:\n  tidegate policy diff /etc/tidegate")]
+    Diff(PathsArg),
+    /// Have the policy of an older revision count again; blocks and quarantines set by hand stay
+    #[command(
+        after_help = "Examples:\n  tidegate policy rollback        to the policy before this one\n  tidegate policy rollback 41"
+    )]
+    Rollback {
+        /// Its number
+        revision: Option<u64>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// The revisions that are kept: when, who, how, and what became of them
+    History(OutputArg),
+    /// Have a candidate policy judged beside the one that counts, and count what it would change
+    Shadow(shadow::ShadowArgs),
+    /// The rules that count, in the order in which they are asked
+    #[command(
+        after_help = "Examples:\n  tidegate policy show\n  tidegate policy show --revision 41 > policy.yaml    its files, as they were given"
+    )]
+    Show {
+        /// The files of an older revision instead
+        #[arg(long, value_name = "N")]
+        revision: Option<u64>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+}
+
+/// Files and the form of the output.
+#[derive(Debug, clap::Args)]
+pub struct PathsArg {
+    /// Files, or folders of *.yaml
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+/// Runs the command.
+pub fn run(instance: &Instance, command: PolicyCommand) -> Result<()> {
+    match command {
+        PolicyCommand::Check(args) => check(&args),
+        PolicyCommand::Apply(args) => apply::run(instance, &args),
+        PolicyCommand::Confirm(output) => {
+            let call = client::call(instance, Method::POST, "/v1/policy/confirm", &());
+            let done: CommittedRevision = block_on(call)?;
+            print_committed(done, output.output, "is confirmed")
+        }
+        PolicyCommand::Diff(args) => diff::run(instance, &args),
+        PolicyCommand::Rollback { revision, output } => {
+            let request = RollbackRequest { revision };
+            let call = client::call(instance, Method::POST, "/v1/policy/rollback", &request);
+            let done: RolledBack = block_on(call)?;
+            if output.output == Format::Json {
+                return print_json(&done);
+            }
+            say(&format!("revision {}: the policy of revision {} counts again", done.revision, done.to))
+        }
+        PolicyCommand::History(output) => history::print(instance, output.output),
+        PolicyCommand::Shadow(args) => shadow::run(instance, args),
+        PolicyCommand::Show { revision: Some(revision), output } => {
+            history::show(instance, revision, output.output)
+        }
+        PolicyCommand::Show { revision: None, output } => {
+            view::lists::policy(&View::open(instance)?, output.output)
+        }
+    }
+}
+
+fn check(args: &PathsArg) -> Result<()> {
+    let report = policy::check(&args.paths, jiff::Timestamp::now());
+    if args.output.output == Format::Json {
+        let ok = !report.has_mistakes();
+        let mut value = serde_json::to_value(&report).unwrap_or_default();
+        value["ok"] = ok.into();
+        print_json(&value)?;
+    }
+    if report.has_mistakes() {
+        return Err(policy::Mistakes(report.mistakes).into());
+    }
+    if args.output.output == Format::Table { say(&report.to_string()) } else { Ok(()) }
+}
+
+/// What was read, in a line.
+fn summary(documents: &Documents) -> String {
+    let rules: usize = documents.policies.iter().map(|p| p.rules.len()).sum();
+    format!(
+        "{} workloads, {} policies with {rules} rules, {} blocklists",
+        documents.workloads.len(),
+        documents.policies.len(),
+        documents.blocklists.len()
+    )
+}
