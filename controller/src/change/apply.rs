@@ -1,6 +1,6 @@
 //! `tidegate policy apply`: at once, for as long as somebody confirms it, or after a look at live traffic.
 
-use super::summary;
+use super::{diff, summary};
 use crate::cli::{block_on, duration};
 use crate::client;
 use crate::daemon::{ApplyRequest, CommittedRevision, ShadowApplyRequest, ShadowRequest};
@@ -23,11 +23,14 @@ pub struct ApplyArgs {
     /// Take it back unless `tidegate policy confirm` comes in time, also when the daemon was killed meanwhile
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     confirm_within: Option<SignedDuration>,
+    /// Change nothing: say what would differ, and which of the flows seen lately would get another verdict
+    #[arg(long, conflicts_with_all = ["confirm_within", "shadow"])]
+    dry_run: bool,
     /// First judge live traffic by it for so long, beside what counts, and say what would change
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     shadow: Option<SignedDuration>,
-    /// With --shadow: apply only if no more judgements than this came to another verdict
-    #[arg(long, value_name = "N", requires = "shadow")]
+    /// With --shadow, --dry-run: fail, and apply nothing, if more judgements than this come to another verdict
+    #[arg(long, value_name = "N")]
     max_changes: Option<u64>,
     #[command(flatten)]
     output: OutputArg,
@@ -35,7 +38,17 @@ pub struct ApplyArgs {
 
 /// Runs the command.
 pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
+    if args.max_changes.is_some() && args.shadow.is_none() && !args.dry_run {
+        return Err(Failure::new(
+            Code::Usage,
+            "--max-changes goes with --shadow or --dry-run: they say what would change",
+        ));
+    }
     let set = PolicySet::read(read_files(&args.paths)?, Timestamp::now())?;
+    if args.dry_run {
+        let found = diff::show(instance, set, true, args.output.output)?;
+        return within(args.max_changes, found.map_or(0, |found| found.changed as u64));
+    }
     let confirm_within_s = args.confirm_within.map(seconds).transpose()?;
     let done: CommittedRevision = match args.shadow {
         Some(time) => {
@@ -59,6 +72,18 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
             duration_text(u64::from(s))
         )),
         None => Ok(()),
+    }
+}
+
+fn within(most: Option<u64>, changes: u64) -> Result<()> {
+    match most {
+        Some(most) if changes > most => {
+            let message = format!(
+                "{changes} would get another verdict, more than --max-changes {most}; nothing was applied"
+            );
+            Err(Failure::new(Code::Failure, message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -93,13 +118,7 @@ fn judge_beside(instance: &Instance, args: &ApplyArgs, set: &PolicySet, time: Si
         let counted = view::shadow::counted(&view.maps)?;
         let other = counted.changes.iter().filter(|(key, _)| key.old_action != key.new_action);
         let changes: u64 = other.map(|(_, n)| n).sum();
-        match args.max_changes {
-            Some(most) if changes > most => Err(Failure::new(
-                Code::Failure,
-                format!("{changes} judgements would have another verdict, more than --max-changes {most}; nothing was applied"),
-            )),
-            _ => Ok(()),
-        }
+        within(args.max_changes, changes)
     });
     if looked.is_err() {
         let drop = client::send(instance, Method::POST, "/v1/shadow/drop", &());

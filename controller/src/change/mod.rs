@@ -2,6 +2,7 @@
 
 mod apply;
 mod diff;
+mod flows;
 mod history;
 
 use crate::cli::{block_on, print_committed};
@@ -25,14 +26,18 @@ pub enum PolicyCommand {
     #[command(after_help = "\
 Examples:
   tidegate policy apply /etc/tidegate
+  tidegate policy apply /etc/tidegate --dry-run
   tidegate policy apply /etc/tidegate --confirm-within 60s     then: tidegate policy confirm
   tidegate policy apply /etc/tidegate --shadow 10m --max-changes 0")]
     Apply(apply::ApplyArgs),
     /// Keep what `apply --confirm-within` has made to count
     Confirm(OutputArg),
     /// What files would change of what counts: rules, workloads, blocks
-    #[command(after_help = "Example:\n  tidegate policy diff /etc/tidegate")]
-    Diff(PathsArg),
+    #[command(after_help = "\
+Examples:
+  tidegate policy diff /etc/tidegate
+  tidegate policy diff /etc/tidegate --flows    and which of the flows seen lately would get another verdict")]
+    Diff(diff::DiffArgs),
     /// Have the policy of an older revision count again; blocks and quarantines set by hand stay
     #[command(
         after_help = "Examples:\n  tidegate policy rollback        to the policy before this one\n  tidegate policy rollback 41"

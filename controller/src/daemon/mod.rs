@@ -12,6 +12,7 @@ mod half_open;
 pub mod inspect;
 mod metrics;
 mod observe;
+mod recent;
 mod recover;
 mod settings;
 mod start;
@@ -21,6 +22,7 @@ pub use api::{
     ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, detach_each,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
+pub use recent::RecentFlow;
 
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::{Instance, need_root};

@@ -1,6 +1,7 @@
 //! The one consumer of the ring buffer, and those who listen to it.
 
 use super::half_open::Begun;
+use super::recent::{Recent, RecentFlow};
 use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
 use crate::view::event;
@@ -22,6 +23,7 @@ pub struct Hub {
     names: RwLock<Arc<Names>>,
     hellos: Mutex<Hellos>,
     begun: Mutex<Begun>,
+    flows: Mutex<Recent>,
     /// Events that slow listeners did not get.
     pub lost: AtomicU64,
 }
@@ -35,6 +37,7 @@ impl Hub {
             names: RwLock::new(Arc::new(names)),
             hellos: Mutex::default(),
             begun: Mutex::default(),
+            flows: Mutex::default(),
             lost: AtomicU64::new(0),
         }
     }
@@ -47,6 +50,7 @@ impl Hub {
     /// Hands an event of the ring buffer to everybody.
     pub fn publish(&self, bytes: &[u8], now: &Moment) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
         let hello = self.hello_of(bytes);
         if let Some(value) = event::json(bytes, &names, now, hello.as_deref()) {
             self.send(&value);
@@ -93,6 +97,11 @@ impl Hub {
     pub fn hellos(&self) -> Vec<(String, u64, ClientHello)> {
         let hellos = self.hellos.lock().unwrap_or_else(PoisonError::into_inner);
         hellos.all().map(|(key, ns, hello)| (crate::view::flow::key_hex(key), ns, hello.clone())).collect()
+    }
+
+    /// The flows that events told of lately.
+    pub fn recent_flows(&self) -> Vec<RecentFlow> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).flows()
     }
 
     fn send(&self, value: &serde_json::Value) {

@@ -10,8 +10,9 @@ use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
 use super::trie::lookup;
-use datapath::abi::{Action, Addr, Binding, Config, NEVER, Reason};
+use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason};
 use datapath::policy::{Ends, Judgement, Moment, decide};
+use datapath::wire::proto;
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use std::net::IpAddr;
 const MAX_MISSES: usize = 3;
 
 /// The connection that is asked about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Who opens it.
     pub src: Addr,
@@ -30,6 +31,15 @@ pub struct Flow {
     pub proto: u8,
     /// Destination port; the type for ICMP.
     pub port: u16,
+}
+
+impl Flow {
+    /// Of the key of a flow, by the side that opened it.
+    pub fn of(key: &FlowKey, originator: datapath::abi::Side) -> Self {
+        let ((src, src_port), (dst, dst_port)) = (key.end(originator), key.end(originator.other()));
+        let port = if matches!(key.proto, proto::ICMP | proto::ICMPV6) { src_port } else { dst_port };
+        Self { src, dst, proto: key.proto, port }
+    }
 }
 
 /// What would become of a new connection, and why. Failsafe ports and monitor mode are not looked at.

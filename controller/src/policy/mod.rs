@@ -38,6 +38,7 @@ mod tests_of_guards;
 mod tests_of_limits;
 pub mod time;
 pub mod trie;
+pub mod what_if;
 mod yaml;
 
 pub use check::{Report, check};

@@ -178,3 +178,51 @@ fn a_policy_is_judged_by_live_traffic_before_it_is_applied_or_not() {
     assert!(said.contains("revision 2:"), "{said}");
     assert!(!lab.connects(8443));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_dry_run_names_the_flows_that_would_be_judged_otherwise_and_is_right() {
+    let lab = Lab::new();
+    let allow = lab.file("allow.yaml", POLICY);
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &allow]);
+    let (_server, _other) = (lab.serve(8443), lab.serve(9000));
+    assert!(lab.connects(8443) && !lab.connects(9000));
+    assert!(lab.datagram(5000).is_err());
+    // Another port is opened, the one that was open is not any more; the datagram stays dropped.
+    let moved = lab.file("moved.yaml", &POLICY.replace("tcp/8443", "tcp/9000"));
+    let dry = lab.json(&["policy", "apply", "--dry-run", &moved]).remove(0);
+    assert_eq!(dry["changes"][0]["name"], "shop/pay");
+    let found = &dry["flows"];
+    assert_eq!(found["changed"], 2, "{found}");
+    // Neighbour discovery is among them.
+    assert!(found["flows"].as_u64() >= Some(3), "{found}");
+    let of = |service: &str| {
+        found["changes"].as_array().unwrap().iter().find(|c| c["service"] == service).unwrap()
+    };
+    let (opened, closed) = (of("tcp/9000"), of("tcp/8443"));
+    assert_eq!(
+        (&closed["before"]["verdict"], &closed["before"]["rule"]),
+        (&json("FORWARDED"), &json("shop/pay"))
+    );
+    assert_eq!(
+        (&closed["after"]["verdict"], &closed["after"]["reason"]),
+        (&json("DROPPED"), &json("POLICY_DENIED"))
+    );
+    assert_eq!((&opened["before"]["verdict"], &opened["before"]["rule"]), (&json("DROPPED"), &Value::Null));
+    assert_eq!(
+        (&opened["after"]["verdict"], &opened["after"]["rule"]),
+        (&json("FORWARDED"), &json("shop/pay"))
+    );
+    assert_eq!(closed["source_id"], "spiffe://acme.example/ns/shop/sa/orders");
+    let said = lab.ok(&["policy", "diff", "--flows", &moved]);
+    assert!(said.contains("\nchanges 2 of ") && said.ends_with(" flows\n"), "{said}");
+    let (code, wrong) = lab.fails(&["policy", "apply", "--dry-run", "--max-changes", "1", &moved]);
+    assert_eq!(code, 1);
+    assert!(wrong.contains("2 would get another verdict, more than --max-changes 1"), "{wrong}");
+    assert_eq!(lab.fails(&["policy", "apply", "--max-changes", "1", &moved]).0, 2);
+    assert_eq!(lab.json(&["status"])[0]["revision"], 1, "nothing was applied");
+    assert!(lab.ok(&["policy", "diff", "--flows", &allow]).contains("\nchanges 0 of "));
+
+    lab.ok(&["policy", "apply", &moved]);
+    assert!(!lab.connects(8443) && lab.connects(9000));
+}

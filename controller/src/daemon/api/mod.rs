@@ -6,7 +6,7 @@ mod policy;
 pub use guard::{BlockRequest, ReleaseRequest};
 pub use policy::{ApplyRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest};
 
-use super::{Shared, TcModeArg, XdpModeArg, lock, metrics, observe, start};
+use super::{RecentFlow, Shared, TcModeArg, XdpModeArg, lock, metrics, observe, start};
 use crate::exit_code::{Code, Failure, Result};
 use crate::state::Author;
 use axum::body::{Body, Bytes};
@@ -162,6 +162,7 @@ pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
         .route("/v1/quarantine", post(guard::quarantine))
         .route("/v1/unquarantine", post(guard::unquarantine))
         .route("/v1/hellos", get(hellos))
+        .route("/v1/flows/recent", get(recent_flows))
         .route("/v1/observe", get(observe_events))
         .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
         .with_state(shared)
@@ -251,6 +252,10 @@ async fn hellos(
     Extract(shared): Extract<Arc<Shared>>,
 ) -> Json<Vec<(String, u64, crate::hello::ClientHello)>> {
     Json(shared.hub.hellos())
+}
+
+async fn recent_flows(Extract(shared): Extract<Arc<Shared>>) -> Json<Vec<RecentFlow>> {
+    Json(shared.hub.recent_flows())
 }
 
 async fn observe_events(
