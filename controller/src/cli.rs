@@ -166,7 +166,7 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Policy(command) => change::run(&instance, command),
         Command::Identity(IdentityCommand::List(output)) => {
-            view::lists::identities(&State::load(&instance.state_file(), None)?, output.output)
+            view::lists::identities(&State::of(&instance)?, output.output)
         }
         Command::Block(command) => guard::block(&instance, command),
         Command::Quarantine(command) => guard::quarantine(&instance, command),

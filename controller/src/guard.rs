@@ -109,7 +109,7 @@ pub fn block(instance: &Instance, command: BlockCommand) -> Result<()> {
             ("/v1/unblock", request, "no longer blocked")
         }
         BlockCommand::List(output) => {
-            return view::lists::blocks(&State::load(&instance.state_file(), None)?, output.output);
+            return view::lists::blocks(&State::of(instance)?, output.output);
         }
     };
     let committed: CommittedRevision = block_on(client::call(instance, Method::POST, path, &request))?;
@@ -141,7 +141,7 @@ pub fn quarantine(instance: &Instance, command: QuarantineCommand) -> Result<()>
             say(&format!("{who} is no longer quarantined (revision {})", committed.revision))
         }
         QuarantineCommand::List(output) => {
-            view::lists::quarantines(&State::load(&instance.state_file(), None)?, output.output)
+            view::lists::quarantines(&State::of(instance)?, output.output)
         }
     }
 }
@@ -156,7 +156,7 @@ fn identity(instance: &Instance, text: &str) -> Result<Selector> {
             text.parse().map(Selector::SpiffeId).map_err(|e| wrong(&e))
         };
     }
-    let state = State::load(&instance.state_file(), None)?;
+    let state = State::of(instance)?;
     let workload = state.documents().workloads.iter().find(|w| w.name == text);
     workload.map(|w| Selector::SpiffeId(w.spiffe_id.clone())).ok_or_else(|| {
         wrong(&format!("`{text}` is no SPIFFE ID, such as spiffe://acme.example/ns/shop/sa/orders, and no workload's name"))

@@ -35,8 +35,11 @@ fn identities(numbering: &Numbering) -> HashMap<u32, String> {
     numbering.identities().map(|(n, id)| (n, id.to_string())).collect()
 }
 
-/// `policy/NAME/RULE` as `NAME/RULE`.
+/// `policy/NAME/RULE` as `NAME/RULE`; what has no name of its own beside its kind keeps that.
 fn short(key: &str) -> String {
+    if key.matches('/').count() == 1 {
+        return key.to_owned();
+    }
     key.split_once('/').map_or(key, |(_, rest)| rest).to_owned()
 }
 

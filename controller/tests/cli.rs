@@ -68,6 +68,18 @@ fn without_a_daemon_writes_exit_with_three() {
 }
 
 #[test]
+fn lists_of_an_instance_that_is_not_there_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let state_dir = dir.path().display().to_string();
+    for list in ["block", "quarantine", "identity"] {
+        let output = tidegate(&["--state-dir", &state_dir, "--name", "nowhere", list, "list"]);
+        assert_eq!(output.status.code(), Some(3), "{list}");
+        let said = text(&output.stderr);
+        assert!(said.contains("there is no instance `nowhere`") && said.contains("--name"), "{list}: {said}");
+    }
+}
+
+#[test]
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = text(&tidegate(&["completions", shell]).stdout);

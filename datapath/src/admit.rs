@@ -62,6 +62,9 @@ fn admitted<F: Stages<T>, T: Tables>(
             return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
+        if u32::from(conn.limits) & Limits::IDENTITY_HELD != 0 {
+            frame.recount(&plane.rules, &mut plane.buckets, conn, packet, moment.now_ns, true);
+        }
         incarnation = conn.incarnation.wrapping_add(1);
         plane.connections.remove(&packet.key);
         plane.half_open.remove(&packet.key);
@@ -130,7 +133,7 @@ fn begin<F: Stages<T>, T: Tables>(
     };
     limits::midstream(packet, moment, &mut j);
     if j.limits & Limits::AT_OPEN != 0 {
-        frame.opening(&plane.rules, &mut plane.buckets, moment, &mut j);
+        frame.opening(&plane.rules, &mut plane.buckets, packet, moment, &mut j);
     }
     monitored(&mut j, moment);
 
@@ -172,6 +175,7 @@ fn begin<F: Stages<T>, T: Tables>(
         conn.rule = j.rule;
         conn.limits = j.limits as u8;
         conn.identity = j.identity;
+        conn.held = j.holding().0;
         if !plane.half_open.insert(&packet.key, attempt) {
             return Verdict::plain(Action::Dropped, Reason::CtMapFull);
         }

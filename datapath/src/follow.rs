@@ -3,7 +3,7 @@
 use crate::abi::packet::Trace;
 use crate::abi::{
     Attempt, Connection, Direction, FlowKey, FlowRecord, FlowSlot, HandshakeKind, HandshakeOutcome,
-    HelloSegment, Packet, TlsState,
+    HelloSegment, Limits, Packet, TlsState,
 };
 use crate::event;
 use crate::frame::Frame;
@@ -42,6 +42,9 @@ pub fn follow<F: Stages<T>, T: Tables>(
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, done);
     }
     record::settle(record, conn, packet);
+    if u32::from(conn.limits) & Limits::IDENTITY_HELD != 0 {
+        frame.recount(&plane.rules, &mut plane.buckets, conn, packet, moment.now_ns, false);
+    }
     let goes_on = record.settled != 0 && record.packets[0] + record.packets[1] > 1;
     if conn.happened & happened::QUIC != 0 {
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, hello::NOTICE);

@@ -4,10 +4,11 @@ use crate::abi::config::PortCounters;
 use crate::abi::{
     Addr, Answered, Attempt, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions, Lost, PolicyKey,
-    RuleVersions, ShadowKey, Tally, Unit,
+    FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Holdings, InterfaceVersions, LimitVersions,
+    Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
 };
 use crate::frame::Frame;
+use crate::holdings::Wheel;
 use crate::limits::{Claim, take};
 use crate::stage::Stages;
 use crate::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables};
@@ -157,6 +158,8 @@ pub struct HostRules {
     pub interfaces: HashMap<u32, InterfaceVersions>,
     /// Numbers of the rules' limits.
     pub rules: HashMap<u32, RuleVersions>,
+    /// Which limit is an identity's.
+    pub limits: HashMap<u32, LimitVersions>,
     /// Failsafe services.
     pub failsafe: HashSet<FailsafeKey>,
 }
@@ -171,6 +174,7 @@ impl HostRules {
             policy: PrefixMap::default(),
             interfaces: HashMap::new(),
             rules: HashMap::new(),
+            limits: HashMap::new(),
             failsafe: HashSet::new(),
         }
     }
@@ -219,20 +223,38 @@ impl Rules for HostRules {
         self.rules.get(&number)
     }
 
+    fn limit(&self, identity: u32) -> Option<&LimitVersions> {
+        self.limits.get(&identity)
+    }
+
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
         self.failsafe.contains(key)
     }
 }
 
-/// Token buckets.
+/// Token buckets and counts of connections.
 #[derive(Debug, Default)]
 pub struct HostBuckets {
     buckets: HashMap<BucketKey, [AtomicU64; Unit::COUNT]>,
+    holdings: HashMap<u32, Vec<AtomicU64>>,
+}
+
+impl<'a> Wheel for &'a [AtomicU64] {
+    type Word = &'a AtomicU64;
+
+    fn word(&self, at: usize) -> Option<&'a AtomicU64> {
+        self.get(at)
+    }
 }
 
 impl Buckets for HostBuckets {
     fn take(&mut self, key: &BucketKey, unit: Unit, claim: &Claim) -> bool {
-        take(&self.buckets.entry(*key).or_default()[unit as usize], claim)
+        take(&&self.buckets.entry(*key).or_default()[unit as usize], claim)
+    }
+
+    fn holdings(&mut self, identity: u32) -> Option<impl Wheel> {
+        let words = || (0..Holdings::WORDS).map(|_| AtomicU64::new(0)).collect();
+        Some(self.holdings.entry(identity).or_insert_with(words).as_slice())
     }
 }
 

@@ -12,8 +12,10 @@ pub mod follow;
 pub mod frame;
 pub mod guard;
 pub mod hello;
+pub mod holdings;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod identity;
 pub mod judge;
 pub mod lane;
 pub mod limits;

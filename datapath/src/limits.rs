@@ -1,4 +1,5 @@
-//! Limits of a rule: TLS that it asks for, an end to its connections, and rates.
+//! Limits of a rule: TLS that it asks for, an end to its connections, and rates. Those of an identity are in
+//! [`crate::identity`].
 //!
 //! What a limit decides for a whole connection is part of its judgement ([`opening`], [`running`]) and is cached with it.
 //! What needs every packet ([`by_packet`]) keeps the flow from being settled: nothing of it is on the fast lane.
@@ -11,6 +12,7 @@ use crate::abi::{
 use crate::admit::find;
 use crate::event;
 use crate::frame::Frame;
+use crate::identity;
 use crate::policy::{Judgement, Moment};
 use crate::tables::{Buckets, Plane, Rules, Slots, Tables};
 use crate::track::history;
@@ -36,9 +38,9 @@ pub trait Word {
 }
 
 #[cfg(target_has_atomic = "64")]
-impl Word for core::sync::atomic::AtomicU64 {
+impl Word for &core::sync::atomic::AtomicU64 {
     fn load(&self) -> u64 {
-        self.load(core::sync::atomic::Ordering::Relaxed)
+        core::sync::atomic::AtomicU64::load(self, core::sync::atomic::Ordering::Relaxed)
     }
 
     fn replace(&self, seen: u64, next: u64) -> bool {
@@ -83,10 +85,23 @@ pub(crate) fn midstream(packet: &Packet, moment: &Moment, j: &mut Judgement) {
 
 /// The limits of a connection that is about to open.
 #[inline(always)]
-pub fn opening<R: Rules, B: Buckets>(rules: &R, buckets: &mut B, moment: &Moment, j: &mut Judgement) {
-    if !j.passes() {
-        return;
+pub fn opening<R: Rules, B: Buckets>(
+    rules: &R,
+    buckets: &mut B,
+    packet: &Packet,
+    moment: &Moment,
+    j: &mut Judgement,
+) {
+    if j.passes() && j.limits & (Limits::LIFETIME | Limits::RATE) != 0 {
+        of_rule(rules, buckets, moment, j);
     }
+    if j.passes() && j.limits & (Limits::IDENTITY_HELD | Limits::IDENTITY_OPENS) != 0 {
+        identity::opening(rules, buckets, packet, moment, j);
+    }
+}
+
+#[inline(always)]
+fn of_rule<R: Rules, B: Buckets>(rules: &R, buckets: &mut B, moment: &Moment, j: &mut Judgement) {
     let Some(settings) = settings(rules, j.rule, moment) else {
         return;
     };
@@ -106,6 +121,9 @@ pub fn opening<R: Rules, B: Buckets>(rules: &R, buckets: &mut B, moment: &Moment
 #[inline(always)]
 pub fn running<R: Rules>(rules: &R, conn: &mut Connection, moment: &Moment, j: &mut Judgement) {
     conn.flags &= !Connection::IS_CUT;
+    if conn.identity[0] != j.identity[0] {
+        conn.held = 0; // it counts as another's from now on; where it was counted, that ends by itself
+    }
     if !j.passes() {
         return;
     }
@@ -137,7 +155,7 @@ fn violated(j: &mut Judgement, reason: Reason) {
 #[inline(always)]
 pub(crate) fn settled_drops(j: &Judgement) -> u16 {
     match j.reason {
-        Reason::RateLimited => 0,
+        Reason::RateLimited | Reason::TooManyAttempts | Reason::TooManyConnections => 0,
         // A SYN may open the next connection.
         Reason::TlsRequired | Reason::LifetimeExceeded | Reason::Midstream => Settled::ACK | Settled::DATA,
         _ if j.limits & Limits::REJECT != 0 => 0,
@@ -148,7 +166,7 @@ pub(crate) fn settled_drops(j: &Judgement) -> u16 {
 /// Whether packets of the connection have to be looked at although it is established.
 #[inline(always)]
 pub(crate) fn looks_on(conn: &Connection) -> bool {
-    u32::from(conn.limits) & Limits::RATE != 0
+    u32::from(conn.limits) & (Limits::RATE | Limits::IDENTITY_RATE) != 0
         || u32::from(conn.limits) & Limits::TLS_REQUIRED != 0 && conn.tls == TlsState::Unknown as u8
 }
 
@@ -169,9 +187,11 @@ pub fn by_packet<F: Frame, T: Tables>(
     let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
         return; // another CPU took it away since; the next packet opens it anew
     };
-    let (reason, is_cut, is_news) = if u32::from(conn.limits) & Limits::RATE != 0
-        && !is_within_rates(&plane.rules, &mut plane.buckets, conn, packet, &moment)
-    {
+    let over = rate_exceeded(&plane.rules, &mut plane.buckets, conn, packet, &moment);
+    let mut rule = conn.rule;
+    let mut audits = u32::from(conn.limits) & Limits::AUDIT != 0;
+    let (reason, is_cut, is_news) = if let Some(over) = over {
+        (rule, audits) = (over.rule, over.audits);
         let is_first = conn.flags & Connection::IS_THROTTLED == 0;
         conn.flags |= Connection::IS_THROTTLED;
         (Reason::RateLimited, false, is_first)
@@ -184,7 +204,7 @@ pub fn by_packet<F: Frame, T: Tables>(
             Hello::Missing => (Reason::TlsRequired, true, true),
         }
     };
-    let only_audits = u32::from(conn.limits) & Limits::AUDIT != 0 || moment.flags & Config::ENFORCE == 0;
+    let only_audits = audits || moment.flags & Config::ENFORCE == 0;
     let action = if only_audits { Action::Audit } else { Action::Dropped };
     if is_cut {
         conn.tls = TlsState::NotTls as u8;
@@ -205,37 +225,68 @@ pub fn by_packet<F: Frame, T: Tables>(
         let j = Judgement {
             fresh_until_ns: 0,
             identity: conn.identity,
-            rule: conn.rule,
+            rule,
             action,
             reason,
             limits: u32::from(conn.limits),
         };
         event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, conn.originator_side());
     }
+    trace.rule = rule;
     trace.action = action as u8;
     trace.reason = reason as u8;
 }
 
-/// Takes a packet and its bytes from the buckets of the rule. A packet for which there are not enough bytes has still
-/// been counted as a packet.
+/// A rate that a packet is over.
+#[derive(Clone, Copy)]
+struct Over {
+    /// Whose: a rule, or the limit of an identity.
+    rule: u32,
+    /// Whether it passes with verdict AUDIT.
+    audits: bool,
+}
+
+/// The rate that the packet is over, if it is over one: its rule's, then its identity's.
 #[inline(always)]
-fn is_within_rates<R: Rules, B: Buckets>(
+fn rate_exceeded<R: Rules, B: Buckets>(
     rules: &R,
     buckets: &mut B,
     conn: &Connection,
     packet: &Packet,
     moment: &Moment,
+) -> Option<Over> {
+    let limits = u32::from(conn.limits);
+    if limits & Limits::RATE != 0
+        && let Some(settings) = settings(rules, conn.rule, moment)
+        && !is_within(buckets, settings, (conn.rule, conn.identity[0]), packet, moment)
+    {
+        return Some(Over { rule: conn.rule, audits: limits & Limits::AUDIT != 0 });
+    }
+    if limits & Limits::IDENTITY_RATE != 0
+        && let Some((rule, settings)) = identity::limit(rules, conn.identity[0], moment)
+        && !is_within(buckets, settings, (rule, conn.identity[0]), packet, moment)
+    {
+        return Some(Over { rule, audits: settings.audit != 0 });
+    }
+    None
+}
+
+/// Takes a packet and its bytes from buckets. A packet for which there are not enough bytes has still been counted as a
+/// packet.
+#[inline(always)]
+fn is_within<B: Buckets>(
+    buckets: &mut B,
+    settings: &RuleSettings,
+    whose: (u32, u32),
+    packet: &Packet,
+    moment: &Moment,
 ) -> bool {
-    let Some(settings) = settings(rules, conn.rule, moment) else {
-        return true;
-    };
-    let whose = (conn.rule, conn.identity[0]);
     has_token(buckets, settings, whose, Unit::Packets, 1, moment)
         && has_token(buckets, settings, whose, Unit::Bytes, packet.ip_bytes, moment)
 }
 
 #[inline(always)]
-fn has_token<B: Buckets>(
+pub(crate) fn has_token<B: Buckets>(
     buckets: &mut B,
     settings: &RuleSettings,
     (rule, identity): (u32, u32),
@@ -253,7 +304,7 @@ fn has_token<B: Buckets>(
 }
 
 #[inline(always)]
-fn settings<'r, R: Rules>(rules: &'r R, rule: u32, moment: &Moment) -> Option<&'r RuleSettings> {
+pub(crate) fn settings<'r, R: Rules>(rules: &'r R, rule: u32, moment: &Moment) -> Option<&'r RuleSettings> {
     Some(rules.rule(rule)?.at(moment.epoch))
 }
 

@@ -3,7 +3,8 @@
 
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
-    Action, Addr, Config, Decision, FailsafeKey, FlowKey, Limits, NEVER, Packet, PolicyKey, Reason, Side,
+    Action, Addr, Config, Decision, FailsafeKey, FlowKey, Holding, Limits, NEVER, Packet, PolicyKey, Reason,
+    Side,
 };
 use crate::guard::{Listed, Service};
 use crate::tables::Rules;
@@ -96,7 +97,9 @@ pub struct Judgement {
     pub action: Action,
     /// The reason.
     pub reason: Reason,
-    /// What the rule asks beyond the verdict: the [`crate::abi::Limits`] bits; a word, as in [`crate::judge::Verdict`].
+    /// What the rule and the identity ask beyond the verdict: the [`crate::abi::Limits`] bits; a word, as in
+    /// [`crate::judge::Verdict`]. The high half is where the connection is counted, a [`crate::abi::Holding`]: a field of its own
+    /// is written at an odd place too.
     pub limits: u32,
 }
 
@@ -118,6 +121,12 @@ impl Judgement {
     #[inline(always)]
     pub fn passes(&self) -> bool {
         self.action != Action::Dropped
+    }
+
+    /// Where the connection is counted among what its identity has.
+    #[inline(always)]
+    pub(crate) fn holding(&self) -> Holding {
+        Holding((self.limits >> 16) as u16)
     }
 
     #[inline(always)]
@@ -169,6 +178,9 @@ pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mu
         return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
     }
     by_policy(rules, moment, ends, from.class, to.class, j);
+    if from.limits != 0 && j.passes() {
+        j.limits |= u32::from(from.limits) << Limits::IDENTITY_SHIFT;
+    }
     if j.action == Action::Forwarded && (from.lease == Lease::Alerts || to.lease == Lease::Alerts) {
         j.decided(Action::Audit, Reason::LeaseExpired, j.rule);
     }
@@ -185,6 +197,7 @@ enum Lease {
 struct End {
     class: u32,
     guards: u32,
+    limits: u8,
     lease: Lease,
 }
 
@@ -192,7 +205,7 @@ struct End {
 #[inline(always)]
 fn identify<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: usize, j: &mut Judgement) -> End {
     let Some(versions) = rules.binding(addr) else {
-        return End { class: 0, guards: 0, lease: Lease::Runs };
+        return End { class: 0, guards: 0, limits: 0, lease: Lease::Runs };
     };
     let binding = versions.at(moment.epoch);
     j.identity[end] = binding.identity;
@@ -204,7 +217,7 @@ fn identify<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: usize, j: &m
     } else {
         Lease::Alerts
     };
-    End { class: binding.class, guards: binding.guards, lease }
+    End { class: binding.class, guards: binding.guards, limits: binding.limits, lease }
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use crate::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Sid
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, hello, judge, limits, related, reset, shadow, track};
+use crate::{admit, follow, hello, identity, judge, limits, related, reset, shadow, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -107,8 +107,29 @@ pub trait Stages<T: Tables>: Frame + Sized {
 
     /// The limits of a connection that is about to open.
     #[inline(always)]
-    fn opening(&self, rules: &T::Rules, buckets: &mut T::Buckets, moment: &Moment, j: &mut Judgement) {
-        limits::opening(rules, buckets, moment, j);
+    fn opening(
+        &self,
+        rules: &T::Rules,
+        buckets: &mut T::Buckets,
+        packet: &Packet,
+        moment: &Moment,
+        j: &mut Judgement,
+    ) {
+        limits::opening(rules, buckets, packet, moment, j);
+    }
+
+    /// Counts a connection among what its identity has.
+    #[inline(always)]
+    fn recount(
+        &self,
+        rules: &T::Rules,
+        buckets: &mut T::Buckets,
+        conn: &mut Connection,
+        packet: &Packet,
+        now_ns: u64,
+        ends: bool,
+    ) {
+        identity::recount(rules, buckets, conn, packet, now_ns, ends);
     }
 
     /// The limits of a connection that is judged again.

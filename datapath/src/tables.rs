@@ -5,11 +5,12 @@
 use crate::abi::{
     Addr, Answered, Attempt, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HelloSegment, InterfaceVersions, Lost, PolicyKey, RuleVersions, ShadowKey,
-    Tally, Unit,
+    FragmentPorts, HandshakeKey, HelloSegment, Holding, InterfaceVersions, LimitVersions, Lost, PolicyKey,
+    RuleVersions, ShadowKey, Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::guard::{self, Listed, Service};
+use crate::holdings::Wheel;
 use crate::limits::Claim;
 use crate::policy::{Judgement, Moment};
 
@@ -71,15 +72,23 @@ pub trait Rules {
     fn interface(&self, ifindex: u32) -> Option<&InterfaceVersions>;
     /// Both versions of the numbers of a rule's limits.
     fn rule(&self, number: u32) -> Option<&RuleVersions>;
+    /// Both versions of which limit is an identity's.
+    fn limit(&self, identity: u32) -> Option<&LimitVersions>;
     /// Whether `key` is a failsafe service of the gateway itself.
     fn is_failsafe(&self, key: &FailsafeKey) -> bool;
 }
 
-/// Token buckets, shared by all CPUs.
+/// Token buckets and counts of connections, shared by all CPUs.
 pub trait Buckets {
     /// Takes from one of the buckets of `key` if it holds so much; a bucket that was never asked is full. Returns
     /// whether it did.
     fn take(&mut self, key: &BucketKey, unit: Unit, claim: &Claim) -> bool;
+    /// What an identity has at once; `None` where there is no memory for it.
+    fn holdings(&mut self, identity: u32) -> Option<impl Wheel>;
+    /// [`Holding::until`]; a stage of its own in BPF.
+    fn until(&self, is_answered: bool, now_ns: u64, end_ns: u64) -> Holding {
+        Holding::until(is_answered, now_ns, end_ns)
+    }
 }
 
 /// Where counts and events go.

@@ -6,7 +6,7 @@ use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
     Action, BindingVersions, BlockVersions, Config, Connection, DecisionVersions, Direction, FlowKey,
-    HandshakeKey, Interface, Packet, Reason, RuleVersions, Settled,
+    HandshakeKey, Interface, LimitOf, LimitVersions, Packet, Reason, RuleVersions, Settled,
 };
 use datapath::frame::{BufferFrame, SliceFrame};
 use datapath::host::{self, Host};
@@ -57,6 +57,10 @@ impl Engine for HostEngine {
             let versions =
                 RuleVersions { since: EPOCH, _pad: 0, old: datapath::abi::RuleSettings::NONE, new: *new };
             rules.rules.insert(*number, versions);
+        }
+        for (identity, new) in &setup.limits {
+            let versions = LimitVersions { since: EPOCH, _pad: 0, old: LimitOf::NONE, new: *new };
+            rules.limits.insert(*identity, versions);
         }
         for (key, bits, new) in &setup.candidate {
             let versions = fixtures::shadow::candidate(setup, key, *bits, *new);
@@ -298,7 +302,7 @@ fn a_bucket_that_threads_share_gives_what_it_holds_and_no_more() {
             scope.spawn(|| {
                 // A claim that lost its races is made again: there is more than enough to go round.
                 for _ in 0..200_000 {
-                    taken.fetch_add(u64::from(take(&full_ns, &claim)), Ordering::Relaxed);
+                    taken.fetch_add(u64::from(take(&&full_ns, &claim)), Ordering::Relaxed);
                 }
             });
         }
@@ -334,4 +338,20 @@ fn answers_are_bounded() {
     let answers = (0..fixtures::reject::PER_SECOND + 50).filter(|_| answered(&mut engine, &syn).is_some());
     assert_eq!(answers.count(), fixtures::reject::PER_SECOND);
     assert_eq!(engine.plane.sink.ports[&1].answers, [fixtures::reject::PER_SECOND as u64, 0]);
+}
+
+#[test]
+fn what_an_identity_is_over_names_its_limit() {
+    use fixtures::identity_limits::{LIMIT, attempts, syn};
+    let mut engine = HostEngine::new();
+    engine.prepare(&attempts(1), true);
+    let dropped = (Action::Dropped, Reason::TooManyAttempts);
+    let traces: Vec<Trace> = [(1, (Action::Forwarded, Reason::Forwarded)), (2, dropped)]
+        .into_iter()
+        .flat_map(|(port, verdict)| syn(port, 0, verdict))
+        .map(|step| engine.judge(&step.frame, step.at_ns))
+        .collect();
+    assert_eq!(traces.iter().map(|t| t.rule).collect::<Vec<_>>(), [42, LIMIT]);
+    let told: Vec<(u32, u8)> = engine.plane.sink.events.iter().map(|e| (e.rule, e.reason)).collect();
+    assert_eq!(told, [(42, Reason::Forwarded as u8), (LIMIT, Reason::TooManyAttempts as u8)]);
 }

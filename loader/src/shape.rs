@@ -24,7 +24,7 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 23] = [
+pub(crate) const SHAPES: [Shape; 25] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
@@ -38,6 +38,8 @@ pub(crate) const SHAPES: [Shape; 23] = [
     trie::<PolicyKey, DecisionVersions>(MapName::POLICY),
     trie::<u32, RuleVersions>(MapName::RULES),
     shape::<BucketKey, Bucket>(MapName::BUCKETS, MapType::LruHash),
+    trie::<u32, LimitVersions>(MapName::LIMITS),
+    shape::<u32, Holdings>(MapName::HOLDINGS, MapType::LruHash),
     shape::<FailsafeKey, u32>(MapName::FAILSAFE, MapType::Hash),
     shape::<FragmentKey, FragmentPorts>(MapName::FRAGMENTS, MapType::LruHash),
     shape::<u32, PortCounters>(MapName::PORTS, MapType::PerCpuArray),

@@ -25,6 +25,10 @@ pub struct Sizes {
     pub rules: u32,
     /// Token buckets: one for a rule, or one for a rule and identity.
     pub buckets: u32,
+    /// Identities that have limits.
+    pub limits: u32,
+    /// Identities whose connections are counted.
+    pub holdings: u32,
     /// Failsafe services.
     pub failsafe: u32,
     /// Fragmented datagrams in flight.
@@ -53,6 +57,8 @@ impl Default for Sizes {
             policy: 262_144,
             rules: 16_384,
             buckets: 65_536,
+            limits: 262_144,
+            holdings: 8_192,
             failsafe: 1_024,
             fragments: 8_192,
             handshakes: 8_192,
@@ -77,6 +83,8 @@ impl Sizes {
             policy: 65_536,
             rules: 1_024,
             buckets: 1_024,
+            limits: 1_024,
+            holdings: 256,
             failsafe: 64,
             fragments: 1_024,
             handshakes: 1_024,
@@ -99,6 +107,8 @@ impl Sizes {
             MapName::POLICY => self.policy,
             MapName::RULES => self.rules,
             MapName::BUCKETS => self.buckets,
+            MapName::LIMITS => self.limits,
+            MapName::HOLDINGS => self.holdings,
             MapName::FAILSAFE => self.failsafe,
             MapName::FRAGMENTS => self.fragments,
             MapName::HANDSHAKES => self.handshakes,

@@ -16,11 +16,12 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{
     Addr, Answered, Attempt, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent,
     Config, Connection, DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord,
-    FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, InterfaceVersions,
-    Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
+    FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Holding, Holdings,
+    InterfaceVersions, LimitVersions, Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
 };
 use datapath::frame::Frame;
 use datapath::guard::{Listed, Service};
+use datapath::holdings::Wheel;
 use datapath::limits::{Claim, Word, take};
 use datapath::policy::{Judgement, Moment};
 use datapath::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables};
@@ -66,6 +67,16 @@ static TG_RULES: LpmTrie<[u8; 4], RuleVersions> = LpmTrie::pinned(16_384, 0);
 /// Token buckets, by rule and identity. When it is full, the bucket that was idle longest begins anew, full.
 #[map]
 static TG_BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::pinned(65_536, 0);
+/// Which limit is an identity's, by its number, in full; a trie for the reason above.
+#[map]
+static TG_LIMITS: LpmTrie<[u8; 4], LimitVersions> = LpmTrie::pinned(262_144, 0);
+/// What identities that have a limit of it have at once. When it is full, the one that was idle longest begins anew, at
+/// nothing.
+#[map]
+static TG_HOLDINGS: LruHashMap<u32, Holdings> = LruHashMap::pinned(8192, 0);
+/// An entry that stays zero: what a new one of `TG_HOLDINGS` begins with (the stack has no room for it).
+#[map]
+static TG_NOTHING_HELD: Array<Holdings> = Array::pinned(1, 0);
 /// Services of the gateway itself that no policy cuts.
 #[map]
 static TG_FAILSAFE: HashMap<FailsafeKey, u32> = HashMap::pinned(1024, 0);
@@ -322,6 +333,11 @@ impl Rules for KernelRules {
     }
 
     #[inline(never)] // its key has a stack of its own
+    fn limit(&self, identity: u32) -> Option<&LimitVersions> {
+        TG_LIMITS.get(PrefixKey::number(identity).key())
+    }
+
+    #[inline(never)] // its key has a stack of its own
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {
         TG_FAILSAFE.get_ptr(key).is_some()
     }
@@ -350,6 +366,39 @@ impl Buckets for KernelBuckets {
         };
         // SAFETY: the element lives until the program returns; the address of a field is taken, nothing is read.
         take(&SharedWord(unsafe { &raw mut (*bucket).full_ns[unit as usize] }), claim)
+    }
+
+    #[inline(always)]
+    fn until(&self, is_answered: bool, now_ns: u64, end_ns: u64) -> Holding {
+        Holding(stages::tg_until(u32::from(is_answered), now_ns, end_ns) as u16)
+    }
+
+    #[inline(always)]
+    fn holdings(&mut self, identity: u32) -> Option<impl Wheel> {
+        if let Some(found) = TG_HOLDINGS.get_ptr_mut(identity) {
+            return Some(KernelWheel(found));
+        }
+        // Another CPU may be quicker: then its wheel is the one.
+        let _was_there = TG_HOLDINGS.insert(identity, TG_NOTHING_HELD.get(0)?, u64::from(BPF_NOEXIST));
+        TG_HOLDINGS.get_ptr_mut(identity).map(KernelWheel)
+    }
+}
+
+/// An element of `TG_HOLDINGS`.
+struct KernelWheel(*mut Holdings);
+
+impl Wheel for KernelWheel {
+    type Word = SharedWord;
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<SharedWord> {
+        // Hidden from LLVM, or it drops the comparison that shows the verifier the bound.
+        let at = core::hint::black_box(at);
+        if at >= Holdings::WORDS {
+            return None;
+        }
+        // SAFETY: the element lives until the program returns; the address of a word is taken, nothing is read.
+        Some(SharedWord(unsafe { &raw mut (*self.0).words[at] }))
     }
 }
 

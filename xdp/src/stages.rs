@@ -6,12 +6,12 @@
 use crate::frame::{Context, DIRECTION, HookFrame};
 use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, KernelSlots, KernelSpill, plane};
 use datapath::abi::packet::Trace;
-use datapath::abi::{Addr, Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Side};
+use datapath::abi::{Addr, Connection, Direction, FlowKey, FlowRecord, Holding, Packet, Reason, Side};
 use datapath::guard::{self, Listed, Service};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, hello, judge, limits, related, reset, shadow, track};
+use datapath::{admit, follow, hello, identity, judge, limits, related, reset, shadow, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -94,8 +94,28 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
-    fn opening(&self, _: &KernelRules, _: &mut KernelBuckets, moment: &Moment, j: &mut Judgement) {
-        tg_opening(moment, j);
+    fn opening(
+        &self,
+        _: &KernelRules,
+        _: &mut KernelBuckets,
+        packet: &Packet,
+        moment: &Moment,
+        j: &mut Judgement,
+    ) {
+        tg_opening(packet, moment, j);
+    }
+
+    #[inline(always)]
+    fn recount(
+        &self,
+        _: &KernelRules,
+        _: &mut KernelBuckets,
+        conn: &mut Connection,
+        packet: &Packet,
+        now_ns: u64,
+        ends: bool,
+    ) {
+        tg_recount(conn, packet, now_ns, u32::from(ends));
     }
 
     #[inline(always)]
@@ -351,12 +371,30 @@ pub extern "C" fn tg_listed(
 /// [`limits::opening`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tg_opening(moment: *const Moment, j: *mut Judgement) -> u32 {
+pub extern "C" fn tg_opening(packet: *const Packet, moment: *const Moment, j: *mut Judgement) -> u32 {
     // SAFETY: the caller's references.
-    if let (Some(moment), Some(j)) = unsafe { (moment.as_ref(), j.as_mut()) } {
-        limits::opening(&KernelRules, &mut KernelBuckets, moment, j);
+    if let (Some(packet), Some(moment), Some(j)) = unsafe { (packet.as_ref(), moment.as_ref(), j.as_mut()) } {
+        limits::opening(&KernelRules, &mut KernelBuckets, packet, moment, j);
     }
     0
+}
+
+/// [`identity::recount`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_recount(conn: *mut Connection, packet: *const Packet, now_ns: u64, ends: u32) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(conn), Some(packet)) = unsafe { (conn.as_mut(), packet.as_ref()) } {
+        identity::recount(&KernelRules, &mut KernelBuckets, conn, packet, now_ns, ends != 0);
+    }
+    0
+}
+
+/// [`Holding::until`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_until(is_answered: u32, now_ns: u64, end_ns: u64) -> u32 {
+    u32::from(Holding::until(is_answered != 0, now_ns, end_ns).0)
 }
 
 /// [`limits::running`].

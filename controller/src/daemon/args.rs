@@ -120,6 +120,8 @@ pub(super) fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::POLICY => &mut sizes.policy,
                 MapName::RULES => &mut sizes.rules,
                 MapName::BUCKETS => &mut sizes.buckets,
+                MapName::LIMITS => &mut sizes.limits,
+                MapName::HOLDINGS => &mut sizes.holdings,
                 MapName::FAILSAFE => &mut sizes.failsafe,
                 MapName::FRAGMENTS => &mut sizes.fragments,
                 MapName::HANDSHAKES => &mut sizes.handshakes,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use loader::Maps;
 use std::collections::BTreeMap;
 
-/// Rules and interfaces are looked up by their whole number.
+/// Rules, identities and interfaces are looked up by their whole number.
 const RULE_BITS: u32 = 32;
 
 /// What the maps hold, and what it means.
@@ -153,6 +153,7 @@ impl Committed {
                 MapWrite::Decision(key, _) => self.live.policy.contains_key(key),
                 MapWrite::Interface(key, _) => self.live.interfaces.contains_key(key),
                 MapWrite::Rule(key, _) => self.live.settings.contains_key(key),
+                MapWrite::Limit(key, _) => self.live.limits.contains_key(key),
             };
             let done =
                 if was_there { write(maps, &one.given_up()) } else { remove(maps, &one.delete()).map(drop) };
@@ -195,6 +196,7 @@ pub fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
         MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, v),
         MapWrite::Interface(key, v) => maps.interfaces.insert(key, RULE_BITS, v),
         MapWrite::Rule(key, v) => maps.rules.insert(key, RULE_BITS, v),
+        MapWrite::Limit(key, v) => maps.limits.insert(key, RULE_BITS, v),
     }
 }
 
@@ -207,5 +209,6 @@ pub fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
         MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits),
         MapDelete::Interface(key) => maps.interfaces.remove(key, RULE_BITS),
         MapDelete::Rule(key) => maps.rules.remove(key, RULE_BITS),
+        MapDelete::Limit(key) => maps.limits.remove(key, RULE_BITS),
     }
 }

@@ -2,9 +2,11 @@
 
 use super::Shared;
 use crate::exit_code::{Failure, Result};
+use crate::names::Names;
 use crate::view::drops::{answers, counters};
 use crate::view::status::pressure;
 use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, Lost, Tally};
+use datapath::holdings::Held;
 use loader::Maps;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -241,6 +243,7 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     let expired = maps.tally(Tally::Expired)?;
     let closed = [(labels(&[("how", "replaced")]), replaced), (labels(&[("how", "expired")]), expired)];
     let evicted = opened.saturating_sub(replaced + expired + living as u64);
+    let held = holdings(shared)?;
     let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
     Ok(vec![
         counter(
@@ -266,6 +269,11 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         ),
         gauge("tidegate_connections", "Connections that are tracked.", connections.into_iter()),
         gauge(
+            "tidegate_identity_connections",
+            "Connections of identities whose limit counts them, by the 50 that have most.",
+            held.into_iter(),
+        ),
+        gauge(
             "tidegate_identities",
             "Workloads with an identity.",
             [(vec![], identities as f64)].into_iter(),
@@ -273,6 +281,25 @@ fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         gauge("tidegate_policy_revision", "Commits so far.", [(vec![], revision as f64)].into_iter()),
         gauge("tidegate_build_info", "The version of the daemon.", [(version, 1.0)].into_iter()),
     ])
+}
+
+/// As many identities have labels of their own.
+const IDENTITIES: usize = 50;
+
+/// What identities with a limit of it have, most first.
+fn holdings(shared: &Shared) -> Result<Vec<(Vec<LabelPair>, f64)>> {
+    let now_ns = loader::boot_ns();
+    let all = shared.maps.holdings.entries()?.into_iter().map(|(id, holdings)| (id, holdings.at(now_ns)));
+    let mut all: Vec<_> = all.filter(|(_, held)| *held != Held::default()).collect();
+    all.sort_by_key(|(id, held)| (std::cmp::Reverse(held.attempts + held.answered), *id));
+    all.truncate(IDENTITIES);
+    let names = shared.with_state(Names::of);
+    let one = |(id, held): &(u32, Held)| {
+        let identity = names.identity(*id).unwrap_or("unidentified").to_owned();
+        let of = |state, count: u64| (labels(&[("identity", &identity), ("state", state)]), count as f64);
+        [of("answered", held.answered), of("half_open", held.attempts)]
+    };
+    Ok(all.iter().flat_map(one).collect())
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {

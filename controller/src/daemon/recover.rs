@@ -5,7 +5,8 @@ use crate::exit_code::Result;
 use crate::policy::{Compiled, PolicyPrefix, Prefix};
 use crate::state::{InKernel, Store};
 use datapath::abi::{
-    Addr, BindingVersions, BlockVersions, Config, DecisionVersions, InterfaceVersions, RuleVersions,
+    Addr, BindingVersions, BlockVersions, Config, DecisionVersions, InterfaceVersions, LimitVersions,
+    RuleVersions,
 };
 use loader::Maps;
 
@@ -62,6 +63,13 @@ impl Committed {
                 maps.rules.insert(&number, bits, &RuleVersions { old: now, new: now, ..v })?;
             }
             live.settings.insert(number, now);
+        }
+        for ((identity, bits), v) in maps.limits.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.limits.insert(&identity, bits, &LimitVersions { old: now, new: now, ..v })?;
+            }
+            live.limits.insert(identity, now);
         }
         Ok(Self { state, store, live, rest: Some(Rest::default()), shadow: Vec::new(), unmarked: None })
     }

@@ -3,6 +3,7 @@
 use super::classes::Classes;
 use super::compile::{compile, precedence};
 use super::document::{Documents, Policy, Rule, RuleAction, RuleMode, Workload};
+use super::identity_limits::IdentityLimits;
 use super::numbering::Numbering;
 use super::place::{Mistake, Mistakes, Place};
 use super::ports::PortMatch;
@@ -108,7 +109,8 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
 }
 
 fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
-    let classes = Classes::of(documents, &mut Numbering::default(), 0, &HashMap::new());
+    let (guards, limits) = (HashMap::new(), IdentityLimits::default());
+    let classes = Classes::of(documents, &mut Numbering::default(), 0, &guards, &limits);
     let ordered = precedence(documents);
     let mut warn =
         |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });
@@ -202,7 +204,7 @@ fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
     }
 }
 
-/// Selectors of blocks and quarantines that no workload matches: they do nothing until one does.
+/// Selectors of blocks, quarantines and limits that no workload matches: they do nothing until one does.
 fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
     let is_nobody = |selector: &Selector| {
         let fits = |w: &Workload| selector.matches_workload(&w.spiffe_id, &w.labels);
@@ -219,6 +221,10 @@ fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
         let peers = quarantine.except.iter().filter_map(|t| t.selector.as_ref());
         let named = quarantine.identities.iter().chain(peers);
         named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &quarantine.place));
+    }
+    for limit in &documents.limits {
+        let named = limit.identities.iter().filter(|s| **s != Selector::Any);
+        named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &limit.place));
     }
 }
 

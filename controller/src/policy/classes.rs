@@ -4,6 +4,7 @@
 //! fleet, and a new workload that known selectors match is one new binding.
 
 use super::document::{Documents, OnExpiry, Workload};
+use super::identity_limits::{IdentityLimits, Numbered};
 use super::numbering::Numbering;
 use super::prefix::Prefix;
 use super::selector::Selector;
@@ -25,12 +26,14 @@ pub struct Classes<'d> {
 }
 
 impl<'d> Classes<'d> {
-    /// Sorts every prefix of the documents into classes. `guards` are the guard lists of workloads.
+    /// Sorts every prefix of the documents into classes. `guards` are the guard lists of workloads, `limits` the limits of
+    /// identities.
     pub fn of(
         documents: &'d Documents,
         numbering: &mut Numbering,
         wall_of_boot_ns: i128,
         guards: &HashMap<Profile<'d>, u32>,
+        limits: &IdentityLimits<'d>,
     ) -> Self {
         let index = Index::of(documents);
         let mut builder = Builder {
@@ -40,9 +43,10 @@ impl<'d> Classes<'d> {
             classes: HashMap::new(),
             wall_of_boot_ns,
             guards,
+            limits,
             index: &index,
         };
-        let bindings = builder.bind(points(documents, &index));
+        let bindings = builder.bind(points(documents, &index, limits.unidentified.is_some()));
         let mut selectors: BTreeMap<u32, Vec<&Selector>> = BTreeMap::from([(0, Vec::new())]);
         let mut members: HashMap<&Selector, Vec<u32>> = HashMap::new();
         for (set, class) in &builder.classes {
@@ -73,8 +77,15 @@ struct Point<'d> {
     cidr: Option<usize>,
 }
 
-fn points<'d>(documents: &'d Documents, index: &Index<'d>) -> BTreeMap<Prefix, Point<'d>> {
+fn points<'d>(
+    documents: &'d Documents,
+    index: &Index<'d>,
+    limits_strangers: bool,
+) -> BTreeMap<Prefix, Point<'d>> {
     let mut points: BTreeMap<Prefix, Point<'d>> = BTreeMap::new();
+    if limits_strangers {
+        points.entry(Prefix::V6_ALL).or_default();
+    }
     for workload in &documents.workloads {
         for prefix in &workload.addresses {
             points.entry(*prefix).or_default().workload = Some(workload);
@@ -112,6 +123,7 @@ struct Builder<'a, 'd> {
     classes: HashMap<Vec<usize>, u32>,
     wall_of_boot_ns: i128,
     guards: &'a HashMap<Profile<'d>, u32>,
+    limits: &'a IdentityLimits<'d>,
 }
 
 impl<'d> Builder<'_, 'd> {
@@ -151,7 +163,10 @@ impl<'d> Builder<'_, 'd> {
         }
         set.sort_unstable();
         let class = if set.is_empty() && workload.is_none() { 0 } else { self.class(set) };
-        let Some(workload) = workload else { return Binding { class, ..Binding::NONE } };
+        let bits = |limit: Option<Numbered>| limit.map_or(0, |limit| limit.bits);
+        let Some(workload) = workload else {
+            return Binding { class, limits: bits(self.limits.unidentified), ..Binding::NONE };
+        };
         let (not_after_ns, on_expiry) = match &workload.lease {
             None => (NEVER, LeaseEnd::Deny),
             Some(lease) => {
@@ -161,7 +176,8 @@ impl<'d> Builder<'_, 'd> {
         };
         let identity = self.numbering.identity(&workload.spiffe_id);
         let guards = self.guards.get(&(&workload.spiffe_id, &workload.labels)).copied().unwrap_or(0);
-        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, guards, ..Binding::NONE }
+        let limits = bits(self.limits.get(&workload.spiffe_id));
+        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, limits, guards, ..Binding::NONE }
     }
 
     fn class(&mut self, set: Vec<usize>) -> u32 {

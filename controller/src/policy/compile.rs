@@ -5,6 +5,7 @@ use super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
 use super::gateway::Gateway;
 use super::guards::Guards;
+use super::identity_limits::IdentityLimits;
 use super::limits::Limits;
 use super::numbering::Numbering;
 use super::place::Place;
@@ -13,7 +14,7 @@ use super::prefix::Prefix;
 use super::selector::selectors_text;
 use super::time::Clock;
 use super::trie::PolicyPrefix;
-use datapath::abi::{Binding, Block, Decision, Interface, PolicyKey, RuleSettings};
+use datapath::abi::{Binding, Block, Decision, Interface, LimitOf, PolicyKey, RuleSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -31,6 +32,8 @@ pub struct Compiled {
     pub policy: BTreeMap<PolicyPrefix, Decision>,
     /// Limits of the rules that have some, by the rule's number.
     pub settings: BTreeMap<u32, RuleSettings>,
+    /// Which limit is an identity's, by the identity's number; 0 for what has none.
+    pub limits: BTreeMap<u32, LimitOf>,
     /// What holds for single interfaces, by index. Whoever knows the interfaces fills it in.
     pub interfaces: BTreeMap<u32, Interface>,
     /// What holds for the gateway as a whole.
@@ -50,11 +53,11 @@ pub struct Compiled {
 pub struct RuleInfo {
     /// Its number in verdicts and counters.
     pub number: u32,
-    /// A rule of a Policy, an entry of a Blocklist, or a Quarantine.
+    /// A rule of a Policy, an entry of a Blocklist, a Quarantine, or a Limit.
     pub kind: RuleKind,
-    /// Name of the Policy or Blocklist; `quarantine`.
+    /// Name of the Policy or Blocklist; `quarantine`, `limit`.
     pub policy: String,
-    /// Name of the rule or Quarantine; what an entry speaks of.
+    /// Name of the rule, Quarantine or Limit; what an entry speaks of.
     pub name: String,
     /// Tier of the policy; 0 for all else.
     pub tier: u32,
@@ -81,6 +84,8 @@ pub enum RuleKind {
     Block,
     /// A Quarantine.
     Quarantine,
+    /// A Limit.
+    Limit,
 }
 
 impl RuleInfo {
@@ -96,11 +101,14 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     let wall_of_boot_ns = numbering.wall_of_boot_ns(clock);
     let ordered = ordered(documents, &mut numbering);
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
-    let settings = ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
+    let mut settings: BTreeMap<u32, RuleSettings> =
+        ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
     let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
     let blocklist = guards.blocklist(&mut numbering);
     let lists = guards.of_workloads(&documents.workloads, &mut numbering);
-    let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns, &lists);
+    let limits = IdentityLimits::of(documents, &mut numbering, &mut rules, &mut settings);
+    let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns, &lists, &limits);
+    let limits = limits.by_number(&mut numbering);
     let policy = decisions(&ordered, &classes);
     let guards = guards.entries(&classes);
     let texts =
@@ -116,6 +124,7 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
         guards,
         policy,
         settings,
+        limits,
         interfaces: BTreeMap::new(),
         gateway,
         numbering,

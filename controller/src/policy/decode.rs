@@ -4,6 +4,7 @@ use super::across::Across;
 use super::document::*;
 use super::fields::{Context, Fields};
 use super::gateway::{self, Gateway};
+use super::identity_limits::{self, IdentityLimit};
 use super::limits::{self, Limits};
 use super::place;
 use super::place::{Mistake, one_of};
@@ -18,7 +19,7 @@ use super::yaml::{self, Node, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 5] = ["Workload", "Policy", "Blocklist", "Quarantine", "Gateway"];
+const KINDS: [&str; 6] = ["Workload", "Policy", "Blocklist", "Quarantine", "Limit", "Gateway"];
 const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
 const ENTRY_EXAMPLE: &str = "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`";
 
@@ -92,6 +93,11 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
             }
         }
         "Policy" => documents.policies.extend(policy(cx, spec).map(|p| Policy { name, place, ..p })),
+        "Limit" => documents.limits.extend(identity_limits::decode(cx, spec).map(|l| IdentityLimit {
+            name,
+            place,
+            ..l
+        })),
         "Quarantine" => documents.quarantines.extend(quarantine::decode(cx, spec).map(|q| Quarantine {
             name,
             place,

@@ -9,7 +9,7 @@ use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, TrieKey, lookup_sorted};
 use datapath::abi::{
     Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, Interface, InterfaceVersions,
-    MapName, RuleSettings, RuleVersions,
+    LimitOf, LimitVersions, MapName, RuleSettings, RuleVersions,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +28,8 @@ pub enum MapWrite {
     Interface(u32, InterfaceVersions),
     /// Into the limits of rules.
     Rule(u32, RuleVersions),
+    /// Into the limits of identities.
+    Limit(u32, LimitVersions),
 }
 
 /// One key to delete.
@@ -45,6 +47,8 @@ pub enum MapDelete {
     Interface(u32),
     /// From the limits of rules.
     Rule(u32),
+    /// From the limits of identities.
+    Limit(u32),
 }
 
 impl MapWrite {
@@ -57,6 +61,7 @@ impl MapWrite {
             Self::Decision(..) => MapName::POLICY,
             Self::Interface(..) => MapName::INTERFACES,
             Self::Rule(..) => MapName::RULES,
+            Self::Limit(..) => MapName::LIMITS,
         }
     }
 
@@ -70,6 +75,7 @@ impl MapWrite {
             Self::Decision(key, v) => Self::Decision(key, DecisionVersions { new: v.old, ..v }),
             Self::Interface(key, v) => Self::Interface(key, InterfaceVersions { new: v.old, ..v }),
             Self::Rule(key, v) => Self::Rule(key, RuleVersions { new: v.old, ..v }),
+            Self::Limit(key, v) => Self::Limit(key, LimitVersions { new: v.old, ..v }),
         }
     }
 
@@ -82,6 +88,7 @@ impl MapWrite {
             Self::Decision(key, _) => MapDelete::Decision(*key),
             Self::Interface(key, _) => MapDelete::Interface(*key),
             Self::Rule(key, _) => MapDelete::Rule(*key),
+            Self::Limit(key, _) => MapDelete::Limit(*key),
         }
     }
 }
@@ -96,6 +103,7 @@ impl MapDelete {
             Self::Decision(_) => MapName::POLICY,
             Self::Interface(_) => MapName::INTERFACES,
             Self::Rule(_) => MapName::RULES,
+            Self::Limit(_) => MapName::LIMITS,
         }
     }
 }
@@ -121,6 +129,9 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
     in_full(&old.settings, &new.settings, RuleSettings::NONE, |key, old, new| {
         writes.push(MapWrite::Rule(key, RuleVersions { since, _pad: 0, old, new }));
     });
+    in_full(&old.limits, &new.limits, LimitOf::NONE, |key, old, new| {
+        writes.push(MapWrite::Limit(key, LimitVersions { since, _pad: 0, old, new }));
+    });
     in_full(&old.interfaces, &new.interfaces, Interface::NONE, |key, old, new| {
         writes.push(MapWrite::Interface(key, InterfaceVersions { since, _pad: 0, old, new }));
     });
@@ -133,11 +144,11 @@ pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
     let blocks = gone(&old.blocklist, &new.blocklist).map(MapDelete::Block);
     let guards = gone(&old.guards, &new.guards).map(MapDelete::Guard);
     let decisions = gone(&old.policy, &new.policy).map(MapDelete::Decision);
-    let rules =
-        old.settings.keys().filter(|key| !new.settings.contains_key(key)).map(|key| MapDelete::Rule(*key));
-    let interfaces = old.interfaces.keys().filter(|key| !new.interfaces.contains_key(key));
-    let interfaces = interfaces.map(|key| MapDelete::Interface(*key));
-    bindings.chain(blocks).chain(guards).chain(decisions).chain(rules).chain(interfaces).collect()
+    let rules = gone(&old.settings, &new.settings).map(MapDelete::Rule);
+    let limits = gone(&old.limits, &new.limits).map(MapDelete::Limit);
+    let interfaces = gone(&old.interfaces, &new.interfaces).map(MapDelete::Interface);
+    let by_number = rules.chain(limits).chain(interfaces);
+    bindings.chain(blocks).chain(guards).chain(decisions).chain(by_number).collect()
 }
 
 fn in_full<V: Copy + PartialEq>(
@@ -175,6 +186,6 @@ fn changes<K: TrieKey, V: Copy + PartialEq>(
     }
 }
 
-fn gone<K: TrieKey, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl Iterator<Item = K> {
+fn gone<K: Copy + Ord, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl Iterator<Item = K> {
     old.keys().filter(|key| !new.contains_key(key)).copied()
 }

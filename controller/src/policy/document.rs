@@ -1,6 +1,7 @@
 //! What policy files say, once they are read and found right.
 
 use super::gateway::Gateway;
+use super::identity_limits::IdentityLimit;
 use super::limits::Limits;
 use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
@@ -32,6 +33,9 @@ pub struct Documents {
     /// Who is cut off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantines: Vec<Quarantine>,
+    /// What identities may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<IdentityLimit>,
     /// What holds for the gateway as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,

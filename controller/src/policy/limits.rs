@@ -106,13 +106,31 @@ impl Limits {
         }
         let mut settings = RuleSettings::NONE;
         settings.lifetime_ns = self.lifetime_seconds.unwrap_or(0).saturating_mul(1_000_000_000);
-        if let Some(rate) = &self.rate {
-            settings.per_identity = u32::from(rate.per == Per::Identity);
-            settings.rates[Unit::Packets as usize] = rate.packets.map_or(Rate::NONE, |b| b.rate());
-            settings.rates[Unit::Bytes as usize] = rate.bytes.map_or(Rate::NONE, |b| b.rate());
-            settings.rates[Unit::Connections as usize] = rate.connections.map_or(Rate::NONE, |b| b.rate());
-        }
+        settings.per_identity = u32::from(self.rate.as_ref().is_some_and(|rate| rate.per == Per::Identity));
+        settings.rates = rates(self.rate.as_ref());
         Some(settings)
+    }
+}
+
+/// Rates by [`Unit`].
+pub(super) fn rates(limit: Option<&RateLimit>) -> [Rate; Unit::COUNT] {
+    let mut rates = [Rate::NONE; Unit::COUNT];
+    if let Some(limit) = limit {
+        rates[Unit::Packets as usize] = limit.packets.map_or(Rate::NONE, |b| b.rate());
+        rates[Unit::Bytes as usize] = limit.bytes.map_or(Rate::NONE, |b| b.rate());
+        rates[Unit::Connections as usize] = limit.connections.map_or(Rate::NONE, |b| b.rate());
+    }
+    rates
+}
+
+impl RateLimit {
+    /// `packets 1000/s (burst 1000)` and so on.
+    pub(super) fn parts(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        parts.extend(self.packets.map(|b| format!("packets {b}")));
+        parts.extend(self.bytes.map(|b| format!("bytes {b}")));
+        parts.extend(self.connections.map(|b| format!("connections {b}")));
+        parts
     }
 }
 
@@ -129,9 +147,7 @@ impl fmt::Display for Limits {
         parts.extend(self.tls.map(|Tls::Required| "tls required".to_owned()));
         parts.extend(self.lifetime_seconds.map(|s| format!("lifetime {}", duration_text(s))));
         if let Some(rate) = &self.rate {
-            parts.extend(rate.packets.map(|b| format!("packets {b}")));
-            parts.extend(rate.bytes.map(|b| format!("bytes {b}")));
-            parts.extend(rate.connections.map(|b| format!("connections {b}")));
+            parts.extend(rate.parts());
             parts.extend((rate.per == Per::Identity).then(|| "each identity".to_owned()));
         }
         f.write_str(&parts.join(", "))
@@ -189,29 +205,40 @@ fn lifetime(cx: &mut Context<'_>, node: &Node) -> Option<u64> {
     seconds
 }
 
+const UNITS: [&str; 3] = ["packets", "bytes", "connections"];
+
 fn rate(cx: &mut Context<'_>, node: &Node) -> Option<RateLimit> {
-    let units = ["packets", "bytes", "connections"];
-    let fields = Fields::of(cx, node, "`rate`", &[units[0], units[1], units[2], "burst", "per"])?;
+    let fields = Fields::of(cx, node, "`rate`", &[UNITS[0], UNITS[1], UNITS[2], "burst", "per"])?;
     let whose = [("rule", Per::Rule), ("identity", Per::Identity)];
     let per = match fields.optional("per") {
         Some(node) => cx.word(node, "value of `per`", &whose),
         None => Some(Per::default()),
     };
-    if units.iter().all(|unit| fields.optional(unit).is_none()) {
+    let limit = buckets(cx, node, &fields);
+    Some(RateLimit { per: per?, ..limit? })
+}
+
+/// The rate of a limit that is an identity's anyway.
+pub(super) fn rate_of_identity(cx: &mut Context<'_>, node: &Node) -> Option<RateLimit> {
+    let fields = Fields::of(cx, node, "`rate`", &[UNITS[0], UNITS[1], UNITS[2], "burst"])?;
+    Some(RateLimit { per: Per::Identity, ..buckets(cx, node, &fields)? })
+}
+
+fn buckets(cx: &mut Context<'_>, node: &Node, fields: &Fields<'_>) -> Option<RateLimit> {
+    if UNITS.iter().all(|unit| fields.optional(unit).is_none()) {
         cx.mistake(node, "`rate` limits nothing", "for example `rate: {packets: 1000/s, connections: 50/s}`");
         return None;
     }
     let bursts = match fields.optional("burst") {
-        Some(node) => Some(Fields::of(cx, node, "`burst`", &units)?),
+        Some(node) => Some(Fields::of(cx, node, "`burst`", &UNITS)?),
         None => None,
     };
-    let limit = RateLimit {
-        packets: bucket(cx, &fields, bursts.as_ref(), "packets", 1),
-        bytes: bucket(cx, &fields, bursts.as_ref(), "bytes", LARGEST_PACKET),
-        connections: bucket(cx, &fields, bursts.as_ref(), "connections", 1),
-        per: per?,
-    };
-    Some(limit)
+    Some(RateLimit {
+        packets: bucket(cx, fields, bursts.as_ref(), "packets", 1),
+        bytes: bucket(cx, fields, bursts.as_ref(), "bytes", LARGEST_PACKET),
+        connections: bucket(cx, fields, bursts.as_ref(), "connections", 1),
+        per: Per::default(),
+    })
 }
 
 /// One bucket. Without a burst it holds what flows in within a second, and at least what one packet needs.

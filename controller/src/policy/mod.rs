@@ -16,6 +16,7 @@ mod fields;
 mod flatten;
 pub mod gateway;
 mod guards;
+pub mod identity_limits;
 pub mod limits;
 mod load;
 pub mod native;
@@ -34,6 +35,8 @@ pub mod target;
 mod tests;
 #[cfg(test)]
 mod tests_of_guards;
+#[cfg(test)]
+mod tests_of_identity_limits;
 #[cfg(test)]
 mod tests_of_limits;
 pub mod time;

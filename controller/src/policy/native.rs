@@ -7,7 +7,7 @@ use super::prefix::Prefix;
 use super::trie::{PolicyPrefix, lookup};
 use datapath::abi::{
     Addr, Binding, BindingVersions, Block, BlockVersions, Config, Decision, DecisionVersions, GuardKey,
-    PolicyKey, RuleVersions,
+    LimitVersions, PolicyKey, RuleVersions,
 };
 use datapath::host::HostRules;
 
@@ -62,6 +62,9 @@ fn with_default(compiled: &Compiled) -> HostRules {
     configure(compiled.gateway.as_ref(), &mut rules.config);
     for (number, settings) in &compiled.settings {
         rules.rules.insert(*number, RuleVersions { since: 0, _pad: 0, old: *settings, new: *settings });
+    }
+    for (identity, limit) in &compiled.limits {
+        rules.limits.insert(*identity, LimitVersions { since: 0, _pad: 0, old: *limit, new: *limit });
     }
     if compiled.default_allow {
         rules.config.flags |= Config::DEFAULT_ALLOW;

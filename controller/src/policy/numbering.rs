@@ -135,7 +135,8 @@ impl Numbering {
         self.identities.iter().map(|(id, n)| (*n, id))
     }
 
-    /// Every rule that ever had a number, by its key: `policy/NAME/RULE`, `block/NAME/WHAT`, `quarantine/NAME`.
+    /// Every rule that ever had a number, by its key: `policy/NAME/RULE`, `block/NAME/WHAT`, `quarantine/NAME`,
+    /// `limit/NAME`.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
         self.rules.iter().map(|(key, n)| (*n, key.as_str()))
     }
@@ -160,6 +161,10 @@ impl Numbering {
 
     pub(super) fn quarantine(&mut self, name: &str) -> u32 {
         give(&mut self.rules, format!("quarantine/{name}"))
+    }
+
+    pub(super) fn limit(&mut self, name: &str) -> u32 {
+        give(&mut self.rules, format!("limit/{name}"))
     }
 
     /// The number of a guard list by the numbers of what stands in it.

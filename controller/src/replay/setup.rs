@@ -94,6 +94,9 @@ impl Setup {
                 MapWrite::Rule(number, versions) => {
                     rules.rules.insert(number, versions);
                 }
+                MapWrite::Limit(identity, versions) => {
+                    rules.limits.insert(identity, versions);
+                }
             }
         }
     }
@@ -119,6 +122,7 @@ impl Setup {
                 }
                 MapWrite::Interface(..) => {}
                 MapWrite::Rule(number, versions) => maps.rules.insert(&number, 32, &versions)?,
+                MapWrite::Limit(identity, versions) => maps.limits.insert(&identity, 32, &versions)?,
             }
         }
         Ok(())

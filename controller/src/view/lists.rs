@@ -63,20 +63,34 @@ pub fn policy(view: &View, format: Format) -> Result<()> {
         return print_json(&json!({
             "revision": state.revision, "epoch": state.epoch, "applied_at": state.applied_at,
             "default": if effective.policies.is_empty() { "allow" } else { "deny" }, "gateway": effective.gateway,
-            "rules": rules,
+            "rules": rules, "limits": limits(state, &effective),
         }));
     }
     let default = if effective.policies.is_empty() { "allow (no policy is loaded)" } else { "deny" };
     let at = state.applied_at.map(|t| format!(" of {t:.0}")).unwrap_or_default();
     say(&format!("revision {}{at}, epoch {}, default {default}", state.revision, state.epoch))?;
-    if rules.is_empty() {
+    if !rules.is_empty() {
+        let mut out = table::table(&[">TIER", "RULE", "SAYS", "FROM FILE"]);
+        for rule in rules {
+            out.add_row([rule.tier.to_string(), rule.label(), rule.text.clone(), rule.place.to_string()]);
+        }
+        say(&format!("\n{}", table::text(&out)))?;
+    }
+    let limits = limits(state, &effective);
+    if limits.is_empty() {
         return Ok(());
     }
-    let mut out = table::table(&[">TIER", "RULE", "SAYS", "FROM FILE"]);
-    for rule in rules {
-        out.add_row([rule.tier.to_string(), rule.label(), rule.text.clone(), rule.place.to_string()]);
+    let mut out = table::table(&["LIMIT", "SAYS", "FROM FILE"]);
+    for limit in limits {
+        out.add_row([limit.label(), limit.text.clone(), limit.place.to_string()]);
     }
     say(&format!("\n{}", table::text(&out)))
+}
+
+/// Current limits of identities: of several that fit one, the first holds.
+fn limits<'s>(state: &'s State, documents: &Documents) -> Vec<&'s crate::policy::RuleInfo> {
+    let find = |name: &str| state.rules.values().find(|r| r.kind == RuleKind::Limit && r.name == name);
+    documents.limits.iter().filter_map(|limit| find(&limit.name)).collect()
 }
 
 /// Current rules of policies, in the order in which they are asked.

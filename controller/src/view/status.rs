@@ -36,6 +36,8 @@ pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
         of(MapName::FRAGMENTS, maps.fragments.len()?, maps.fragments.max_entries()),
         of(MapName::RULES, maps.rules.len()?, maps.rules.max_entries()),
         of(MapName::BUCKETS, maps.buckets.len()?, maps.buckets.max_entries()),
+        of(MapName::LIMITS, maps.limits.len()?, maps.limits.max_entries()),
+        of(MapName::HOLDINGS, maps.holdings.len()?, maps.holdings.max_entries()),
         of(MapName::JUDGED_PORTS, maps.judged_ports.len()?, maps.judged_ports.max_entries()),
     ])
 }

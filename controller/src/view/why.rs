@@ -10,8 +10,9 @@ use crate::policy::{Clock, Documents, Prefix, compile};
 use crate::state::State;
 use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, GuardKey,
-    InterfaceVersions, PolicyKey, RuleVersions,
+    InterfaceVersions, LimitVersions, Limits, PolicyKey, RuleVersions,
 };
+use datapath::holdings::Held;
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::tables::Rules;
 use loader::Maps;
@@ -39,6 +40,7 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
     let misses = if judgement.passes() { Vec::new() } else { ask.near_misses(&view.state, &documents) };
     let [from, to] = judgement.identity;
     let rule = view.state.rules.get(&judgement.rule);
+    let limit = if judgement.limits & Limits::IDENTITY != 0 { limit(view, from)? } else { None };
     if format == Format::Json {
         return print_json(&json!({
             "IP": {"source": source.to_ip(), "destination": destination.to_ip()},
@@ -49,6 +51,10 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
             "rule": view.names.rule(judgement.rule), "rule_text": rule.map(|r| &r.text),
             "rule_place": rule.map(|r| r.place.to_string()),
             "near_misses": misses,
+            "limit": limit.map(|l| json!({
+                "name": l.name, "text": l.text, "place": l.place,
+                "attempts": l.held.attempts, "answered": l.held.answered,
+            })),
         }));
     }
     let end = |addr: Addr, identity| match view.names.identity(identity) {
@@ -62,7 +68,29 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
     } else {
         say(judgement.reason.meaning())?;
     }
+    if let Some(Limited { name, text, place, held }) = limit {
+        let Held { attempts, answered } = held;
+        say(&format!("{name}: {text}\n  in {place}; counted now: {attempts} attempts, {answered} answered"))?;
+    }
     misses.iter().try_for_each(|miss| say(&format!("  {}", miss.text)))
+}
+
+/// The limit of the identity that opens a connection which may open.
+struct Limited {
+    name: String,
+    text: String,
+    place: String,
+    /// What it has now, where that is counted.
+    held: Held,
+}
+
+fn limit(view: &View, identity: u32) -> Result<Option<Limited>> {
+    let epoch = view.maps.config.get()?.epoch;
+    let Some(found) = view.maps.limits.longest(&identity, u32::BITS)? else { return Ok(None) };
+    let Some(info) = view.state.rules.get(&found.at(epoch).rule) else { return Ok(None) };
+    let held = view.maps.holdings.get(&identity)?.map(|holdings| holdings.at(loader::boot_ns()));
+    let (name, text, place) = (info.label(), info.text.clone(), info.place.to_string());
+    Ok(Some(Limited { name, text, place, held: held.unwrap_or_default() }))
 }
 
 fn parse_port(text: &str) -> Result<(u16, u8)> {
@@ -207,6 +235,10 @@ impl Rules for Fetched {
 
     fn rule(&self, _number: u32) -> Option<&RuleVersions> {
         None // limits are for connections that run
+    }
+
+    fn limit(&self, _identity: u32) -> Option<&LimitVersions> {
+        None // as above
     }
 
     fn is_failsafe(&self, key: &FailsafeKey) -> bool {

@@ -2,6 +2,7 @@
 
 mod closing;
 mod lab;
+mod limits;
 mod policy;
 mod state;
 

@@ -232,6 +232,8 @@ impl MapName {
     pub const SHADOW: &str = "TG_SHADOW";
     pub const RULES: &str = "TG_RULES";
     pub const BUCKETS: &str = "TG_BUCKETS";
+    pub const LIMITS: &str = "TG_LIMITS";
+    pub const HOLDINGS: &str = "TG_HOLDINGS";
     pub const FAILSAFE: &str = "TG_FAILSAFE";
     pub const FRAGMENTS: &str = "TG_FRAGMENTS";
     pub const PORTS: &str = "TG_PORTS";
@@ -243,7 +245,7 @@ impl MapName {
     pub const TRACE: &str = "TG_TRACE";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
 
-    pub const ALL: [&str; 23] = [
+    pub const ALL: [&str; 25] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -257,6 +259,8 @@ impl MapName {
         Self::SHADOW,
         Self::RULES,
         Self::BUCKETS,
+        Self::LIMITS,
+        Self::HOLDINGS,
         Self::FAILSAFE,
         Self::FRAGMENTS,
         Self::PORTS,

@@ -119,7 +119,9 @@ pub struct Connection {
     /// What is known of both streams, and who has sent a reset that changed nothing: the `KNOWS_` and `ASKED_` bits.
     pub stream: u8,
     /// Padding.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// Where it is counted among what its identity has: a [`super::Holding`], 0 where it is not.
+    pub held: u16,
 }
 const _: () = assert!(size_of::<Connection>() == 152);
 

@@ -1,9 +1,11 @@
-//! What a rule asks of a connection beyond who may open it: TLS, an end, a rate, an answer.
+//! What a rule asks of a connection beyond who may open it: TLS, an end, a rate, an answer; and what an identity may have,
+//! whatever rule lets its connections pass.
 
 use super::policy::versions;
 use bytemuck::{Pod, Zeroable};
 
-/// Bits of [`super::Decision::limits`]. All fit into a byte. They say what has to be looked at, so that a rule without limits costs nothing.
+/// Bits of [`super::Decision::limits`], and those of an identity. They say what has to be looked at, so that a rule or an
+/// identity without limits costs nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits;
 
@@ -20,10 +22,21 @@ impl Limits {
     pub const AUDIT: u32 = 1 << 4;
     /// No rule's: the packet's flow was judged, and a candidate policy may be asked too.
     pub const SHADOW: u32 = 1 << 5;
+    /// Connections that the originator's identity has at once are counted against [`RuleSettings::max_attempts`] and
+    /// [`RuleSettings::max_connections`].
+    pub const IDENTITY_HELD: u32 = 1 << 6;
+    /// Packets or bytes of the originator's identity are counted against [`RuleSettings::rates`].
+    pub const IDENTITY_RATE: u32 = 1 << 7;
+    /// New connections of the originator's identity are. Not kept with the connection, and so beyond a byte.
+    pub const IDENTITY_OPENS: u32 = 1 << 8;
+    /// All three of an identity.
+    pub const IDENTITY: u32 = Self::IDENTITY_HELD | Self::IDENTITY_RATE | Self::IDENTITY_OPENS;
+    /// Where the bits of an identity's limits begin: see [`super::Binding::limits`].
+    pub const IDENTITY_SHIFT: u32 = 6;
     /// Those that have to be looked at when a connection opens.
-    pub const AT_OPEN: u32 = Self::LIFETIME | Self::RATE;
+    pub const AT_OPEN: u32 = Self::LIFETIME | Self::RATE | Self::IDENTITY_HELD | Self::IDENTITY_OPENS;
     /// Those that have to be looked at packet by packet, before the packet changes its connection.
-    pub const BY_PACKET: u32 = Self::TLS_REQUIRED | Self::RATE;
+    pub const BY_PACKET: u32 = Self::TLS_REQUIRED | Self::RATE | Self::IDENTITY_RATE;
 }
 
 /// What a token bucket counts: the index into [`RuleSettings::rates`] and [`Bucket::full_ns`].
@@ -71,7 +84,7 @@ impl Rate {
     }
 }
 
-/// The numbers of a rule's limits. A rule without any has no entry.
+/// The numbers of the limits of a rule, or of the identities that a limit is for. A rule without any has no entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct RuleSettings {
@@ -81,19 +94,47 @@ pub struct RuleSettings {
     pub rates: [Rate; Unit::COUNT],
     /// 1 where every originating identity has buckets of its own, 0 where all share the rule's.
     pub per_identity: u32,
-    /// Padding.
-    pub _pad: u32,
+    /// Of identities: 1 where what is over only passes with verdict AUDIT. A rule says that with [`Limits::AUDIT`].
+    pub audit: u32,
+    /// Of identities: how many unanswered connections one may have at once, 0 for no limit.
+    pub max_attempts: u32,
+    /// Of identities: how many connections one may have at once, answered or not; 0 for no limit.
+    pub max_connections: u32,
 }
 
 impl RuleSettings {
     /// No limits.
-    pub const NONE: Self =
-        Self { lifetime_ns: 0, rates: [Rate::NONE; Unit::COUNT], per_identity: 0, _pad: 0 };
+    pub const NONE: Self = Self {
+        lifetime_ns: 0,
+        rates: [Rate::NONE; Unit::COUNT],
+        per_identity: 0,
+        audit: 0,
+        max_attempts: 0,
+        max_connections: 0,
+    };
 }
 
 versions! {
     /// Two versions of [`RuleSettings`].
-    RuleVersions of RuleSettings, size 184
+    RuleVersions of RuleSettings, size 200
+}
+
+/// Which limit is an identity's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct LimitOf {
+    /// Its number in the rule table, where its numbers are too; 0 for none.
+    pub rule: u32,
+}
+
+impl LimitOf {
+    /// No limit.
+    pub const NONE: Self = Self { rule: 0 };
+}
+
+versions! {
+    /// Two versions of a [`LimitOf`].
+    LimitVersions of LimitOf, size 16
 }
 
 /// Whose buckets.

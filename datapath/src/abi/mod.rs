@@ -10,6 +10,7 @@ pub mod flow;
 pub mod gateway;
 pub mod handshake;
 pub mod hello;
+pub mod holdings;
 pub mod key;
 pub mod limits;
 pub mod packet;
@@ -25,14 +26,15 @@ pub use handshake::{
     HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,
 };
 pub use hello::HelloSegment;
+pub use holdings::{Holding, Holdings};
 pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, GuardKey, HashKeys, PolicyKey, Side};
-pub use limits::{Bucket, BucketKey, Limits, Rate, RuleSettings, RuleVersions, Unit};
+pub use limits::{Bucket, BucketKey, LimitOf, LimitVersions, Limits, Rate, RuleSettings, RuleVersions, Unit};
 pub use packet::Packet;
 pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions};
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

@@ -19,8 +19,11 @@ pub struct Binding {
     pub not_after_ns: u64,
     /// What its end means, a [`LeaseEnd`].
     pub on_expiry: u8,
+    /// What is asked of connections that it opens, whatever rule lets them pass: the `Limits::IDENTITY_` bits, shifted down
+    /// by [`super::Limits::IDENTITY_SHIFT`]. [`super::LimitOf`] has the number.
+    pub limits: u8,
     /// Padding.
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 2],
     /// The list of blocks and quarantines that concern the identity, 0 for none: see [`super::GuardKey`].
     pub guards: u32,
 }
@@ -28,7 +31,7 @@ pub struct Binding {
 impl Binding {
     /// No identity, the class of strangers.
     pub const NONE: Self =
-        Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, _pad: [0; 3], guards: 0 };
+        Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, limits: 0, _pad: [0; 2], guards: 0 };
 }
 
 /// What the end of a lease means.

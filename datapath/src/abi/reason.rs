@@ -161,7 +161,7 @@ reasons! {
     TlsRequired = 23, "TLS_REQUIRED", 16;
     /// The connection has lasted for as long as its rule lets one last.
     LifetimeExceeded = 24, "LIFETIME_EXCEEDED", 17;
-    /// More packets, bytes or new connections than the rule lets pass.
+    /// More packets, bytes or new connections than the rule, or the limit of the originator's identity, lets pass.
     RateLimited = 25, "DROP_RATE_LIMITED", 198;
     /// The frame ends within a VLAN tag.
     VlanTruncated = 26, "VLAN_TAG_TRUNCATED", 40;
@@ -224,6 +224,10 @@ reasons! {
     TcpInvalidRst = 52, "TCP_INVALID_RST", 66;
     /// The identity of one end is quarantined.
     Quarantined = 53, "QUARANTINED", 67;
+    /// The originator's identity has as many unanswered connections at once as its limit lets it have.
+    TooManyAttempts = 54, "TOO_MANY_ATTEMPTS", 68;
+    /// The originator's identity has as many connections at once as its limit lets it have.
+    TooManyConnections = 55, "TOO_MANY_CONNECTIONS", 69;
 }
 
 impl Reason {

@@ -130,6 +130,36 @@ pub fn timeout_ns(conn: &Connection, protocol: u8, config: &Config) -> u64 {
     }
 }
 
+/// How long nothing has to be heard of a connection that is about to open for it to be over, roughly: its first packet has
+/// not changed its record yet.
+#[inline(always)]
+pub fn first_timeout_ns(protocol: u8, config: &Config) -> u64 {
+    match protocol {
+        proto::TCP => config.attempt_timeout_ns,
+        proto::UDP => config.unreplied_timeout_ns,
+        proto::ICMP | proto::ICMPV6 => config.icmp_timeout_ns,
+        proto::SCTP => config.sctp_timeout_ns,
+        _ => config.datagram_timeout_ns,
+    }
+}
+
+/// When a connection is over if nothing more is heard of it. Not earlier: packets of one that is settled look at its record
+/// four times in the shortest idle time.
+#[inline(always)]
+pub fn ends_ns(conn: &Connection, protocol: u8, now_ns: u64, config: &Config) -> u64 {
+    let timeout_ns = timeout_ns(conn, protocol, config);
+    if protocol == proto::TCP && conn.orig() == Endpoint::SynSent && conn.resp() == Endpoint::Inactive {
+        return conn.opened_ns.saturating_add(timeout_ns);
+    }
+    now_ns.saturating_add(timeout_ns).saturating_add(config.shortest_idle_ns / 4)
+}
+
+/// Whether a connection belongs among the answered.
+#[inline(always)]
+pub fn is_answered(conn: &Connection, protocol: u8) -> bool {
+    if protocol == proto::TCP { tcp::is_answered(conn) } else { conn.resp() != Endpoint::Inactive }
+}
+
 /// Changes the record by a packet of any protocol but TCP: who has sent something.
 #[inline(always)]
 pub fn datagram(conn: &mut Connection, is_orig: bool) {

@@ -45,7 +45,7 @@ pub fn segment(conn: &mut Connection, packet: &Packet, is_orig: bool, now_ns: u6
 /// Whether the connection belongs among the established. A SYN-ACK alone is no answer: it is what a flood of SYNs from
 /// addresses that are not the sender's gets, and it must not push out the living.
 #[inline(always)]
-fn is_answered(conn: &Connection) -> bool {
+pub(super) fn is_answered(conn: &Connection) -> bool {
     conn.resp() != Endpoint::Inactive
         && (conn.syn_ack_ns == 0 || conn.established_ns != 0 || history::has(conn, history::DATA, false))
 }

@@ -46,6 +46,10 @@ pub struct Maps {
     pub rules: Trie<u32, RuleVersions>,
     /// Token buckets.
     pub buckets: Table<BucketKey, Bucket>,
+    /// Which limit is an identity's.
+    pub limits: Trie<u32, LimitVersions>,
+    /// What identities have at once.
+    pub holdings: Table<u32, Holdings>,
     /// Services that no policy may cut.
     pub failsafe: Table<FailsafeKey, u32>,
     /// Fragmented datagrams in flight.
@@ -102,6 +106,8 @@ impl Maps {
             shadow: PerCpuTable::new(take(MapName::SHADOW)?)?,
             rules: Trie::new(take(MapName::RULES)?)?,
             buckets: Table::new(take(MapName::BUCKETS)?)?,
+            limits: Trie::new(take(MapName::LIMITS)?)?,
+            holdings: Table::new(take(MapName::HOLDINGS)?)?,
             failsafe: Table::new(take(MapName::FAILSAFE)?)?,
             fragments: Table::new(take(MapName::FRAGMENTS)?)?,
             ports: PerCpuCells::new(take(MapName::PORTS)?)?,

@@ -7,8 +7,8 @@ use super::super::prefix::Prefix;
 use super::super::trie::{PolicyPrefix, TrieKey, lookup};
 use super::{ADDRESSES, addr, clock, documents};
 use datapath::abi::{
-    Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, PolicyKey, RuleSettings,
-    RuleVersions,
+    Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, LimitOf, LimitVersions,
+    PolicyKey, RuleSettings, RuleVersions,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,6 +22,7 @@ struct Maps {
     guards: BTreeMap<PolicyPrefix, BlockVersions>,
     policy: BTreeMap<PolicyPrefix, DecisionVersions>,
     rules: BTreeMap<u32, RuleVersions>,
+    limits: BTreeMap<u32, LimitVersions>,
 }
 
 impl Maps {
@@ -33,6 +34,7 @@ impl Maps {
             MapWrite::Decision(key, value) => drop(self.policy.insert(key, value)),
             MapWrite::Interface(..) => unreachable!("no document names an interface"),
             MapWrite::Rule(key, value) => drop(self.rules.insert(key, value)),
+            MapWrite::Limit(key, value) => drop(self.limits.insert(key, value)),
         }
     }
 
@@ -44,6 +46,7 @@ impl Maps {
             MapDelete::Decision(key) => self.policy.remove(key).is_some(),
             MapDelete::Interface(_) => unreachable!("no document names an interface"),
             MapDelete::Rule(key) => self.rules.remove(key).is_some(),
+            MapDelete::Limit(key) => self.limits.remove(key).is_some(),
         };
         assert!(there, "{delete:?} was not there");
     }
@@ -75,11 +78,17 @@ impl Maps {
             let wanted = wanted.settings.get(key).copied().unwrap_or(RuleSettings::NONE);
             prop_assert_eq!(found, wanted, "limits of rule {}", key);
         }
+        for key in self.limits.keys().chain(wanted.limits.keys()) {
+            let found = self.limits.get(key).map_or(LimitOf::NONE, |v| *v.at(epoch));
+            let wanted = wanted.limits.get(key).copied().unwrap_or(LimitOf::NONE);
+            prop_assert_eq!(found, wanted, "limit of identity {}", key);
+        }
         Ok(())
     }
 
     fn keys_are(&self, wanted: &Compiled) -> bool {
         self.rules.keys().eq(wanted.settings.keys())
+            && self.limits.keys().eq(wanted.limits.keys())
             && self.bindings.keys().eq(wanted.bindings.keys())
             && self.blocklist.keys().eq(wanted.blocklist.keys())
             && self.guards.keys().eq(wanted.guards.keys())

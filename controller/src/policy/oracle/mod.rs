@@ -7,6 +7,7 @@ mod commits;
 use super::compile::{Compiled, compile};
 use super::document::*;
 use super::explain::{Flow, explain};
+use super::identity_limits::IdentityLimit;
 use super::limits::Limits;
 use super::native::host_rules;
 use super::numbering::Numbering;
@@ -214,10 +215,25 @@ fn quarantine() -> impl Strategy<Value = Quarantine> {
     })
 }
 
+fn limit() -> impl Strategy<Value = IdentityLimit> {
+    let identity = selector().prop_filter("identities", |s| !matches!(s, Selector::Cidr(_)));
+    (vec(identity, 1..3), any::<bool>(), 1..9_u32).prop_map(|(identities, unidentified, max)| IdentityLimit {
+        name: String::new(),
+        identities,
+        unidentified,
+        rate: None,
+        max_attempts: Some(max),
+        max_connections: None,
+        mode: RuleMode::Enforce,
+        place: place(),
+    })
+}
+
 fn documents() -> impl Strategy<Value = Documents> {
     let policy = (select(&[1_u32, 100, 200][..]), vec(rule(), 0..5));
-    (vec(workload(), 0..6), vec(policy, 0..4), vec(block(), 0..5), vec(quarantine(), 0..3)).prop_map(
-        |(mut workloads, policies, entries, mut quarantines)| {
+    let guards = (vec(block(), 0..5), vec(quarantine(), 0..3));
+    (vec(workload(), 0..6), vec(policy, 0..4), guards, vec(limit(), 0..3)).prop_map(
+        |(mut workloads, policies, (entries, mut quarantines), mut limits)| {
             // The files may not claim a prefix twice.
             let mut seen = HashSet::new();
             for workload in &mut workloads {
@@ -230,7 +246,8 @@ fn documents() -> impl Strategy<Value = Documents> {
             let policies = policies.into_iter().enumerate().map(named).collect();
             let blocklists = vec![Blocklist { name: "b".into(), entries, place: place() }];
             quarantines.iter_mut().enumerate().for_each(|(n, q)| q.name = format!("q{n}"));
-            Documents { workloads, policies, blocklists, quarantines, gateway: None }
+            limits.iter_mut().enumerate().for_each(|(n, limit)| limit.name = format!("l{n}"));
+            Documents { workloads, policies, blocklists, quarantines, limits, gateway: None }
         },
     )
 }
@@ -300,6 +317,17 @@ fn naive_guard(
     cut.then_some(Reason::Quarantined)
 }
 
+/// The first limit that fits any workload of the identity, or what has none.
+fn naive_limit<'d>(d: &'d Documents, workload: Option<&Workload>) -> Option<&'d IdentityLimit> {
+    let fits = |limit: &&IdentityLimit| match workload {
+        None => limit.unidentified || limit.identities.contains(&Selector::Any),
+        Some(workload) => d.workloads.iter().filter(|w| w.spiffe_id == workload.spiffe_id).any(|w| {
+            limit.identities.iter().any(|selector| selector.matches_workload(&w.spiffe_id, &w.labels))
+        }),
+    };
+    d.limits.iter().find(fits)
+}
+
 fn decision(compiled: &Compiled, src: Addr, dst: Addr, proto: u8, port: u16) -> Decision {
     let class = |at| lookup(&compiled.bindings, &Prefix::host(at)).map_or(0, |(_, b)| b.class);
     let key = PolicyPrefix::full(class(src), class(dst), proto, port);
@@ -315,6 +343,12 @@ fn agrees(d: &Documents, compiled: &Compiled, flows: &[FlowTuple]) -> Result<(),
             (1_000_000_000_000 + (lease.not_after.as_nanosecond() - clock().wall_now.as_nanosecond())) as u64
         });
         prop_assert_eq!(binding.not_after_ns, end);
+        let wanted = naive_limit(d, workload);
+        prop_assert_eq!(binding.limits != 0, wanted.is_some(), "limits of {}", src.to_ip());
+        let found = compiled.limits.get(&binding.identity).filter(|_| binding.limits != 0);
+        let found = found.map(|limit| (&compiled.rules[&limit.rule].name, compiled.settings[&limit.rule]));
+        prop_assert_eq!(found.map(|(name, _)| name), wanted.map(|limit| &limit.name));
+        prop_assert_eq!(found.map(|(_, s)| s.max_attempts), wanted.and_then(|limit| limit.max_attempts));
     }
     for (src, dst, proto, port) in flows {
         let (src, dst) = (addr(src), addr(dst));

@@ -2,6 +2,7 @@
 
 use super::{InKernel, Store, damaged, failed, import};
 use crate::exit_code::{Code, Failure, Result};
+use crate::instance::Instance;
 use crate::policy::compile::rules_of_policies;
 use crate::policy::numbering::Numbered;
 use crate::policy::{Numbering, SourceFile};
@@ -90,6 +91,22 @@ impl State {
             Some(store) => store.load(kernel),
             None => Ok(import::read(&path.with_file_name("state.json"))?.unwrap_or_default()),
         }
+    }
+}
+
+impl State {
+    /// The same of an instance that somebody asks for: one that never was is a failure.
+    pub fn of(instance: &Instance) -> Result<Self> {
+        let path = instance.state_file();
+        if !path.exists() && !path.with_file_name("state.json").exists() {
+            let message = format!(
+                "there is no instance `{}`: {} is not there; start `tidegate run`, or see --name and --state-dir",
+                instance.name,
+                path.display()
+            );
+            return Err(Failure::new(Code::NoDaemon, message));
+        }
+        Self::load(&path, None)
     }
 }
 
