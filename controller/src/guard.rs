@@ -140,9 +140,7 @@ pub fn quarantine(instance: &Instance, command: QuarantineCommand) -> Result<()>
             let committed: CommittedRevision = block_on(call)?;
             say(&format!("{who} is no longer quarantined (revision {})", committed.revision))
         }
-        QuarantineCommand::List(output) => {
-            view::lists::quarantines(&State::of(instance)?, output.output)
-        }
+        QuarantineCommand::List(output) => view::lists::quarantines(&State::of(instance)?, output.output),
     }
 }
 
