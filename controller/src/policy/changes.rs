@@ -39,6 +39,8 @@ pub enum What {
     Block,
     /// `kind: Quarantine`.
     Quarantine,
+    /// `kind: Limit`.
+    Limit,
 }
 
 impl What {
@@ -50,6 +52,7 @@ impl What {
             Self::Order => "order",
             Self::Block => "block",
             Self::Quarantine => "quarantine",
+            Self::Limit => "limit",
         }
     }
 }
@@ -110,6 +113,9 @@ fn said(documents: &Documents) -> Said<'_> {
         }
         text += &(until(quarantine.not_after) + &reason(quarantine.reason.as_deref()));
         said.insert((What::Quarantine, quarantine.name.clone()), (text, Some(&quarantine.place)));
+    }
+    for limit in &documents.limits {
+        said.insert((What::Limit, limit.name.clone()), (limit.to_string(), Some(&limit.place)));
     }
     said
 }

@@ -180,3 +180,13 @@ fn a_limit_of_nobody_is_a_finding() {
         ["no workload matches spiffe://td/nobody"]
     );
 }
+
+#[test]
+fn a_limit_that_changes_is_told_among_the_changes() {
+    let before = documents(&[("a", "unidentified: true, maxAttempts: 5")]);
+    let after = documents(&[("a", "unidentified: true, maxAttempts: 6")]);
+    let told: Vec<_> = super::changes::changes(&before, &after).iter().map(ToString::to_string).collect();
+    let [one] = &told[..] else { panic!("{told:?}") };
+    let wanted = "~ limit a: limit what has no identity to 5 attempts at once\n    now limit what has no identity to 6 attempts at once";
+    assert!(one.starts_with(wanted), "{one}");
+}
