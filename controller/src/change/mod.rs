@@ -8,7 +8,7 @@ mod history;
 use crate::cli::{block_on, print_committed};
 use crate::client;
 use crate::daemon::{CommittedRevision, RollbackRequest, RolledBack};
-use crate::exit_code::Result;
+use crate::exit_code::{Failure, Result};
 use crate::instance::Instance;
 use crate::policy::{self, Documents};
 use crate::shadow;
@@ -50,6 +50,15 @@ Examples:
     },
     /// The revisions that are kept: when, who, how, and what became of them
     History(OutputArg),
+    /// Print the JSON Schema of policy files, for editors and other tools
+    #[command(
+        after_help = "Examples:\n  tidegate policy schema > tidegate.schema.json\n  tidegate policy schema Workload"
+    )]
+    Schema {
+        /// Of one kind of documents alone
+        #[arg(value_parser = policy::schema::KINDS.to_vec())]
+        kind: Option<String>,
+    },
     /// Have a candidate policy judged beside the one that counts, and count what it would change
     Shadow(shadow::ShadowArgs),
     /// The rules that count, in the order in which they are asked
@@ -96,6 +105,12 @@ pub fn run(instance: &Instance, command: PolicyCommand) -> Result<()> {
             say(&format!("revision {}: the policy of revision {} counts again", done.revision, done.to))
         }
         PolicyCommand::History(output) => history::print(instance, output.output),
+        PolicyCommand::Schema { kind } => {
+            let schema = kind.as_deref().and_then(policy::schema::of).unwrap_or_else(policy::schema::all);
+            let text =
+                serde_json::to_string_pretty(&schema).map_err(|e| Failure::failed("encode JSON", e))?;
+            say(&text)
+        }
         PolicyCommand::Shadow(args) => shadow::run(instance, args),
         PolicyCommand::Show { revision: Some(revision), output } => {
             history::show(instance, revision, output.output)

@@ -58,6 +58,8 @@ pub struct Warning {
 pub enum WarningKind {
     /// Rules before it decide all that it could.
     Unreachable,
+    /// The same, and one of the same tier decides the opposite.
+    Contradiction,
     /// A selector that no workload matches.
     MatchesNobody,
     /// Something that changes nothing.
@@ -131,8 +133,8 @@ fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<W
         }
         let reach = Reach::of(rule, &classes);
         if !reach.from.is_empty() && !reach.to.is_empty() && !decisive.contains(&rule.place) {
-            let text = unreachable(&name, &reach, &ordered[..n], &classes);
-            warn(WarningKind::Unreachable, rule, text);
+            let (kind, text) = unreachable(&name, (policy, rule), &reach, &ordered[..n], &classes);
+            warn(kind, rule, text);
         }
     }
 }
@@ -162,21 +164,31 @@ impl<'r> Reach<'r> {
 }
 
 /// Names the rule that decides in its place, or those that do together.
-fn unreachable(name: &str, reach: &Reach<'_>, before: &[(&Policy, &Rule)], classes: &Classes<'_>) -> String {
+fn unreachable(
+    name: &str,
+    (own_policy, own): (&Policy, &Rule),
+    reach: &Reach<'_>,
+    before: &[(&Policy, &Rule)],
+    classes: &Classes<'_>,
+) -> (WarningKind, String) {
     let met: Vec<_> = before
         .iter()
         .map(|(p, r)| (*p, *r, Reach::of(r, classes)))
         .filter(|(.., r)| r.meets(reach))
         .collect();
     if let Some((policy, rule, _)) = met.iter().find(|(.., earlier)| earlier.covers(reach)) {
-        return format!(
-            "rule {name} is never reached: {} ({}) decides first",
-            label(policy, rule),
-            rule.place
-        );
+        let first = format!("{} ({})", label(policy, rule), rule.place);
+        if policy.tier == own_policy.tier && rule.action != own.action {
+            let text = format!(
+                "rule {name} contradicts {first}: a deny is asked before an allow, so it is never reached"
+            );
+            return (WarningKind::Contradiction, text);
+        }
+        return (WarningKind::Unreachable, format!("rule {name} is never reached: {first} decides first"));
     }
     let names: Vec<String> = met.iter().map(|(policy, rule, _)| label(policy, rule)).collect();
-    format!("rule {name} is never reached: together, {} decide first", names.join(", "))
+    let text = format!("rule {name} is never reached: together, {} decide first", names.join(", "));
+    (WarningKind::Unreachable, text)
 }
 
 fn label(policy: &Policy, rule: &Rule) -> String {

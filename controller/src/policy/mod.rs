@@ -28,6 +28,7 @@ pub mod ports;
 pub mod prefix;
 pub mod quantity;
 pub mod quarantine;
+pub mod schema;
 pub mod selector;
 pub mod spiffe;
 pub mod target;
@@ -39,6 +40,8 @@ mod tests_of_guards;
 mod tests_of_identity_limits;
 #[cfg(test)]
 mod tests_of_limits;
+#[cfg(test)]
+mod tests_of_schema;
 pub mod time;
 pub mod trie;
 pub mod what_if;

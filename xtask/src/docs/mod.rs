@@ -9,14 +9,17 @@ use crate::{build, setup, sh};
 use anyhow::{Context, Result, bail};
 use page::Page;
 use std::fs;
+use std::path::Path;
 
 const DROPS: &str = "docs/drops.md";
+const SCHEMA: &str = "docs/policy.schema.json";
 
-/// Generates docs/drops.md, or compares it; then checks the rest.
+/// Generates docs/drops.md and docs/policy.schema.json, or compares them; then checks the rest.
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     sh::step(DROPS, || drops(options.check))?;
     let binaries = build::with_tests()?;
+    sh::step(SCHEMA, || schema(options.check, &binaries))?;
     let pages = Page::all(&sh::root())?;
     sh::step(&format!("links, paths, commands and policy files in {} pages", pages.len()), || {
         let mut wrong = paths::wrong(&pages, &sh::root());
@@ -35,6 +38,23 @@ pub fn run(options: &Options) -> Result<()> {
                 .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
         )
     })
+}
+
+/// The JSON Schema of policy files, from the code.
+fn schema(check: bool, binaries: &Path) -> Result<()> {
+    let path = sh::root().join(SCHEMA);
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    let tidegate = binaries.join("tidegate");
+    let schema = sh::read(sh::command(&tidegate.to_string_lossy()).args(["policy", "schema"]))?;
+    if schema == written {
+        return Ok(());
+    }
+    if check {
+        bail!(
+            "{SCHEMA} is not what controller/src/policy/schema.rs says: run `cargo xtask docs` and commit it"
+        );
+    }
+    fs::write(&path, schema).with_context(|| format!("cannot write {SCHEMA}"))
 }
 
 /// The table of reasons, from the code.

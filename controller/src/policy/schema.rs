@@ -1,0 +1,381 @@
+//! JSON Schema of the files, for editors and other tools. What they accept is a little less strict than the decoder, which
+//! also looks across documents; a test holds the fields, those that have to be there and the words to the decoder's.
+//!
+//! The decoder reads trees that know their lines, not these types: they are here for their shape alone.
+#![allow(dead_code)]
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use std::collections::BTreeMap;
+
+/// The one version of the files.
+#[derive(JsonSchema)]
+enum ApiVersion {
+    #[schemars(rename = "tidegate.dev/v1")]
+    V1,
+}
+
+/// What verdicts, metrics and other documents call it by.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Metadata {
+    name: Name,
+}
+
+/// A name: 1 to 253 of a-z, A-Z, 0-9, `.`, `-`, `_`.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^[A-Za-z0-9._-]{1,253}$"))]
+struct Name(String);
+
+macro_rules! documents {
+    ($($kind:ident $document:ident $word:ident $spec:ident;)*) => {
+        $(
+            #[derive(JsonSchema)]
+            enum $word {
+                $kind,
+            }
+
+            #[derive(JsonSchema)]
+            #[schemars(rename_all = "camelCase", deny_unknown_fields)]
+            struct $document {
+                api_version: ApiVersion,
+                kind: $word,
+                metadata: Metadata,
+                spec: $spec,
+            }
+        )*
+
+        /// A document of a policy file.
+        #[derive(JsonSchema)]
+        #[schemars(untagged)]
+        enum AnyDocument {
+            $($kind($document),)*
+        }
+
+        /// The kinds of documents.
+        pub const KINDS: &[&str] = &[$(stringify!($kind)),*];
+
+        /// The schema of one kind; nothing where there is no such kind.
+        pub fn of(kind: &str) -> Option<Schema> {
+            match kind {
+                $(stringify!($kind) => Some(SchemaGenerator::default().into_root_schema_for::<$document>()),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+documents! {
+    Workload WorkloadDocument WorkloadKind WorkloadSpec;
+    Policy PolicyDocument PolicyKind PolicySpec;
+    Blocklist BlocklistDocument BlocklistKind BlocklistSpec;
+    Quarantine QuarantineDocument QuarantineKind QuarantineSpec;
+    Limit LimitDocument LimitKind LimitSpec;
+    Gateway GatewayDocument GatewayKind GatewaySpec;
+}
+
+/// The schema of a document of any kind.
+pub fn all() -> Schema {
+    SchemaGenerator::default().into_root_schema_for::<AnyDocument>()
+}
+
+/// `90s`, `10m`, `1h30m`, `7d`.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^([0-9]+[smhd])+$"))]
+struct Duration(String);
+
+/// RFC 3339 with a zone, such as 2027-01-01T00:00:00Z.
+#[derive(JsonSchema)]
+#[schemars(extend("format" = "date-time"))]
+struct Time(String);
+
+/// Such as spiffe://acme.example/ns/shop/sa/orders.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^spiffe://[a-z0-9._-]+"))]
+struct SpiffeId(String);
+
+/// An address or a prefix, such as 10.1.0.2 or fd00:1::/64.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"))]
+struct Cidr(String);
+
+/// `tcp/443`, `udp/5000-5010`, `icmp`, `any`.
+#[derive(JsonSchema)]
+struct Port(String);
+
+/// YAML reads some texts as numbers.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Scalar {
+    Text(String),
+    Number(f64),
+    Word(bool),
+}
+
+type Labels = BTreeMap<String, Scalar>;
+
+/// A workload: an identity at addresses.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct WorkloadSpec {
+    spiffe_id: SpiffeId,
+    #[schemars(length(min = 1))]
+    addresses: Vec<Cidr>,
+    #[schemars(default)]
+    labels: Option<Labels>,
+    lease: Option<Lease>,
+}
+
+/// Until when the addresses are the workload's: `for` or `notAfter`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Lease {
+    not_after: Option<Time>,
+    r#for: Option<Duration>,
+    on_expiry: Option<OnExpiry>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum OnExpiry {
+    Deny,
+    Alert,
+}
+
+/// Rules of one tier.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct PolicySpec {
+    /// Lower tiers decide first; 100 where it is absent.
+    tier: Option<u32>,
+    rules: Vec<Rule>,
+}
+
+/// A rule.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Rule {
+    name: Name,
+    action: Action,
+    /// Who opens the connection: any of these.
+    #[schemars(length(min = 1))]
+    from: Vec<Selector>,
+    /// Who answers: any of these.
+    #[schemars(length(min = 1))]
+    to: Vec<Selector>,
+    /// All protocols and ports where it is absent.
+    #[schemars(length(min = 1))]
+    ports: Option<Vec<Port>>,
+    mode: Option<RuleMode>,
+    /// Whether a connection has to begin with a TLS ClientHello.
+    tls: Option<Tls>,
+    /// How long a connection may last.
+    lifetime: Option<Duration>,
+    rate: Option<Rate>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Action {
+    Allow,
+    Deny,
+    Reject,
+}
+
+/// `audit`: what would be dropped passes, and is told.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum RuleMode {
+    Enforce,
+    Audit,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Tls {
+    Required,
+    Optional,
+}
+
+/// `N/s`, `N/m` or `N/h`; bytes with a unit, such as 10MB/s.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^[0-9]+ *[A-Za-z]*/[smh]$"))]
+struct PerTime(String);
+
+/// How much passes: at least one of packets, bytes and connections.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Rate {
+    packets: Option<PerTime>,
+    bytes: Option<PerTime>,
+    connections: Option<PerTime>,
+    burst: Option<Burst>,
+    per: Option<Per>,
+}
+
+/// What each bucket holds; without it what flows in within a second.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Burst {
+    packets: Option<Scalar>,
+    bytes: Option<Scalar>,
+    connections: Option<Scalar>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Per {
+    Rule,
+    Identity,
+}
+
+/// One field, which an end has to fit.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+enum Selector {
+    SpiffeId(SpiffeId),
+    /// A pattern, such as spiffe://acme.example/ns/shop/*.
+    SpiffePath(String),
+    TrustDomain(String),
+    /// Workloads that carry all of these.
+    Labels(Labels),
+    Cidr(Cidr),
+    /// Everything, also what has no identity.
+    Any(True),
+}
+
+#[derive(JsonSchema)]
+#[schemars(extend("const" = true))]
+struct True(bool);
+
+/// Who may talk to nobody.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct BlocklistSpec {
+    entries: Vec<Entry>,
+}
+
+/// One end (or none for everybody), services, or services of an end.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
+struct Entry {
+    cidr: Option<Cidr>,
+    spiffe_id: Option<SpiffeId>,
+    spiffe_path: Option<String>,
+    trust_domain: Option<String>,
+    labels: Option<Labels>,
+    ports: Option<Vec<Port>>,
+    reason: Option<String>,
+    r#for: Option<Duration>,
+    not_after: Option<Time>,
+}
+
+/// Identities that are cut off, both ways.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct QuarantineSpec {
+    #[schemars(length(min = 1))]
+    identities: Vec<Selector>,
+    /// What stays in reach.
+    except: Option<Vec<Exception>>,
+    reason: Option<String>,
+    r#for: Option<Duration>,
+    not_after: Option<Time>,
+}
+
+/// A peer, services, or services of a peer.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
+struct Exception {
+    cidr: Option<Cidr>,
+    spiffe_id: Option<SpiffeId>,
+    spiffe_path: Option<String>,
+    trust_domain: Option<String>,
+    labels: Option<Labels>,
+    ports: Option<Vec<Port>>,
+}
+
+/// What an identity may have, whatever rule lets its connections pass: at least one of `rate`, `maxAttempts` and
+/// `maxConnections`, for `identities`, for what is unidentified, or both.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct LimitSpec {
+    identities: Option<Vec<Selector>>,
+    /// Also what has no identity, all of it together.
+    unidentified: Option<bool>,
+    rate: Option<IdentityRate>,
+    /// Unanswered connections at once.
+    #[schemars(range(min = 1))]
+    max_attempts: Option<u32>,
+    /// Connections at once, answered or not.
+    #[schemars(range(min = 1))]
+    max_connections: Option<u32>,
+    mode: Option<RuleMode>,
+}
+
+/// How much passes of each identity: at least one of packets, bytes and connections.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct IdentityRate {
+    packets: Option<PerTime>,
+    bytes: Option<PerTime>,
+    connections: Option<PerTime>,
+    burst: Option<Burst>,
+}
+
+/// What holds for the gateway as a whole.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct GatewaySpec {
+    default_action: Option<DefaultAction>,
+    midstream: Option<Midstream>,
+    timeouts: Option<Timeouts>,
+    interfaces: Option<Vec<Interface>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum DefaultAction {
+    Deny,
+    Reject,
+}
+
+/// What becomes of TCP connections whose beginning was not seen.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Midstream {
+    Allow,
+    Alert,
+    Deny,
+}
+
+/// After how long a connection is over.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Timeouts {
+    tcp_syn: Option<Duration>,
+    tcp_established: Option<Duration>,
+    tcp_closed: Option<Duration>,
+    datagram: Option<Duration>,
+    tcp_handshake: Option<Duration>,
+    tcp_half_closed: Option<Duration>,
+    tcp_kept: Option<Duration>,
+    udp_unreplied: Option<Duration>,
+    icmp: Option<Duration>,
+    sctp: Option<Duration>,
+}
+
+/// What holds for what enters by one interface instead.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Interface {
+    name: String,
+    midstream: Option<Midstream>,
+    mode: Option<InterfaceMode>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum InterfaceMode {
+    Enforce,
+    Monitor,
+}
