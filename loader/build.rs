@@ -33,8 +33,9 @@ fn main() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     for dir in ["xdp", "tc", "datapath"] {
-        println!("cargo:rerun-if-changed={}", root.join(dir).join("src").display());
-        println!("cargo:rerun-if-changed={}", root.join(dir).join("Cargo.toml").display());
+        // Relative: a build folder that is copied into another tree watches that one.
+        println!("cargo:rerun-if-changed=../{dir}/src");
+        println!("cargo:rerun-if-changed=../{dir}/Cargo.toml");
     }
     for variable in [bpf_toolchain::RUSTC_VARIABLE, "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");

@@ -9,6 +9,7 @@ pub mod abi;
 pub mod admit;
 mod event;
 pub mod follow;
+pub mod forward;
 pub mod frame;
 pub mod guard;
 pub mod hello;

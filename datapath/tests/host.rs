@@ -187,10 +187,11 @@ fn every_fixture_has_a_name_of_its_own() {
 }
 
 /// The reasons that no fixture can bring about, each with why.
-const OUT_OF_REACH: [Reason; 3] = [
+const OUT_OF_REACH: [Reason; 4] = [
     Reason::CtMapFull,       // a hash map on the host takes everything; an LRU evicts
     Reason::NoConfiguration, // the configuration map always has its entry
     Reason::JudgedAtIngress, // TC says it for what came in by XDP
+    Reason::Redirected,      // XDP says it of the interface by which it sends: loader/tests/forward.rs
 ];
 
 #[test]

@@ -109,7 +109,10 @@ impl Kernel {
         let pins = Pins::of(&pin_dir, interface);
         let new_port = self.maps().judged_ports.get(&ifindex)?.is_none();
         ports::claim(self.maps(), ifindex)?;
-        let result = self.attach_both(interface, ifindex, (xdp, tc), &pins);
+        let result = self.attach_both(interface, ifindex, (xdp, tc), &pins).and_then(|attached| {
+            ports::refresh_ports(self.maps())?;
+            Ok(attached)
+        });
         if result.is_err() && new_port {
             // The failure is what the caller has to hear about.
             let _ = ports::release(self.maps(), ifindex);

@@ -29,5 +29,6 @@ pub use links::{PinnedPort, detach, detach_all, pinned_ports};
 pub use maps::Maps;
 pub use peer::{PeerXdp, PinnedXdp};
 pub use pod::P;
+pub use ports::refresh_ports;
 pub use run::{CpuPin, RunResult};
 pub use sizes::Sizes;

@@ -214,7 +214,9 @@ fn attaching_is_native_outlives_the_process_and_is_replaced_in_place() {
     assert_eq!(ports[0].tc, Some(TcMode::Tcx));
     let ifindex = loader::netdev::index("tg0").unwrap();
     let mut kernel = Kernel::load(&pins.options()).unwrap();
-    assert_eq!(kernel.maps().judged_ports.get(&ifindex).unwrap(), Some(1));
+    let port = kernel.maps().judged_ports.get(&ifindex).unwrap().unwrap();
+    assert_eq!(port.mac, loader::netdev::link(ifindex).unwrap().mac);
+    assert_ne!(port.mac, [0; 6]);
     assert!(kernel.maps().port_counters().unwrap().iter().any(|port| port.ifindex == ifindex));
     assert!(kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap().replaced);
     let second = kernel.programs()[0].id;

@@ -14,8 +14,7 @@ mod maps;
 mod stages;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::{classifier, map};
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use datapath::abi::{Action, Reason};
 use datapath::frame::Frame;
@@ -23,17 +22,13 @@ use datapath::judge::judge;
 use datapath::tables::Sink;
 use frame::{DIRECTION, SkbFrame};
 
-/// Interfaces on which XDP judges: what came in there is not judged again on its way out.
-#[map]
-static TG_JUDGED_PORTS: HashMap<u32, u32> = HashMap::pinned(1024, 0);
-
 /// Judges what leaves.
 #[classifier]
 #[inline(always)]
 pub fn tidegate_tc(ctx: TcContext) -> i32 {
     let frame = SkbFrame::new(ctx.skb.skb);
     let came_in_by = frame.came_in_by();
-    if came_in_by != 0 && TG_JUDGED_PORTS.get_ptr(came_in_by).is_some() {
+    if came_in_by != 0 && maps::TG_JUDGED_PORTS.get_ptr(came_in_by).is_some() {
         let bytes = frame.len() as u64;
         maps::plane().sink.count(frame.ifindex(), DIRECTION, Reason::JudgedAtIngress as u8, false, bytes);
         return TC_ACT_UNSPEC;

@@ -17,6 +17,24 @@ pub unsafe fn header<'a, const N: usize>(data: usize, data_end: usize, offset: u
     Some(unsafe { &*((data + offset) as *const [u8; N]) })
 }
 
+/// [`header`], to write to.
+///
+/// # Safety
+/// As [`header`], and nobody else has the bytes as long as `'a`.
+#[allow(dead_code)] // TC writes nothing
+#[inline(always)]
+pub unsafe fn header_mut<'a, const N: usize>(
+    data: usize,
+    data_end: usize,
+    offset: usize,
+) -> Option<&'a mut [u8; N]> {
+    if offset > MAX_OFFSET || data + offset + N > data_end {
+        return None;
+    }
+    // SAFETY: as in header.
+    Some(unsafe { &mut *((data + offset) as *mut [u8; N]) })
+}
+
 /// `len` where it is 1 to `room`, in a form whose bounds the verifier sees.
 #[inline(always)]
 pub fn within(len: u32, room: usize) -> Option<u32> {

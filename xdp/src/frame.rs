@@ -24,6 +24,19 @@ impl XdpFrame {
         Self(XdpContext::new(ctx))
     }
 
+    /// Bytes of the first buffer.
+    #[inline(always)]
+    pub fn linear(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    /// [`Frame::header`], to write to.
+    #[inline(always)]
+    pub fn header_mut<const N: usize>(&self, offset: usize) -> Option<&mut [u8; N]> {
+        // SAFETY: as for header; nobody else has the frame while the program runs.
+        unsafe { buffer::header_mut(self.0.data(), self.0.data_end(), offset) }
+    }
+
     /// The context.
     #[inline(always)]
     pub fn context(&self) -> *mut Context {
@@ -68,7 +81,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn holds(&self, end: usize) -> bool {
-        self.0.data_end() - self.0.data() >= end || self.len() >= end
+        self.linear() >= end || self.len() >= end
     }
 
     #[inline(always)]

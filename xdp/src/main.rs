@@ -5,6 +5,7 @@
 
 mod attempts;
 mod buffer;
+mod forward;
 mod frame;
 mod maps;
 mod reject;
@@ -32,6 +33,7 @@ pub fn tidegate_xdp(ctx: XdpContext) -> u32 {
     match action {
         Action::Dropped if is_traced && reject::tg_reject(ctx.ctx) != 0 => XDP_TX,
         Action::Dropped => XDP_DROP,
+        Action::Forwarded | Action::Audit if forward::is_on() => forward::tg_forward(ctx.ctx),
         Action::Forwarded | Action::Audit => XDP_PASS,
     }
 }

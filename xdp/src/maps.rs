@@ -17,7 +17,7 @@ use datapath::abi::{
     Addr, Answered, Attempt, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent,
     Config, Connection, DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord,
     FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Holding, Holdings,
-    InterfaceVersions, LimitVersions, Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
+    InterfaceVersions, JudgedPort, LimitVersions, Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
 };
 use datapath::frame::Frame;
 use datapath::guard::{Listed, Service};
@@ -41,6 +41,9 @@ static TG_CONNECTIONS: LruHashMap<FlowKey, Connection> = LruHashMap::pinned(262_
 /// Connections that were not answered yet. User space maps it into its memory.
 #[map]
 pub(crate) static TG_HALF_OPEN: Array<AttemptSet> = Array::pinned(16_384, BPF_F_MMAPABLE);
+/// Interfaces that are judged as packets come in: TC does not judge these again on their way out.
+#[map]
+pub(crate) static TG_JUDGED_PORTS: HashMap<u32, JudgedPort> = HashMap::pinned(1024, 0);
 /// Prefix to identity.
 #[map]
 static TG_BINDINGS: LpmTrie<[u8; 16], BindingVersions> = LpmTrie::pinned(262_144, 0);

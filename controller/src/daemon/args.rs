@@ -1,6 +1,6 @@
 //! What `tidegate run` is asked.
 
-use super::inspect;
+use super::{forward, inspect};
 use crate::exit_code::{Code, Failure, Result};
 use datapath::abi::MapName;
 use loader::{Sizes, TcModeChoice, XdpModeChoice};
@@ -35,6 +35,9 @@ pub struct RunArgs {
     /// Judge packets of these tunnels by what they carry, one level deep [default: as before, at first none]
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
     pub inspect: Vec<inspect::Inspect>,
+    /// Who forwards what passes: Linux, or XDP where a packet is plain [default: as before, at first linux]
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub forward: Option<forward::Forward>,
     /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub event_limit: u32,

@@ -5,7 +5,7 @@ use crate::exit_code::{Failure, Result};
 use crate::names::Names;
 use crate::view::drops::{answers, counters};
 use crate::view::status::pressure;
-use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, Lost, Tally};
+use datapath::abi::{HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, Lost, Reason, Tally};
 use datapath::holdings::Held;
 use loader::Maps;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -51,6 +51,11 @@ fn traffic(maps: &Maps) -> Result<Vec<MetricFamily>> {
             drops.push((labels(&with_reason), c.packets, c.bytes));
         }
     }
+    let redirected: Vec<_> = counters
+        .iter()
+        .filter(|c| c.reason == Reason::Redirected)
+        .map(|c| (labels(&[("interface", c.interface.as_str())]), c.packets))
+        .collect();
     let port = |((direction, interface), _): &(&(datapath::abi::Direction, &str), &(u64, u64))| {
         labels(&[("direction", direction.name()), ("interface", interface)])
     };
@@ -86,6 +91,11 @@ fn traffic(maps: &Maps) -> Result<Vec<MetricFamily>> {
             "tidegate_forward_bytes_total",
             "Bytes of packets that passed.",
             forwarded.iter().map(|entry| (port(&entry), entry.1.1)),
+        ),
+        counter(
+            "tidegate_redirect_count_total",
+            "Packets that XDP sent itself, by the interface they left by; among the forwarded.",
+            redirected.into_iter(),
         ),
     ])
 }

@@ -8,6 +8,7 @@ mod confirm;
 mod crash;
 mod expire;
 mod failsafe;
+pub mod forward;
 mod half_open;
 pub mod inspect;
 mod metrics;
@@ -100,6 +101,7 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     for interface in &args.interface {
         loader::netdev::index(interface)?;
     }
+    forward::check(args.forward)?;
     let _lock = take_lock(instance)?;
     let store = Store::open(&instance.state_file())?;
     loader::bpffs::ensure(&instance.bpffs)?;
@@ -211,6 +213,7 @@ async fn every_second(shared: Arc<Shared>) {
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
             shared.take_back_late()?;
+            loader::refresh_ports(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
             lock(&expiry).sweep(&shared.maps, &shared.hub)?;
             half_open::time_out(&shared.maps, &shared.hub)?;

@@ -1,13 +1,14 @@
 //! Options of `tidegate run` that hold until they are given again, also after the host was started anew.
 
 use super::args::{Mode, RunArgs};
-use super::{failsafe, inspect};
+use super::{failsafe, forward, inspect};
 use crate::exit_code::Result;
 use crate::state::Store;
 use datapath::abi::Config;
 use loader::Maps;
 
 const FAILSAFE: &str = "failsafe";
+const FORWARD: &str = "forward";
 const INSPECT: &str = "inspect";
 const MODE: &str = "mode";
 
@@ -16,6 +17,8 @@ const MODE: &str = "mode";
 pub struct Settings {
     /// Services of the gateway itself that no policy cuts.
     pub failsafe: Vec<(u8, u16)>,
+    /// Who forwards what passes; as the maps say where it was never given.
+    forward: Option<forward::Forward>,
     /// Tunnels that are looked into; as the maps say where it was never given.
     inspect: Vec<inspect::Inspect>,
     /// Whether what is denied is dropped; as the maps say where it was never given.
@@ -31,9 +34,10 @@ impl Settings {
         };
         let failsafe = words(FAILSAFE)?.iter().map(|text| failsafe::parse(text)).collect::<Result<_>>()?;
         let inspect = words(INSPECT)?;
-        let mode = words(MODE)?;
+        let (mode, forward) = (words(MODE)?, words(FORWARD)?);
         Ok(Self {
             failsafe,
+            forward: forward.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
             inspect: inspect.iter().filter_map(|word| clap::ValueEnum::from_str(word, false).ok()).collect(),
             mode: mode.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
         })
@@ -43,6 +47,7 @@ impl Settings {
     pub fn with(self, args: &RunArgs, failsafe: Option<Vec<(u8, u16)>>) -> Self {
         Self {
             failsafe: failsafe.unwrap_or(self.failsafe),
+            forward: args.forward.or(self.forward),
             inspect: if args.inspect.is_empty() { self.inspect } else { args.inspect.clone() },
             mode: args.mode.or(self.mode),
         }
@@ -51,6 +56,11 @@ impl Settings {
     /// Tells the kernel which tunnels. A commit has to follow: records of tunnels hold for an epoch.
     pub fn write_tunnels(&self, maps: &Maps) -> Result<()> {
         inspect::set(maps, &self.inspect)
+    }
+
+    /// Tells the kernel who forwards.
+    pub fn write_forward(&self, maps: &Maps) -> Result<()> {
+        forward::set(maps, self.forward)
     }
 
     /// Tells the kernel the mode, which is to enforce where nobody ever said otherwise.
@@ -76,6 +86,7 @@ impl Settings {
         let mode = self.mode.map(|mode| if mode == Mode::Enforce { "enforce" } else { "monitor" });
         store.set(&[
             (FAILSAFE, Some(failsafe.join(",")).filter(|text| !text.is_empty())),
+            (FORWARD, self.forward.map(|who| who.name().to_owned())),
             (INSPECT, Some(inspect.join(",")).filter(|text| !text.is_empty())),
             (MODE, mode.map(str::to_owned)),
         ])

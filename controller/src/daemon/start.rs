@@ -4,7 +4,7 @@ use super::args::RunArgs;
 use super::commit::Committed;
 use super::observe::Hub;
 use super::settings::Settings;
-use super::{Shared, failsafe};
+use super::{Shared, failsafe, forward};
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::names::Names;
@@ -60,11 +60,13 @@ pub(super) fn start(
         committed.begin(&maps, asked.policy)?;
         failsafe::sync(&maps, &settings.failsafe)?;
         settings.write_mode(&maps, reused)?;
+        settings.write_forward(&maps)?;
         settings.save(&mut committed.store)?;
         maps.config.update(|config| config.event_limit = args.event_limit)?;
         if !reused {
             attach()?;
         }
+        forward::warn(&maps)?;
         Ok((maps, committed))
     };
     match work() {

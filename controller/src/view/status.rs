@@ -1,7 +1,7 @@
 //! `tidegate status`: what is attached where, and how full the tables are.
 
 use super::{Format, View, print_json, say, table};
-use crate::daemon::inspect;
+use crate::daemon::{forward, inspect};
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use datapath::abi::{Config, Lost, MapName};
@@ -49,6 +49,8 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
     let mode = if config.has(Config::ENFORCE) { "enforce" } else { "monitor" };
     let default = if config.has(Config::DEFAULT_ALLOW) { "allow" } else { "deny" };
     let inspected = inspect::names(&config);
+    let forward = forward::Forward::of(&config);
+    let sends = view.maps.redirect.all()?;
     let pressure = pressure(&view.maps)?;
     let lost = view.maps.lost_events(Lost::NoRoom)?;
     let limited = view.maps.lost_events(Lost::Limited)?;
@@ -59,6 +61,7 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
                 json!({
                     "interface": p.interface, "ifindex": p.ifindex, "xdp_mode": p.xdp.map(|(_, mode)| mode.name()),
                     "xdp_program_id": p.xdp.map(|(id, _)| id), "tc_mode": p.tc.map(|tc| tc.name()),
+                    "xdp_sends": p.ifindex.is_some_and(|ifindex| sends.contains(&ifindex)),
                 })
             })
             .collect();
@@ -67,7 +70,7 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
             .map(|p| json!({"map": p.map, "entries": p.entries, "max_entries": p.max_entries}))
             .collect();
         return print_json(&json!({
-            "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "inspect": inspected, "interfaces": interfaces,
+            "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "inspect": inspected, "forward": forward.name(), "interfaces": interfaces,
             "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "limited_events": limited, "maps": maps,
             "pin_dir": instance.pin_dir(),
         }));
@@ -79,6 +82,15 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
     ))?;
     if !inspected.is_empty() {
         say(&format!("judged by what they carry: {}", inspected.join(", ")))?;
+    }
+    if forward == forward::Forward::Xdp {
+        let names = |names: Vec<String>| if names.is_empty() { "none".into() } else { names.join(", ") };
+        let by: Vec<_> = sends.iter().filter_map(|ifindex| loader::netdev::name(*ifindex)).collect();
+        say(&format!(
+            "forwarded by XDP: plain packets out of {}; by Linux: all else, and out of {}",
+            names(by),
+            names(forward::left_to_linux(&view.maps)?)
+        ))?;
     }
     let mut out = table::table(&["INTERFACE", "XDP", "PROGRAM", "TC"]);
     for p in &ports {

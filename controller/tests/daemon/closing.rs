@@ -11,7 +11,7 @@ spec:
 ";
 
 /// The value of a metric, with its labels.
-fn metric(text: &str, name: &str) -> u64 {
+pub fn metric(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |value| value.parse::<f64>().expect("a number") as u64)
 }

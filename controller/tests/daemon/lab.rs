@@ -233,6 +233,14 @@ impl Lab {
         })
     }
 
+    /// Runs a program on a host.
+    pub fn on(&self, host: &str, program: &str, words: &str) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace(host))).args(["--", program]);
+        let output = command.args(words.split(' ')).output().expect(program);
+        assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// A connection from the left to the right.
     pub fn client(&self, port: u16) -> std::io::Result<TcpStream> {
         within(&self.namespace("left"), || {

@@ -76,6 +76,8 @@ impl Config {
     pub const BY_INTERFACE: u32 = 1 << 7;
     /// Some flows are judged by the next epoch too, and differences counted.
     pub const SHADOW: u32 = 1 << 8;
+    /// XDP itself forwards what passes and is plain; see [`crate::forward`].
+    pub const FORWARD: u32 = 1 << 9;
     /// Packets to UDP port 4789 are judged by what they carry.
     pub const INSPECT_VXLAN: u32 = 1 << 16;
     /// Packets to UDP port 6081 are judged by what they carry.
@@ -244,8 +246,9 @@ impl MapName {
     pub const EVENT_BUDGET: &str = "TG_EVENT_BUDGET";
     pub const TRACE: &str = "TG_TRACE";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
+    pub const REDIRECT: &str = "TG_REDIRECT";
 
-    pub const ALL: [&str; 25] = [
+    pub const ALL: [&str; 26] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -271,5 +274,6 @@ impl MapName {
         Self::EVENT_BUDGET,
         Self::TRACE,
         Self::JUDGED_PORTS,
+        Self::REDIRECT,
     ];
 }

@@ -19,6 +19,17 @@ impl Interface {
     pub const NONE: Self = Self { mask: 0, flags: 0 };
 }
 
+/// An interface that is judged: the value of `TG_JUDGED_PORTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct JudgedPort {
+    /// Its hardware address: what is sent to another one is not the gateway's to route.
+    pub mac: [u8; 6],
+    /// Padding.
+    pub _pad: [u8; 2],
+}
+const _: () = assert!(size_of::<JudgedPort>() == 8);
+
 versions! {
     /// Two versions of an [`Interface`].
     InterfaceVersions of Interface, size 24

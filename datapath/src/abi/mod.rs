@@ -21,7 +21,7 @@ pub use config::{Answered, Config, MapName, PortCounters};
 pub use connection::{Attempt, AttemptPlace, AttemptSet, Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost, Tally};
 pub use flow::{FlowRecord, FlowSlot, Settled};
-pub use gateway::{Interface, InterfaceVersions, ShadowKey};
+pub use gateway::{Interface, InterfaceVersions, JudgedPort, ShadowKey};
 pub use handshake::{
     HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,
 };
@@ -34,7 +34,7 @@ pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, Decis
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

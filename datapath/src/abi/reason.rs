@@ -228,6 +228,8 @@ reasons! {
     TooManyAttempts = 54, "TOO_MANY_ATTEMPTS", 68;
     /// The originator's identity has as many connections at once as its limit lets it have.
     TooManyConnections = 55, "TOO_MANY_CONNECTIONS", 69;
+    /// Judged when it entered by another interface, and sent out by XDP itself (`tidegate run --forward xdp`).
+    Redirected = 56, "REDIRECTED", 6;
 }
 
 impl Reason {
@@ -242,6 +244,7 @@ impl Reason {
                 | Self::Infrastructure
                 | Self::Failsafe
                 | Self::JudgedAtIngress
+                | Self::Redirected
         )
     }
 }

@@ -2,12 +2,14 @@
 
 mod attempts;
 mod cells;
+mod devices;
 mod events;
 mod flows;
 mod tables;
 
 pub use attempts::Attempts;
 pub use cells::{Cell, PerCpuCells};
+pub use devices::Devices;
 pub use events::Events;
 pub use flows::{Flow, Flows};
 pub use tables::{PerCpuTable, Table, Trie};
@@ -63,7 +65,9 @@ pub struct Maps {
     /// The last packet and its verdict, where [`Config::TRACE`] is set.
     pub trace: PerCpuCells<Trace>,
     /// Interfaces that XDP judges.
-    pub judged_ports: Table<u32, u32>,
+    pub judged_ports: Table<u32, JudgedPort>,
+    /// Interfaces by which XDP may send.
+    pub redirect: Devices,
     events: MapData,
     hellos: MapData,
 }
@@ -115,6 +119,7 @@ impl Maps {
             lost: PerCpuCells::new(take(MapName::LOST)?)?,
             trace: PerCpuCells::new(take(MapName::TRACE)?)?,
             judged_ports: Table::new(take(MapName::JUDGED_PORTS)?)?,
+            redirect: Devices::new(take(MapName::REDIRECT)?)?,
             events: ring(take(MapName::EVENTS)?)?,
             hellos: ring(take(MapName::HELLOS)?)?,
         })
