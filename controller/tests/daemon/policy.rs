@@ -95,7 +95,8 @@ fn a_policy_takes_itself_back_unless_it_is_confirmed_in_time_also_after_a_kill()
     let _server = lab.serve(8443);
     assert_eq!(lab.fails(&["policy", "confirm"]).0, 1, "nothing waits");
     let apply = |file: &str, within: &str| lab.ok(&["policy", "apply", file, "--confirm-within", within]);
-    apply(&deny, "4s");
+    // Long enough for what follows on a slow machine.
+    apply(&deny, "10s");
     assert!(!lab.connects(8443));
     let (_, said) = lab.fails(&["policy", "apply", &allow]);
     assert!(said.contains("revision 2 waits to be confirmed until"), "{said}");
@@ -133,10 +134,10 @@ fn a_policy_takes_itself_back_unless_it_is_confirmed_in_time_also_after_a_kill()
 
     // Killed meanwhile, and started too late, by a service manager that names the files.
     let comment = lab.file("comment.yaml", &format!("# another try\n{}", denies()));
-    apply(&comment, "2s");
+    apply(&comment, "6s");
     daemon.kill_nine();
     assert!(!lab.connects(8443), "nobody is there to take it back");
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(std::time::Duration::from_secs(6));
     for _ in 0..2 {
         let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &comment]);
         assert!(lab.connects(8443));
@@ -156,7 +157,7 @@ fn a_policy_is_judged_by_live_traffic_before_it_is_applied_or_not() {
     let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &allow]);
     let _server = lab.serve(8443);
     let apply = |args: &[&str]| {
-        let all = [&["policy", "apply", &deny, "--shadow", "4s"][..], args].concat();
+        let all = [&["policy", "apply", &deny, "--shadow", "8s"][..], args].concat();
         let mut command = lab.tidegate(&all);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         lab::until(|| lab.json(&["policy", "shadow", "status"])[0]["pending"] == true);
