@@ -34,9 +34,10 @@ pub fn follow<F: Stages<T>, T: Tables>(
         return; // another CPU took it away since; the next packet opens it anew
     };
     track_packet::<F, T>(frame, packet, conn, record, moment.now_ns);
+    let part = hello::part(conn, packet);
     for piece in 0..u32::from(HelloSegment::MAX) {
         let done = piece * HelloSegment::BYTES as u32;
-        if done >= packet.payload_bytes || !hello::is_part(conn, packet) {
+        if done >= part || conn.hello_segments >= HelloSegment::MAX {
             break;
         }
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, done);
@@ -46,7 +47,7 @@ pub fn follow<F: Stages<T>, T: Tables>(
         frame.recount(&plane.rules, &mut plane.buckets, conn, packet, moment.now_ns, false);
     }
     let goes_on = record.settled != 0 && record.packets[0] + record.packets[1] > 1;
-    if conn.happened & happened::QUIC != 0 {
+    if conn.happened & happened::QUIC != 0 && conn.quic_version == 0 {
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, hello::NOTICE);
     }
     if conn.happened != 0 || may_have_ended(conn) {

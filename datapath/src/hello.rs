@@ -4,20 +4,28 @@ use crate::abi::{Connection, HandshakeKind, HelloSegment, Packet, TlsState};
 use crate::frame::Frame;
 use crate::tables::Sink;
 
-/// In place of an offset: says only that a handshake began whose hello is under keys.
+/// In place of an offset: says only that a handshake began whose hello is under keys that nobody knows.
 pub(crate) const NOTICE: u32 = u32::MAX;
 
-/// Whether the packet, which was tracked, may hold a part of a ClientHello that nobody answered yet.
-#[inline(always)]
-pub(crate) fn is_part(conn: &Connection, packet: &Packet) -> bool {
-    packet.has(Packet::HAS_TCP)
-        && conn.tls == TlsState::ClientHello as u8
-        && conn.server_hello_ns == 0
-        && conn.is_originator(packet.side())
-        && conn.hello_segments < HelloSegment::MAX
+/// How much of the packet's payload, which was tracked, may be part of a ClientHello that nobody answered yet: all or none.
+///
+/// QUIC's is under keys that follow from the packet itself (RFC 9001, section 5.2), if its version is known. There a
+/// server's first Initial may only acknowledge a part of the hello; with all of it, it has Handshake packets to send.
+///
+/// A function of its own in BPF: its branches would be walked for every piece.
+#[inline(never)]
+pub(crate) fn part(conn: &Connection, packet: &Packet) -> u32 {
+    let is_part = if conn.is_quic() {
+        conn.quic_version != 0
+            && conn.tls != TlsState::Established as u8
+            && conn.tls_flags & Connection::QUIC_RESP_HANDSHAKE == 0
+    } else {
+        packet.has(Packet::HAS_TCP) && conn.tls == TlsState::ClientHello as u8 && conn.server_hello_ns == 0
+    };
+    if is_part && conn.is_originator(packet.side()) { packet.payload_bytes } else { 0 }
 }
 
-/// Copies one piece of the segment's payload up, from `done` bytes behind its start.
+/// Copies one piece of the payload up, from `done` bytes behind its start.
 ///
 /// Where the hello ends is not asked: what follows it before the responder has answered (early data, RFC 8446,
 /// section 2.3) goes up with it, up to [`HelloSegment::MAX`] pieces a connection.
@@ -34,21 +42,24 @@ pub fn hand_up<F: Frame, S: Sink>(
         sink.hello(frame, 0, 0, |segment| {
             describe(segment, frame, conn, packet, now_ns);
             segment.kind = HandshakeKind::Quic as u8;
-            segment.offset = 0;
         });
         return;
     }
     // A SYN takes a sequence number before its data (RFC 9293, section 3.4).
     let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
-    let offset = seq.wrapping_sub(conn.hello_seq).wrapping_add(done);
+    let start = if conn.is_quic() { 0 } else { seq.wrapping_sub(conn.hello_seq) };
+    let offset = start.wrapping_add(done);
+    let kind = if conn.is_quic() { HandshakeKind::Quic } else { HandshakeKind::Tls };
     let left = packet.payload_bytes.wrapping_sub(done);
     let length = if left > HelloSegment::BYTES as u32 { HelloSegment::BYTES as u32 } else { left };
-    conn.hello_segments = conn.hello_segments.wrapping_add(1);
+    let number = conn.hello_segments;
+    conn.hello_segments = number.wrapping_add(1);
     let from = usize::from(packet.payload_offset) + done as usize;
     sink.hello(frame, from, length, |segment| {
         describe(segment, frame, conn, packet, now_ns);
-        segment.kind = HandshakeKind::Tls as u8;
+        segment.kind = kind as u8;
         segment.offset = offset;
+        segment.number = number;
     });
 }
 
@@ -68,5 +79,6 @@ pub(crate) fn describe<F: Frame>(
     segment.identity = conn.identity;
     segment.ifindex = frame.ifindex();
     segment.originator = conn.originator;
-    segment._pad = [0; 2];
+    segment.number = 0;
+    segment._pad = 0;
 }

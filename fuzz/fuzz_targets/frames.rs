@@ -10,16 +10,15 @@ use datapath::wire::{self, eth};
 use datapath::{host, lane};
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../inputs.rs"]
+mod inputs;
+
 fuzz_target!(|data: &[u8]| {
     let mut config = Config::new(16, 7);
     config.flags = Config::ENFORCE | Config::DEFAULT_ALLOW | Config::FIXED_CLOCK;
     let mut plane = host::plane(config);
     let mut trace = Trace::default();
-    let mut rest = data;
-    // Each frame is preceded by its length, one byte: plenty for headers.
-    while let Some((&len, tail)) = rest.split_first() {
-        let (bytes, after) = tail.split_at(usize::from(len).min(tail.len()));
-        rest = after;
+    for bytes in &inputs::frames(data) {
         let frame = SliceFrame { bytes, ifindex: 1 };
         held_to_the_parser(&frame);
         plane.rules.config.fixed_now_ns += 1_000_000;

@@ -30,8 +30,19 @@ fn hello(bytes: usize) -> Vec<u8> {
     record
 }
 
-/// Runs the frames; returns the pieces that came up: offset and bytes.
+/// Runs the frames; returns the pieces of TLS that came up: offset and bytes.
 fn pieces(kernel: &Kernel, direction: Direction, frames: &[Vec<u8>]) -> Vec<(u32, Vec<u8>)> {
+    let pieces = pieces_of(kernel, direction, frames, HandshakeKind::Tls);
+    pieces.into_iter().map(|(_, offset, bytes)| (offset, bytes)).collect()
+}
+
+/// The same of a kind of handshake: number, offset and bytes.
+fn pieces_of(
+    kernel: &Kernel,
+    direction: Direction,
+    frames: &[Vec<u8>],
+    kind: HandshakeKind,
+) -> Vec<(u8, u32, Vec<u8>)> {
     for frame in frames {
         match direction {
             Direction::Ingress => kernel.run_xdp(frame, 1).unwrap(),
@@ -41,10 +52,10 @@ fn pieces(kernel: &Kernel, direction: Direction, frames: &[Vec<u8>]) -> Vec<(u32
     let mut found = Vec::new();
     kernel.maps().hellos().unwrap().drain(|bytes| {
         let piece: HelloSegment = bytemuck::pod_read_unaligned(bytes);
-        assert_eq!(piece.kind, HandshakeKind::Tls as u8);
+        assert_eq!(piece.kind, kind as u8);
         assert_eq!(piece.key.end(datapath::abi::Side::A).0.to_ip().to_string(), "10.1.0.2");
         assert_eq!((piece.originator, piece.hello_ns != 0), (0, true));
-        found.push((piece.offset, piece.payload().to_vec()));
+        found.push((piece.number, piece.offset, piece.payload().to_vec()));
     });
     found
 }
@@ -108,4 +119,62 @@ fn a_full_ring_buffer_loses_hellos_counted_and_no_event() {
     assert_eq!(pieces(&kernel, Direction::Ingress, &frames).len(), 2);
     assert_eq!(kernel.maps().lost_events(Lost::Hello).unwrap(), 4);
     assert_eq!(kernel.maps().lost_events(Lost::NoRoom).unwrap(), 0);
+}
+
+fn datagram(from_client: bool, payload: &[u8]) -> Vec<u8> {
+    let (src, dst) = if from_client { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4(src.0, dst.0, 64).udp(src.1, dst.1);
+    builder.write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// A datagram of one Initial packet of a version of QUIC, each byte under protection another.
+fn initial(version: u32, bytes: usize) -> Vec<u8> {
+    let mut packet = [&[0xc0][..], &version.to_be_bytes(), &[8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0]].concat();
+    packet.extend(((bytes - 18) as u16 | 0x4000).to_be_bytes());
+    packet.extend((packet.len()..bytes).map(|i| (i * 7 % 251) as u8));
+    packet
+}
+
+/// A Handshake packet of version 1.
+fn handshake(bytes: usize) -> Vec<u8> {
+    let header = [0xe0, 0, 0, 0, 1, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    [&header[..], &((bytes - 17) as u16 | 0x4000).to_be_bytes(), &vec![0x5c; bytes - 17]].concat()
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn both_programs_hand_up_the_datagrams_of_a_quic_client_until_the_server_answers() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let kernel = loaded(Sizes::small());
+        let (first, third) = (initial(1, 1_200), initial(1, 1_300));
+        let second = initial(1, 3_000); // more than two pieces hold
+        let frames = [
+            datagram(true, &first),
+            datagram(true, &second),
+            datagram(false, &initial(1, 50)), // an acknowledgement
+            datagram(true, &third),
+            datagram(false, &[initial(1, 150), handshake(900)].concat()),
+            datagram(true, &initial(1, 1_200)), // after the answer nothing goes up
+        ];
+        let piece = HelloSegment::BYTES;
+        let expected = [
+            (0, 0, first.clone()),
+            (1, 0, second[..piece].to_vec()),
+            (2, piece as u32, second[piece..2 * piece].to_vec()),
+            (3, 2 * piece as u32, second[2 * piece..].to_vec()),
+            (4, 0, third.clone()),
+        ];
+        assert_eq!(pieces_of(&kernel, direction, &frames, HandshakeKind::Quic), expected, "{direction:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn of_a_quic_version_that_nobody_knows_only_the_beginning_is_told() {
+    let kernel = loaded(Sizes::small());
+    let frames = [datagram(true, &initial(0x1a2a_3a4a, 1_200)), datagram(true, &initial(0x1a2a_3a4a, 1_200))];
+    let found = pieces_of(&kernel, Direction::Ingress, &frames, HandshakeKind::Quic);
+    assert_eq!(found, [(0, 0, Vec::new())]);
 }

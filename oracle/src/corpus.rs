@@ -3,8 +3,13 @@
 #[path = "../../datapath/tests/fixtures/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod fixtures;
+#[path = "../../fuzz/inputs.rs"]
+mod inputs;
 
 use anyhow::{Context, Result};
+use datapath::abi::Packet;
+use datapath::frame::SliceFrame;
+use datapath::wire;
 use fixtures::Fixture;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +27,8 @@ pub fn run(args: &Args) -> Result<()> {
         write(&args.folder.join("frames"), n, &sequence(fixture))?;
         let capture = if n % 2 == 0 { pcap(fixture) } else { pcapng(fixture) };
         write(&args.folder.join("capture"), n, &capture)?;
+        write(&args.folder.join("tracking"), n, &conversation(fixture))?;
+        write(&args.folder.join("hello"), n, &pieces(fixture))?;
     }
     println!("{} seeds for each target in {}", fixtures.len(), args.folder.display());
     Ok(())
@@ -40,6 +47,67 @@ fn sequence(fixture: &Fixture) -> Vec<u8> {
         let frame = &step.frame[..step.frame.len().min(255)];
         bytes.push(frame.len() as u8);
         bytes.extend(frame);
+    }
+    bytes
+}
+
+/// What a frame of a fixture carries.
+struct Payload<'f> {
+    is_responders: bool,
+    tcp_flags: u16,
+    bytes: &'f [u8],
+}
+
+/// Whether a fixture is of TCP, and what its frames carry.
+fn payloads(fixture: &Fixture) -> (bool, Vec<Payload<'_>>) {
+    let mut is_tcp = false;
+    let mut first = None;
+    let payload = |step: &'_ fixtures::Step| {
+        let mut packet = Packet::default();
+        wire::parse(&SliceFrame { bytes: &step.frame, ifindex: 1 }, &mut packet).ok()?;
+        packet.has(Packet::HAS_PORTS).then_some(packet)
+    };
+    let mut found = Vec::new();
+    for step in fixture.steps.iter().take(40) {
+        let Some(packet) = payload(step) else { continue };
+        is_tcp |= packet.has(Packet::HAS_TCP);
+        let opener = *first.get_or_insert(packet.side());
+        let bytes = step.frame.get(usize::from(packet.payload_offset)..).unwrap_or_default();
+        let bytes = &bytes[..bytes.len().min(packet.payload_bytes as usize).min(0x0fff)];
+        if !bytes.is_empty() || packet.flag(Packet::FIN | Packet::RST) {
+            let is_responders = packet.side() != opener;
+            found.push(Payload { is_responders, tcp_flags: packet.tcp_flags, bytes });
+        }
+    }
+    (is_tcp, found)
+}
+
+/// A connection as the target `tracking` reads it.
+fn conversation(fixture: &Fixture) -> Vec<u8> {
+    let (is_tcp, payloads) = payloads(fixture);
+    let mut bytes = vec![u8::from(!is_tcp)];
+    for Payload { is_responders, tcp_flags, bytes: payload } in payloads {
+        let bit = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        bytes.push(
+            bit(is_responders, inputs::RESPONDER)
+                | bit(tcp_flags & Packet::FIN != 0, inputs::FIN)
+                | bit(tcp_flags & Packet::RST != 0, inputs::RST),
+        );
+        bytes.extend((payload.len() as u16).to_le_bytes());
+        bytes.extend(payload);
+    }
+    bytes
+}
+
+/// What the originator sends, as the target `hello` reads it.
+fn pieces(fixture: &Fixture) -> Vec<u8> {
+    let (is_tcp, payloads) = payloads(fixture);
+    let (mut bytes, mut offset) = (vec![u8::from(!is_tcp)], 0u16);
+    for Payload { bytes: payload, .. } in payloads.into_iter().filter(|payload| !payload.is_responders) {
+        bytes.extend(offset.to_le_bytes());
+        bytes.extend((payload.len() as u16).to_le_bytes());
+        bytes.extend(payload);
+        offset = if is_tcp { offset.wrapping_add(payload.len() as u16) } else { 0 };
     }
     bytes
 }
@@ -94,6 +162,27 @@ fn block(bytes: &mut Vec<u8>, kind: u32, body: &[u8]) {
 mod tests {
     use super::*;
     use tidegate::replay::capture::Capture;
+
+    #[test]
+    fn a_conversation_carries_what_its_fixture_does() {
+        let is_of_tls =
+            |fixture: &Fixture| fixture.connections.iter().any(|known| known.tls == "established");
+        let mut compared = 0;
+        for fixture in fixtures::all().iter().filter(|fixture| is_of_tls(fixture)) {
+            let (_, expected) = payloads(fixture);
+            let expected: Vec<u8> = expected.into_iter().flat_map(|payload| payload.bytes.to_vec()).collect();
+            let frames = inputs::conversation(&conversation(fixture));
+            let mut found = Vec::new();
+            for frame in &frames {
+                let mut packet = Packet::default();
+                wire::parse(&SliceFrame { bytes: frame, ifindex: 1 }, &mut packet).expect("a packet");
+                found.extend_from_slice(&frame[usize::from(packet.payload_offset)..]);
+            }
+            assert_eq!(found, expected, "{}", fixture.name);
+            compared += 1;
+        }
+        assert!(compared > 5);
+    }
 
     #[test]
     fn captures_hold_the_frames_of_their_fixture() {

@@ -1,6 +1,10 @@
-//! The pieces of one hello, put together: TCP segments first, then TLS records, which a message may span too.
+//! The pieces of one hello, put together: TCP segments first, then TLS records, which a message may span too; or QUIC
+//! datagrams, then the CRYPTO frames in them.
 
 use super::ClientHello;
+use super::ja4::Transport;
+use super::quic::Flight;
+use datapath::abi::{HandshakeKind, HelloSegment};
 use std::collections::BTreeMap;
 
 const HANDSHAKE_RECORD: u8 = 22;
@@ -10,14 +14,71 @@ const MESSAGE_HEADER: usize = 4;
 /// The top bit of a length in the form of SSL 2.0.
 const SSLV2_LENGTH: u8 = 0x80;
 
-/// Pieces by their offset. Bytes that come twice count once, the first time.
-#[derive(Debug, Default)]
-pub struct Assembly {
-    pieces: BTreeMap<u32, Vec<u8>>,
-    bytes: usize,
+/// The pieces of one hello.
+#[derive(Debug)]
+pub enum Assembly {
+    /// Of TLS over TCP: the stream.
+    Tls(Stream),
+    /// Of QUIC: datagrams, and the stream of their CRYPTO frames.
+    Quic(Flight),
 }
 
 impl Assembly {
+    /// Of the kind of a piece.
+    pub fn of(piece: &HelloSegment) -> Self {
+        if piece.kind == HandshakeKind::Quic as u8 {
+            Self::Quic(Flight::default())
+        } else {
+            Self::Tls(Stream::default())
+        }
+    }
+
+    /// Adds a piece.
+    pub fn add(&mut self, piece: &HelloSegment) {
+        match self {
+            Self::Tls(stream) => stream.add(piece.offset, piece.payload()),
+            Self::Quic(flight) => flight.add(piece),
+        }
+    }
+
+    /// What it holds in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Tls(stream) => stream.bytes,
+            Self::Quic(flight) => flight.bytes(),
+        }
+    }
+
+    /// The hello, if it is there whole.
+    pub fn whole(&self) -> Option<ClientHello> {
+        let (message, is_whole) = self.message();
+        is_whole.then(|| message.hello(true))
+    }
+
+    /// The hello as far as it is there.
+    pub fn partial(&self) -> ClientHello {
+        let (message, is_whole) = self.message();
+        message.hello(is_whole)
+    }
+
+    fn message(&self) -> (Message, bool) {
+        match self {
+            Self::Tls(stream) => message(&stream.start()),
+            // CRYPTO frames hold messages without records (RFC 9001, section 4.1.3).
+            Self::Quic(flight) => handshake(flight.stream().start(), Transport::Quic),
+        }
+    }
+}
+
+/// Pieces by their offset. Bytes that come twice count once, the first time.
+#[derive(Debug, Default)]
+pub struct Stream {
+    pieces: BTreeMap<u32, Vec<u8>>,
+    /// What it holds in memory.
+    pub bytes: usize,
+}
+
+impl Stream {
     /// Adds a piece.
     pub fn add(&mut self, offset: u32, piece: &[u8]) {
         if let std::collections::btree_map::Entry::Vacant(place) = self.pieces.entry(offset) {
@@ -26,25 +87,8 @@ impl Assembly {
         }
     }
 
-    /// What it holds in memory.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The hello, if it is there whole.
-    pub fn whole(&self) -> Option<ClientHello> {
-        let (message, is_whole) = message(&self.stream());
-        is_whole.then(|| message.hello(true))
-    }
-
-    /// The hello as far as it is there.
-    pub fn partial(&self) -> ClientHello {
-        let (message, is_whole) = message(&self.stream());
-        message.hello(is_whole)
-    }
-
     /// The bytes from the first up to the first that is missing.
-    fn stream(&self) -> Vec<u8> {
+    fn start(&self) -> Vec<u8> {
         let mut stream = Vec::with_capacity(self.bytes);
         for (offset, piece) in &self.pieces {
             let Some(known) = stream.len().checked_sub(*offset as usize) else { break };
@@ -57,7 +101,7 @@ impl Assembly {
 /// The first handshake message.
 enum Message {
     /// Behind its header.
-    Tls(Vec<u8>),
+    Tls(Vec<u8>, Transport),
     /// The version in a hello of SSL 2.0's form.
     SslV2(u16),
     /// Too little to tell.
@@ -67,7 +111,7 @@ enum Message {
 impl Message {
     fn hello(&self, is_whole: bool) -> ClientHello {
         match self {
-            Self::Tls(body) => ClientHello::parse(body, is_whole),
+            Self::Tls(body, transport) => ClientHello::parse(body, *transport, is_whole),
             Self::SslV2(version) => ClientHello::of_sslv2(*version, is_whole),
             Self::None => ClientHello { tls_hello_partial: Some(true), ..ClientHello::default() },
         }
@@ -93,10 +137,15 @@ fn message(stream: &[u8]) -> (Message, bool) {
         message.extend_from_slice(&behind[..behind.len().min(length)]);
         rest = behind.get(length..).unwrap_or_default();
     }
-    let [CLIENT_HELLO, a, b, c, ..] = message[..] else { return (Message::None, false) };
+    handshake(message, Transport::Tcp)
+}
+
+/// The ClientHello that handshake messages begin with.
+fn handshake(mut messages: Vec<u8>, transport: Transport) -> (Message, bool) {
+    let [CLIENT_HELLO, a, b, c, ..] = messages[..] else { return (Message::None, false) };
     let length = u32::from_be_bytes([0, a, b, c]) as usize;
-    let body = message.split_off(MESSAGE_HEADER);
+    let mut body = messages.split_off(MESSAGE_HEADER);
     let is_whole = body.len() >= length;
-    let body = body.into_iter().take(length).collect();
-    (Message::Tls(body), is_whole)
+    body.truncate(length);
+    (Message::Tls(body, transport), is_whole)
 }

@@ -2,7 +2,7 @@
 
 use super::ClientHello;
 use super::assembly::Assembly;
-use datapath::abi::{FlowKey, HandshakeKind, HelloSegment};
+use datapath::abi::{FlowKey, HelloSegment};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -62,17 +62,18 @@ impl Hellos {
     /// Takes a piece. Returns what was read because of it: its own hello, or others that had to make room.
     pub fn take(&mut self, segment: &HelloSegment) -> Vec<Found> {
         let id = (segment.key, segment.hello_ns);
-        if segment.kind != HandshakeKind::Tls as u8 || self.of(&id.0, id.1).is_some() {
+        if segment.length == 0 || self.of(&id.0, id.1).is_some() {
             return Vec::new();
         }
         let pending = self.pending.entry(id).or_insert_with(|| {
             self.began.push_back(id);
-            Pending { assembly: Assembly::default(), last: Box::new(*segment) }
+            Pending { assembly: Assembly::of(segment), last: Box::new(*segment) }
         });
         let before = pending.assembly.bytes();
-        pending.assembly.add(segment.offset, segment.payload());
+        pending.assembly.add(segment);
         *pending.last = *segment;
-        self.pending_bytes += pending.assembly.bytes() - before;
+        // Pieces of a datagram that was read are gone.
+        self.pending_bytes = self.pending_bytes + pending.assembly.bytes() - before;
         if let Some(hello) = pending.assembly.whole() {
             return self.finish(&id, Some(hello)).into_iter().collect();
         }
@@ -136,6 +137,7 @@ impl Hellos {
 mod tests {
     use super::*;
     use bytemuck::Zeroable;
+    use datapath::abi::HandshakeKind;
 
     fn piece(port: u16, hello_ns: u64, offset: u32, bytes: &[u8]) -> HelloSegment {
         let mut segment = HelloSegment::zeroed();

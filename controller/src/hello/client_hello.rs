@@ -1,6 +1,6 @@
 //! What a ClientHello says (RFC 8446, section 4.1.2), parsed by tls-parser.
 
-use super::ja4::{self, Ja4Input};
+use super::ja4::{self, Ja4Input, Transport};
 use serde::{Deserialize, Serialize};
 use tls_parser::{
     SNIType, TlsClientHelloContents, TlsExtension, parse_tls_client_hello_extension,
@@ -29,7 +29,7 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 impl ClientHello {
     /// From the body of the handshake message, behind its header; of a partial one as far as it goes.
-    pub fn parse(body: &[u8], is_whole: bool) -> Self {
+    pub fn parse(body: &[u8], transport: Transport, is_whole: bool) -> Self {
         let mut hello = Self { tls_hello_partial: Some(!is_whole), ..Self::default() };
         let Ok((rest, contents)) = parse_tls_handshake_client_hello(body) else {
             hello.tls_hello_partial = Some(true);
@@ -38,7 +38,7 @@ impl ClientHello {
         // The parser takes extensions that are cut off for none.
         let cut = rest.get(2..).filter(|_| contents.ext.is_none());
         let extensions = extensions(contents.ext.or(cut).unwrap_or_default());
-        let mut input = input(&contents, &extensions);
+        let mut input = Ja4Input { transport, ..input(&contents, &extensions) };
         for (_, extension) in &extensions {
             hello.note(extension, &mut input);
         }

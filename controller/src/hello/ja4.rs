@@ -2,9 +2,21 @@
 
 use sha2::{Digest, Sha256};
 
+/// What carries the hello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// TLS over TCP.
+    #[default]
+    Tcp,
+    /// QUIC.
+    Quic,
+}
+
 /// What of a ClientHello goes into its JA4.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ja4Input {
+    /// What it came over.
+    pub transport: Transport,
     /// The version field of the hello.
     pub legacy_version: u16,
     /// Of the extension supported_versions.
@@ -31,13 +43,14 @@ fn plain(values: &[u16]) -> Vec<u16> {
     values.iter().copied().filter(|value| !is_grease(*value)).collect()
 }
 
-/// The fingerprint of a hello that came over TCP.
+/// The fingerprint of a hello.
 pub fn ja4(input: &Ja4Input) -> String {
     let (ciphers, extensions) = (plain(&input.ciphers), plain(&input.extensions));
     let sni = if extensions.contains(&SERVER_NAME) { 'd' } else { 'i' };
     let (many_ciphers, many_extensions) = (ciphers.len().min(99), extensions.len().min(99));
     let head = format!(
-        "t{}{sni}{many_ciphers:02}{many_extensions:02}{}",
+        "{}{}{sni}{many_ciphers:02}{many_extensions:02}{}",
+        if input.transport == Transport::Quic { 'q' } else { 't' },
         version(input),
         alpn(input.alpn.as_deref())
     );
@@ -101,6 +114,7 @@ mod tests {
     /// The worked example of the specification: Chrome, with GREASE.
     fn chrome() -> Ja4Input {
         Ja4Input {
+            transport: Transport::Tcp,
             legacy_version: 0x0303,
             supported_versions: vec![0x6a6a, 0x0304, 0x0303],
             ciphers: vec![
@@ -119,6 +133,12 @@ mod tests {
     #[test]
     fn the_example_of_the_specification_has_its_fingerprint() {
         assert_eq!(ja4(&chrome()), "t13d1516h2_8daaf6152771_e5627efa2ab1");
+    }
+
+    #[test]
+    fn over_quic_it_begins_with_q() {
+        let quic = Ja4Input { transport: Transport::Quic, ..chrome() };
+        assert_eq!(ja4(&quic), "q13d1516h2_8daaf6152771_e5627efa2ab1");
     }
 
     #[test]

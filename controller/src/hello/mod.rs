@@ -4,6 +4,7 @@ mod assembly;
 mod book;
 mod client_hello;
 mod ja4;
+mod quic;
 
 pub use book::{Found, Hellos};
 pub use client_hello::ClientHello;

@@ -1,7 +1,9 @@
 //! Both engines say the same, byte for byte.
 
+use super::build::Scene;
 use super::run::{HOST, Run};
 use super::{policies, scenes};
+use std::path::Path;
 use tidegate::replay::capture::Capture;
 use tidegate::replay::host::HostEngine;
 use tidegate::replay::kernel::KernelEngine;
@@ -9,6 +11,10 @@ use tidegate::replay::output::{self, Format};
 use tidegate::replay::session::{Prepared, Reading, replay};
 use tidegate::replay::setup::Setup;
 use tidegate::replay::{EngineChoice, Mode};
+
+#[path = "../../../fuzz/inputs.rs"]
+#[allow(dead_code)]
+mod inputs;
 
 const KERNEL: Run = Run { engine: EngineChoice::Kernel, ..HOST };
 
@@ -44,6 +50,32 @@ fn every_made_capture_reads_the_same_from_both_engines() {
         let (native, loaded) = (print(&capture, &setup, None), print(&capture, &setup, Some(&mut kernel)));
         assert_eq!(native, loaded, "{name}");
     }
+}
+
+/// The inputs of a fuzz target that were worth keeping.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn both_engines_read_the_fuzzers_corpus_the_same() {
+    let setup = Setup::read(&[], true, 0).unwrap();
+    let mut kernel = KernelEngine::new(&setup, 65_536).unwrap();
+    let capture = |frames: Vec<Vec<u8>>| Scene::default().frames(frames).pcap();
+    let frames = corpus("frames").into_iter().map(|input| capture(inputs::frames(&input)));
+    let tracking = corpus("tracking").into_iter().map(|input| capture(inputs::conversation(&input)));
+    let mut records = 0;
+    for (n, capture) in frames.chain(tracking).chain(corpus("capture")).enumerate() {
+        kernel.forget().unwrap();
+        let (native, loaded) = (print(&capture, &setup, None), print(&capture, &setup, Some(&mut kernel)));
+        assert_eq!(native, loaded, "input {n}");
+        records += native.lines().count();
+    }
+    println!("{records} records of frames and connections are the same");
 }
 
 #[test]

@@ -14,9 +14,9 @@ pub struct HelloSegment {
     pub hello_ns: u64,
     /// When this piece came.
     pub time_ns: u64,
-    /// Where the piece starts, counted from the first byte of the hello's first record.
+    /// Where the piece starts: TLS, counted from the first byte of the hello's first record; QUIC, in its datagram.
     pub offset: u32,
-    /// How many of `bytes` there are. 0: a handshake whose hello is not readable (QUIC) began.
+    /// How many of `bytes` there are. 0: a handshake of QUIC began whose version, and so its keys, nobody knows.
     pub length: u32,
     /// Identities of originator and responder.
     pub identity: [u32; 2],
@@ -26,8 +26,10 @@ pub struct HelloSegment {
     pub originator: u8,
     /// A [`super::HandshakeKind`].
     pub kind: u8,
+    /// Counts the pieces of the connection.
+    pub number: u8,
     /// Padding.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
     /// The bytes. Those behind `length` are whatever was there.
     pub bytes: [u8; HelloSegment::BYTES],
 }
