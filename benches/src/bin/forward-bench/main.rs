@@ -1,5 +1,5 @@
-//! Forwarding by Linux through a gateway: TCP by iperf3 with and without the programs, and small packets beside nftables
-//! with conntrack. Every way to be measured has a client, a gateway and a server of its own, so that rounds change
+//! Forwarding through a gateway: TCP by iperf3 with and without the programs, and small packets, forwarded by Linux and by
+//! XDP, beside nftables with conntrack. Every way to be measured has a client, a gateway and a server of its own, so that rounds change
 //! between them without touching one.
 
 mod route;
@@ -7,6 +7,7 @@ mod tcp;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use datapath::abi::Config;
 use loader::{CpuPin, Kernel, LoadOptions, RunResult};
 use route::Route;
 use std::process::ExitCode;
@@ -37,14 +38,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     inside::enter()?;
     let mut report = Report::new(
-        "Forwarding by Linux through a gateway of veth pairs",
+        "Forwarding through a gateway of veth pairs",
         "cargo xtask bench --forward",
         arguments.rounds,
     );
-    let options =
-        LoadOptions { pin_dir: Some(format!("{}/forward", inside::BPFFS).into()), ..Default::default() };
-    let mut kernel = Kernel::load(&options).context("loading the programs")?;
-    scene::load(&kernel)?;
+    let mut kernel = load("forward")?;
     let without = Route::new("without")?;
     let tidegate = Route::new("tidegate")?;
     tidegate.judged_by(&mut kernel)?;
@@ -54,13 +52,26 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let passing = Route::new("bare XDP_PASS")?;
     let mut passes = [bare(RunResult::XDP_PASS, true)?, bare(RunResult::XDP_PASS, true)?];
     passing.passed_by(&mut passes)?;
-    let routes = [&without, &tidegate, &nft, &passing];
-    tcp(&mut report, &routes, arguments.rounds)?;
-    small(&mut report, &routes, arguments)?;
+    // XDP would send checksums that veth has not made yet: TCP by it would have to be measured on other ends.
+    let by_xdp = Route::new("tidegate --forward xdp")?;
+    let mut forwarding = load("xdp")?;
+    by_xdp.judged_by(&mut forwarding)?;
+    forwarding.maps().config.update(|config| config.flags |= Config::FORWARD)?;
+    tcp(&mut report, &[&without, &tidegate, &nft, &passing], arguments.rounds)?;
+    small(&mut report, &[&without, &tidegate, &nft, &passing, &by_xdp], arguments)?;
     arguments.output.finish(&report)
 }
 
-fn tcp(report: &mut Report, routes: &[&Route; 4], rounds: u32) -> Result<()> {
+/// An instance of its own, with the policy of the benches.
+fn load(name: &str) -> Result<Kernel> {
+    let pin_dir = Some(format!("{}/{name}", inside::BPFFS).into());
+    let kernel =
+        Kernel::load(&LoadOptions { pin_dir, ..Default::default() }).context("loading the programs")?;
+    scene::load(&kernel)?;
+    Ok(kernel)
+}
+
+fn tcp(report: &mut Report, routes: &[&Route], rounds: u32) -> Result<()> {
     let _servers = routes.iter().map(|route| Server::start(route)).collect::<Result<Vec<_>>>()?;
     let at_least = |value| Some(Bound::AtLeast(value));
     // A network card hands on what fits into a frame; veth hands on what the sender has made, up to 64 kB at once.
@@ -82,7 +93,7 @@ fn tcp(report: &mut Report, routes: &[&Route; 4], rounds: u32) -> Result<()> {
     Ok(())
 }
 
-fn small(report: &mut Report, routes: &[&Route; 4], arguments: &Arguments) -> Result<()> {
+fn small(report: &mut Report, routes: &[&Route], arguments: &Arguments) -> Result<()> {
     eprintln!("    small packets, {} rounds", arguments.rounds * 5);
     // The far end drops what it has counted; so does the near end with what comes back.
     let mut drops = Vec::new();
@@ -105,10 +116,17 @@ fn small(report: &mut Report, routes: &[&Route; 4], arguments: &Arguments) -> Re
     };
     let at_least = |value| Some(Bound::AtLeast(value));
     report.rows.push(row(
+        "small packets, tidegate --forward xdp / nft with conntrack",
+        4,
+        2,
+        (at_least(2.0), at_least(1.0)),
+    ));
+    report.rows.push(row("small packets, tidegate --forward xdp / without", 4, 0, (None, None)));
+    report.rows.push(row(
         "small packets, tidegate / nft with conntrack",
         1,
         2,
-        (at_least(2.0), at_least(0.7)),
+        (at_least(1.0), at_least(0.7)),
     ));
     report.rows.push(row("small packets, tidegate / without", 1, 0, (None, None)));
     report.rows.push(row("small packets, nft with conntrack / without", 2, 0, (None, None)));
@@ -117,12 +135,9 @@ fn small(report: &mut Report, routes: &[&Route; 4], arguments: &Arguments) -> Re
 }
 
 /// Every round another one begins.
-fn in_turn(
-    routes: &[&Route; 4],
-    rounds: u32,
-    measure: impl Fn(&Route) -> Result<f64>,
-) -> Result<[Series; 4]> {
-    let mut series = routes.map(|route| Series { name: route.name.into(), values: Vec::new() });
+fn in_turn(routes: &[&Route], rounds: u32, measure: impl Fn(&Route) -> Result<f64>) -> Result<Vec<Series>> {
+    let series = |route: &&Route| Series { name: route.name.into(), values: Vec::new() };
+    let mut series: Vec<_> = routes.iter().map(series).collect();
     for round in 0..rounds as usize {
         for turn in 0..routes.len() {
             let who = (round + turn) % routes.len();
