@@ -6,12 +6,13 @@ use crate::abi::{
     Settled, Side, Tally,
 };
 use crate::event;
+use crate::follow;
 use crate::judge::Verdict;
 use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::record;
 use crate::stage::Stages;
-use crate::tables::{Draft, Plane, Rules, Sink, Slots, Table, Tables};
+use crate::tables::{Attempts, Draft, Plane, Rules, Sink, Slots, Table, Tables, whereabouts};
 use crate::track;
 use crate::wire::{icmp, tcp};
 
@@ -25,7 +26,12 @@ pub fn admit<F: Stages<T>, T: Tables>(
     trace: &mut Trace,
     index: u32,
 ) {
-    trace.set(admitted(frame, direction, plane, &trace.packet, index));
+    let Some(config) = plane.rules.config() else {
+        return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
+    };
+    let moment = Moment::on(&plane.rules, config, frame.ifindex());
+    trace.now_ns = moment.now_ns;
+    trace.set(admitted(frame, direction, plane, &trace.packet, index, &moment));
 }
 
 #[inline(always)]
@@ -35,13 +41,12 @@ fn admitted<F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     packet: &Packet,
     index: u32,
+    moment: &Moment,
 ) -> Verdict {
-    let related = frame.related(plane, packet);
+    let related = icmp::is_error(packet) && frame.related(plane, packet);
     let Some(config) = plane.rules.config() else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
-    let moment = Moment::on(&plane.rules, config, frame.ifindex());
-
     let mut incarnation = track::incarnation(moment.now_ns);
     let slots = (&mut plane.slots, &mut plane.spill);
     let found = whose(&mut plane.connections, &mut plane.half_open, slots, packet, index, moment.now_ns);
@@ -53,10 +58,10 @@ fn admitted<F: Stages<T>, T: Tables>(
             if record.incarnation != conn.incarnation {
                 record::reset(record, conn.incarnation, moment.now_ns);
             }
-            let (changed, j) = known(frame, &plane.rules, packet, conn, record, &moment, related);
+            let (changed, j) = known(frame, &plane.rules, packet, conn, record, moment, related);
             if changed {
                 let originator = conn.originator_side();
-                event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, originator);
+                event::verdict(&mut plane.sink, frame, direction, packet, moment, &j, originator);
             }
             record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
             return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
@@ -73,7 +78,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     {
         incarnation = slot.record.incarnation;
     }
-    begin(frame, direction, plane, packet, index, &moment, (incarnation, related))
+    begin(frame, direction, plane, packet, index, moment, (incarnation, related))
 }
 
 /// The packet's connection, and its flow's record on this CPU. Who was answered has a slot, and takes it here; an attempt
@@ -89,16 +94,24 @@ fn whose<'t, C, H, L, S>(
 ) -> Option<(&'t mut Connection, &'t mut FlowRecord)>
 where
     C: Table<FlowKey, Connection>,
-    H: Table<FlowKey, Attempt>,
+    H: Attempts,
     L: Slots,
     S: Table<FlowKey, FlowRecord>,
 {
-    if let Some(conn) = connections.get(&packet.key) {
+    // What opens a connection belongs to none as a rule, and its set of attempts knows that.
+    let may_be =
+        if record::opens(packet) { half_open.whereabouts(&packet.key) } else { whereabouts::ANYWHERE };
+    if may_be & whereabouts::ANSWERED != 0
+        && let Some(conn) = connections.get(&packet.key)
+    {
         let slot = slots.slot(index)?;
         if slot.key != packet.key {
             record::claim(slot, spill, &packet.key, now_ns);
         }
         return Some((conn, &mut slot.record));
+    }
+    if may_be & whereabouts::UNANSWERED == 0 {
+        return None;
     }
     let attempt = half_open.get(&packet.key)?;
     match owned(slots, packet, index) {
@@ -169,6 +182,7 @@ fn begin<F: Stages<T>, T: Tables>(
     } else if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8; // for the packets that follow
     }
+    let mut followed = 0;
     if opens {
         let conn = &mut attempt.connection;
         track::open(conn, packet, originator, incarnation, moment.now_ns);
@@ -176,6 +190,11 @@ fn begin<F: Stages<T>, T: Tables>(
         conn.limits = j.limits as u8;
         conn.identity = j.identity;
         conn.held = j.holding().0;
+        // All that a SYN tells is told before a table has it, and nobody has to find it there again.
+        if is_plain_syn(packet) && j.limits & Limits::BY_PACKET == 0 && !has_slot {
+            follow::track_syn(packet, conn, &mut attempt.record);
+            followed = Limits::FOLLOWED;
+        }
         if !plane.half_open.insert(&packet.key, attempt) {
             return Verdict::plain(Action::Dropped, Reason::CtMapFull);
         }
@@ -190,7 +209,19 @@ fn begin<F: Stages<T>, T: Tables>(
             record::remember(slot, &mut plane.spill, &packet.key, &attempt.record);
         }
     }
-    Verdict { rule: j.rule, action: j.action, reason: j.reason, limits: j.limits | shadowed(moment) }
+    Verdict {
+        rule: j.rule,
+        action: j.action,
+        reason: j.reason,
+        limits: j.limits | shadowed(moment) | followed,
+    }
+}
+
+/// Whether the packet is a SYN that carries nothing and asks for nothing else.
+#[inline(always)]
+fn is_plain_syn(packet: &Packet) -> bool {
+    let control = Packet::FIN | Packet::SYN | Packet::RST | Packet::ACK;
+    packet.has(Packet::HAS_TCP) && packet.tcp_flags & control == Packet::SYN && packet.payload_bytes == 0
 }
 
 /// Whether a packet that may pass opens a connection. An ICMP error does not, nor does it settle anything: the next one of

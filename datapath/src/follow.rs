@@ -11,7 +11,7 @@ use crate::hello;
 use crate::policy::Moment;
 use crate::record;
 use crate::stage::Stages;
-use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
+use crate::tables::{Attempts, Plane, Rules, Sink, Slots, Table, Tables};
 use crate::track::{self, happened};
 
 /// Tracks a packet that goes on: changes its connection, settles its record, counts handshakes that ended.
@@ -27,7 +27,7 @@ pub fn follow<F: Stages<T>, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return;
     };
-    let moment = Moment::now(&plane.rules, config);
+    let moment = Moment::at(config, trace.now_ns);
     let slot = if record::opens(packet) { None } else { plane.slots.slot(index) };
     let Some((conn, record)) = tracked(&mut plane.connections, &mut plane.half_open, slot, &packet.key)
     else {
@@ -120,6 +120,13 @@ fn track_packet<F: Stages<T>, T: Tables>(
     }
 }
 
+/// The same for the SYN that opened the connection and carries nothing: it settles nothing and ends no handshake.
+#[inline(always)]
+pub(crate) fn track_syn(packet: &Packet, conn: &mut Connection, record: &mut FlowRecord) {
+    track::tcp::opened(conn);
+    track::stream::note(conn, packet, record);
+}
+
 /// Moves an answered connection among the established. If these are full it stays where it is.
 #[inline(always)]
 fn establish<C, H, S>(
@@ -130,9 +137,11 @@ fn establish<C, H, S>(
     key: &FlowKey,
 ) where
     C: Table<FlowKey, Connection>,
-    H: Table<FlowKey, Attempt>,
+    H: Attempts,
     S: Table<FlowKey, FlowRecord>,
 {
+    // First, or the next SYN could miss it.
+    half_open.answered(key);
     let Some(attempt) = half_open.get(key) else {
         return;
     };

@@ -3,7 +3,7 @@
 //! A list holds what concerns only some services or peers, or an identity. What no entry concerns names no list, and no
 //! list costs nothing.
 
-use crate::abi::{Action, Addr, Block, GuardKey, PolicyKey, Reason};
+use crate::abi::{Action, Block, GuardKey, PolicyKey, Reason};
 use crate::policy::{Judgement, Moment};
 use crate::tables::Rules;
 
@@ -25,27 +25,10 @@ pub struct Listed {
     pub classes: [u32; 2],
 }
 
-/// Whether an entry blocks a prefix, or this service of it.
+/// The number of the entry in force that blocks this service of whom a list is of, 0 for none.
 #[inline(always)]
-pub fn is_blocked<R: Rules>(
-    rules: &R,
-    addr: &Addr,
-    service: Service,
-    moment: &Moment,
-    j: &mut Judgement,
-) -> bool {
-    let Some(versions) = rules.block(addr) else {
-        return false;
-    };
-    let entry = versions.at(moment.epoch);
-    let mut rule = in_force(entry, moment, j);
-    if rule == 0 && entry.guards != 0 {
-        rule = said(rules, &GuardKey::block(entry.guards, service.proto, service.port), moment, j);
-    }
-    if rule != 0 {
-        j.decided(Action::Dropped, Reason::Blocklisted, rule);
-    }
-    rule != 0
+pub fn blocked<R: Rules>(rules: &R, list: u32, service: Service, moment: &Moment, j: &mut Judgement) -> u32 {
+    said(rules, &GuardKey::block(list, service.proto, service.port), moment, j)
 }
 
 /// Whether a block or a quarantine speaks of the identity of an end.

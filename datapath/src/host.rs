@@ -8,10 +8,11 @@ use crate::abi::{
     Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
 };
 use crate::frame::Frame;
+use crate::guard::Service;
 use crate::holdings::Wheel;
 use crate::limits::{Claim, take};
 use crate::stage::Stages;
-use crate::tables::{Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables};
+use crate::tables::{Attempts, Buckets, Draft, Plane, Rules, Sink, Slots, Spill, Table, Tables, whereabouts};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
@@ -100,6 +101,14 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> for HostTable<K, V> {
     fn remove(&mut self, key: &K) {
         self.entries.remove(key);
     }
+}
+
+impl Attempts for HostTable<FlowKey, Attempt> {
+    fn whereabouts(&mut self, _: &FlowKey) -> u64 {
+        whereabouts::ANYWHERE
+    }
+
+    fn answered(&mut self, _: &FlowKey) {}
 }
 
 /// Longest-prefix match over byte strings, by trying every length that occurs, the longest first.
@@ -227,8 +236,8 @@ impl Rules for HostRules {
         self.limits.get(&identity)
     }
 
-    fn is_failsafe(&self, key: &FailsafeKey) -> bool {
-        self.failsafe.contains(key)
+    fn is_failsafe(&self, addr: &Addr, service: Service) -> bool {
+        self.failsafe.contains(&FailsafeKey::new(*addr, service.proto, service.port))
     }
 }
 

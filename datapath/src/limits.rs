@@ -182,7 +182,7 @@ pub fn by_packet<F: Frame, T: Tables>(
     let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
         return;
     };
-    let moment = Moment::on(&plane.rules, config, frame.ifindex());
+    let moment = Moment::on_at(&plane.rules, config, frame.ifindex(), trace.now_ns);
     let packet = &trace.packet;
     let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
         return; // another CPU took it away since; the next packet opens it anew

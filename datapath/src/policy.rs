@@ -3,8 +3,8 @@
 
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
-    Action, Addr, Config, Decision, FailsafeKey, FlowKey, Holding, Limits, NEVER, Packet, PolicyKey, Reason,
-    Side,
+    Action, Addr, Binding, Block, Config, Decision, EndMemo, FlowKey, Holding, Limits, NEVER, Packet,
+    Question, Reason, Side,
 };
 use crate::guard::{Listed, Service};
 use crate::tables::Rules;
@@ -35,7 +35,13 @@ impl Moment {
     /// Now, for what enters by an interface.
     #[inline(always)]
     pub fn on<R: Rules>(rules: &R, config: &Config, ifindex: u32) -> Self {
-        let mut moment = Self::now(rules, config);
+        Self::on_at(rules, config, ifindex, rules.now_ns(config))
+    }
+
+    /// At a given time, for what enters by an interface.
+    #[inline(always)]
+    pub fn on_at<R: Rules>(rules: &R, config: &Config, ifindex: u32, now_ns: u64) -> Self {
+        let mut moment = Self::at(config, now_ns);
         if moment.flags & Config::BY_INTERFACE != 0
             && let Some(versions) = rules.interface(ifindex)
         {
@@ -154,18 +160,19 @@ pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgemen
 /// The same, into a `j` that holds [`Judgement::nothing`].
 #[inline(always)]
 pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mut Judgement) {
-    if is_failsafe(rules, ends.resp, ends.resp_port, ends.proto)
-        || is_failsafe(rules, ends.orig, ends.orig_port, ends.proto)
+    if moment.flags & Config::FAILSAFE != 0
+        && (rules.is_failsafe(ends.resp, Service { proto: ends.proto, port: ends.resp_port })
+            || rules.is_failsafe(ends.orig, Service { proto: ends.proto, port: ends.orig_port }))
     {
         return j.decided(Action::Forwarded, Reason::Failsafe, 0);
     }
     if icmp::is_discovery(ends.proto, ends.orig_port) {
         return j.decided(Action::Forwarded, Reason::Infrastructure, 0);
     }
-    let from = identify(rules, moment, ends.orig, 0, j);
-    let to = identify(rules, moment, ends.resp, 1, j);
+    let from = end(rules, moment, ends.orig, 0, j);
+    let to = end(rules, moment, ends.resp, 1, j);
     let service = Service { proto: ends.proto, port: policy_port(ends) };
-    if rules.is_blocked(ends.orig, service, moment, j) || rules.is_blocked(ends.resp, service, moment, j) {
+    if is_cut(rules, &from, service, moment, j) || is_cut(rules, &to, service, moment, j) {
         return;
     }
     if from.guards | to.guards != 0 {
@@ -199,34 +206,83 @@ struct End {
     guards: u32,
     limits: u8,
     lease: Lease,
+    /// The block that cuts all of it, 0 for none.
+    block: u32,
+    /// The list of those that cut some services, 0 for none.
+    block_guards: u32,
 }
 
-/// Notes the identity of an end. Returns its class and how its lease stands.
+/// Notes the identity of an end. Returns its class, how its lease stands, and what blocks it.
 #[inline(always)]
-fn identify<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, end: usize, j: &mut Judgement) -> End {
-    let Some(versions) = rules.binding(addr) else {
-        return End { class: 0, guards: 0, limits: 0, lease: Lease::Runs };
-    };
-    let binding = versions.at(moment.epoch);
-    j.identity[end] = binding.identity;
-    let lease = if moment.now_ns < binding.not_after_ns {
-        j.until(binding.not_after_ns);
-        Lease::Runs
-    } else if binding.on_expiry == LeaseEnd::Deny as u8 {
-        Lease::Denies
+fn end<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, which: usize, j: &mut Judgement) -> End {
+    let known = rules.about(addr, moment, |memo| {
+        j.identity[which] = memo.identity;
+        let lease = if moment.now_ns < memo.lease_not_after_ns {
+            j.until(memo.lease_not_after_ns);
+            Lease::Runs
+        } else if memo.on_expiry == LeaseEnd::Deny as u8 {
+            Lease::Denies
+        } else {
+            Lease::Alerts
+        };
+        let block = memo.blocks(moment.now_ns);
+        if block != 0 {
+            j.until(memo.block_not_after_ns);
+        }
+        End {
+            class: memo.class,
+            guards: memo.guards,
+            limits: memo.limits,
+            lease,
+            block,
+            block_guards: memo.block_guards,
+        }
+    });
+    known.unwrap_or(End { class: 0, guards: 0, limits: 0, lease: Lease::Denies, block: 0, block_guards: 0 })
+}
+
+/// Whether an entry blocks an end, or this service of it.
+#[inline(always)]
+fn is_cut<R: Rules>(rules: &R, end: &End, service: Service, moment: &Moment, j: &mut Judgement) -> bool {
+    let rule = if end.block != 0 {
+        end.block
+    } else if end.block_guards != 0 {
+        rules.blocked(end.block_guards, service, moment, j)
     } else {
-        Lease::Alerts
+        return false;
     };
-    End { class: binding.class, guards: binding.guards, limits: binding.limits, lease }
+    if rule != 0 {
+        j.decided(Action::Dropped, Reason::Blocklisted, rule);
+    }
+    rule != 0
+}
+
+/// Asks both tries what an epoch says of an address.
+#[inline(always)]
+pub fn look_up<R: Rules>(rules: &R, addr: &Addr, epoch: u32, memo: &mut EndMemo) {
+    let binding = match rules.binding(addr) {
+        Some(versions) => versions.at(epoch),
+        None => &Binding::NONE,
+    };
+    memo.bind(binding);
+    match rules.block(addr) {
+        Some(versions) => memo.block(versions.at(epoch)),
+        None => memo.block(&Block::NONE),
+    }
+}
+
+/// Asks the trie what an epoch decides.
+#[inline(always)]
+pub fn look_up_decision<R: Rules>(rules: &R, asked: &Question, epoch: u32) -> Decision {
+    match rules.decision(&asked.key()) {
+        Some(versions) => *versions.at(epoch),
+        None => Decision::NONE,
+    }
 }
 
 #[inline(always)]
 fn by_policy<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: u32, to: u32, j: &mut Judgement) {
-    let key = PolicyKey::new(from, to, ends.proto, policy_port(ends));
-    let decision = match rules.decision(&key) {
-        Some(versions) => *versions.at(moment.epoch),
-        None => Decision::NONE,
-    };
+    let decision = rules.decided(&Question::new(from, to, ends.proto, policy_port(ends)), moment);
     j.limits = u32::from(decision.limits);
     match decision.action {
         Decision::ALLOW => j.decided(Action::Forwarded, Reason::Forwarded, decision.rule),
@@ -249,17 +305,13 @@ fn policy_port(ends: &Ends<'_>) -> u16 {
     if ends.proto == proto::ICMP || ends.proto == proto::ICMPV6 { ends.orig_port } else { ends.resp_port }
 }
 
-#[inline(always)]
-fn is_failsafe<R: Rules>(rules: &R, addr: &Addr, port: u16, proto: u8) -> bool {
-    rules.is_failsafe(&FailsafeKey::new(*addr, proto, port))
-}
-
 /// Whether a blocklist names an end of a packet that is not judged by its own flow.
 #[inline(always)]
 pub(crate) fn is_blocked<R: Rules>(rules: &R, moment: &Moment, packet: &Packet) -> bool {
     let mut j = Judgement::nothing();
     let ends = Ends::new(&packet.key, packet.side());
     let service = Service { proto: ends.proto, port: policy_port(&ends) };
-    rules.is_blocked(ends.orig, service, moment, &mut j)
-        || rules.is_blocked(ends.resp, service, moment, &mut j)
+    let from = end(rules, moment, ends.orig, 0, &mut j);
+    let to = end(rules, moment, ends.resp, 1, &mut j);
+    is_cut(rules, &from, service, moment, &mut j) || is_cut(rules, &to, service, moment, &mut j)
 }

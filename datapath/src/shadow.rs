@@ -3,7 +3,7 @@
 //! The candidate lies in the tables as the versions of the next epoch, which is never flipped to. It is asked by the code
 //! that judges.
 
-use crate::abi::{Packet, ShadowKey};
+use crate::abi::{Config, Packet, ShadowKey};
 use crate::admit::find;
 use crate::policy::{Judgement, Moment};
 use crate::stage::Stages;
@@ -21,7 +21,7 @@ pub fn judge<F: Stages<T>, T: Tables>(frame: &F, plane: &mut Plane<T>, packet: &
     if packet.key.hash(&config.hash_keys) > config.shadow_threshold {
         return;
     }
-    let (next, flags) = (config.epoch.wrapping_add(1), config.shadow_flags);
+    let (next, flags) = (config.epoch.wrapping_add(1), config.shadow_flags | config.flags & Config::FAILSAFE);
     let mut moment = Moment::on(&plane.rules, config, frame.ifindex());
     let originator = match find(&mut plane.connections, &mut plane.half_open, &packet.key) {
         Some(conn) => conn.originator_side(),

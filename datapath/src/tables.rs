@@ -4,15 +4,15 @@
 
 use crate::abi::{
     Addr, Answered, Attempt, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
-    DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HelloSegment, Holding, InterfaceVersions, LimitVersions, Lost, PolicyKey,
-    RuleVersions, ShadowKey, Tally, Unit,
+    Decision, DecisionVersions, Direction, EndMemo, Event, EventBudget, FlowKey, FlowRecord, FlowSlot,
+    FragmentKey, FragmentPorts, HandshakeKey, HelloSegment, Holding, InterfaceVersions, LimitVersions, Lost,
+    PolicyKey, Question, RuleVersions, ShadowKey, Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::guard::{self, Listed, Service};
 use crate::holdings::Wheel;
 use crate::limits::Claim;
-use crate::policy::{Judgement, Moment};
+use crate::policy::{self, Judgement, Moment};
 
 /// A keyed table.
 pub trait Table<K, V> {
@@ -38,6 +38,24 @@ pub trait Spill: Table<FlowKey, FlowRecord> {
     fn of(&mut self, cpu: u32, key: &FlowKey) -> Option<&FlowRecord>;
 }
 
+/// Where a connection may be; a bit that is not set is certain.
+pub mod whereabouts {
+    /// Among those that were not answered.
+    pub const UNANSWERED: u64 = 1 << 0;
+    /// Among the answered.
+    pub const ANSWERED: u64 = 1 << 1;
+    /// Nobody knows.
+    pub const ANYWHERE: u64 = UNANSWERED | ANSWERED;
+}
+
+/// Connections that were not answered yet. They know which may be elsewhere, so that what opens one need not look there.
+pub trait Attempts: Table<FlowKey, Attempt> {
+    /// Where the connection may be: [`whereabouts`].
+    fn whereabouts(&mut self, key: &FlowKey) -> u64;
+    /// Notes that it is about to be among the answered.
+    fn answered(&mut self, key: &FlowKey);
+}
+
 /// What the controller says, and the clock.
 pub trait Rules {
     /// The configuration.
@@ -52,12 +70,33 @@ pub trait Rules {
     fn block(&self, addr: &Addr) -> Option<&BlockVersions>;
     /// Both versions of what a guard list says of `key`, which is a [`crate::abi::GuardKey`]'s.
     fn guard(&self, key: &PolicyKey) -> Option<&BlockVersions>;
-    /// [`guard::is_blocked`]; a stage of its own in BPF.
-    fn is_blocked(&self, addr: &Addr, service: Service, moment: &Moment, j: &mut Judgement) -> bool
+    /// [`guard::blocked`]; a stage of its own in BPF.
+    fn blocked(&self, list: u32, service: Service, moment: &Moment, j: &mut Judgement) -> u32
     where
         Self: Sized,
     {
-        guard::is_blocked(self, addr, service, moment, j)
+        guard::blocked(self, list, service, moment, j)
+    }
+    /// Shows what the epoch of `moment` says of an address; a CPU may remember it. `None` without the room for it, which is
+    /// made with the maps.
+    fn about<T>(&self, addr: &Addr, moment: &Moment, then: impl FnOnce(&EndMemo) -> T) -> Option<T>
+    where
+        Self: Sized,
+    {
+        let mut memo = bytemuck::Zeroable::zeroed();
+        policy::look_up(self, addr, moment.epoch, &mut memo);
+        Some(then(&memo))
+    }
+    /// What this CPU remembers of an address, if it does.
+    fn remembered(&self, _addr: &Addr, _config: &Config) -> Option<&EndMemo> {
+        None
+    }
+    /// What the epoch of `moment` decides; a CPU may remember it.
+    fn decided(&self, asked: &Question, moment: &Moment) -> Decision
+    where
+        Self: Sized,
+    {
+        policy::look_up_decision(self, asked, moment.epoch)
     }
     /// [`guard::is_listed`]; a stage of its own in BPF.
     fn is_listed(&self, listed: &Listed, service: Service, moment: &Moment, j: &mut Judgement) -> bool
@@ -74,8 +113,8 @@ pub trait Rules {
     fn rule(&self, number: u32) -> Option<&RuleVersions>;
     /// Both versions of which limit is an identity's.
     fn limit(&self, identity: u32) -> Option<&LimitVersions>;
-    /// Whether `key` is a failsafe service of the gateway itself.
-    fn is_failsafe(&self, key: &FailsafeKey) -> bool;
+    /// Whether it is a failsafe service of the gateway itself.
+    fn is_failsafe(&self, addr: &Addr, service: Service) -> bool;
 }
 
 /// Token buckets and counts of connections, shared by all CPUs.
@@ -131,7 +170,7 @@ pub trait Tables {
     /// Connections that were answered.
     type Connections: Table<FlowKey, Connection>;
     /// Connections that were not answered yet.
-    type HalfOpen: Table<FlowKey, Attempt>;
+    type HalfOpen: Attempts;
     /// Ports of fragmented datagrams.
     type Fragments: Table<FragmentKey, FragmentPorts>;
     /// Policy, identities, blocklists, configuration, clock.

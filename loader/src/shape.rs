@@ -24,7 +24,7 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 26] = [
+pub(crate) const SHAPES: [Shape; 28] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
@@ -49,6 +49,8 @@ pub(crate) const SHAPES: [Shape; 26] = [
     shape::<u32, u64>(MapName::LOST, MapType::PerCpuArray),
     shape::<u32, EventBudget>(MapName::EVENT_BUDGET, MapType::PerCpuArray),
     shape::<u32, Trace>(MapName::TRACE, MapType::PerCpuArray),
+    shape::<u32, EndMemo>(MapName::ENDS, MapType::PerCpuArray),
+    shape::<u32, DecisionMemo>(MapName::DECISIONS, MapType::PerCpuArray),
     shape::<u32, JudgedPort>(MapName::JUDGED_PORTS, MapType::Hash),
     // struct bpf_devmap_val: an interface and a program.
     shape::<u32, [u32; 2]>(MapName::REDIRECT, MapType::DevMapHash),

@@ -10,6 +10,8 @@ mod buffer;
 mod frame;
 #[path = "../../xdp/src/maps.rs"]
 mod maps;
+#[path = "../../xdp/src/memos.rs"]
+mod memos;
 #[path = "../../xdp/src/stages.rs"]
 mod stages;
 

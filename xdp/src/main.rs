@@ -8,6 +8,7 @@ mod buffer;
 mod forward;
 mod frame;
 mod maps;
+mod memos;
 mod reject;
 mod stages;
 

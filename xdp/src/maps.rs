@@ -4,7 +4,7 @@
 //! wants a reference.
 
 use crate::attempts::KernelHalfOpen;
-use crate::stages;
+use crate::{memos, stages};
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_map_lookup_percpu_elem};
 use aya_ebpf::macros::map;
@@ -15,9 +15,10 @@ use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
     Addr, Answered, Attempt, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, ClosedEvent,
-    Config, Connection, DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord,
-    FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Holding, Holdings,
-    InterfaceVersions, JudgedPort, LimitVersions, Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
+    Config, Connection, Decision, DecisionMemo, DecisionVersions, Direction, EndMemo, Event, EventBudget,
+    FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats,
+    HelloSegment, Holding, Holdings, InterfaceVersions, JudgedPort, LimitVersions, Lost, PolicyKey, Question,
+    RuleVersions, ShadowKey, Tally, Unit,
 };
 use datapath::frame::Frame;
 use datapath::guard::{Listed, Service};
@@ -108,6 +109,12 @@ static TG_LOST: PerCpuArray<u64> = PerCpuArray::pinned(Tally::END, 0);
 /// What was sent lately, by kind, reason and identity.
 #[map]
 static TG_EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::pinned(EventBudget::COUNT, 0);
+/// What this CPU remembers of addresses. The last place is a scratch.
+#[map]
+pub(crate) static TG_ENDS: PerCpuArray<EndMemo> = PerCpuArray::pinned(EndMemo::COUNT + 1, 0);
+/// What this CPU remembers of decisions. The last place is a scratch.
+#[map]
+pub(crate) static TG_DECISIONS: PerCpuArray<DecisionMemo> = PerCpuArray::pinned(DecisionMemo::COUNT + 1, 0);
 /// The packet that is being judged, then the last one, with its verdict. The stack has no room for it.
 #[map]
 static TG_TRACE: PerCpuArray<Trace> = PerCpuArray::pinned(1, 0);
@@ -295,12 +302,12 @@ impl Rules for KernelRules {
         unsafe { bpf_ktime_get_boot_ns() }
     }
 
-    #[inline(never)] // its key has a stack of its own
+    #[inline(always)] // in a function of its own
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
         TG_BINDINGS.get(PrefixKey::address(addr).key())
     }
 
-    #[inline(never)] // its key has a stack of its own
+    #[inline(always)] // in a function of its own
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {
         TG_BLOCKLIST.get(PrefixKey::address(addr).key())
     }
@@ -311,8 +318,23 @@ impl Rules for KernelRules {
     }
 
     #[inline(always)]
-    fn is_blocked(&self, addr: &Addr, service: Service, moment: &Moment, j: &mut Judgement) -> bool {
-        stages::tg_blocked(addr, u32::from(service.proto), u32::from(service.port), moment, j) != 0
+    fn blocked(&self, list: u32, service: Service, moment: &Moment, j: &mut Judgement) -> u32 {
+        stages::tg_blocked(list, u32::from(service.proto), u32::from(service.port), moment, j)
+    }
+
+    #[inline(always)]
+    fn about<T>(&self, addr: &Addr, moment: &Moment, then: impl FnOnce(&EndMemo) -> T) -> Option<T> {
+        memos::about(addr, moment, then)
+    }
+
+    #[inline(always)]
+    fn remembered(&self, addr: &Addr, config: &Config) -> Option<&EndMemo> {
+        memos::remembered(addr, config)
+    }
+
+    #[inline(always)]
+    fn decided(&self, asked: &Question, moment: &Moment) -> Decision {
+        memos::decided(asked, moment)
     }
 
     #[inline(always)]
@@ -320,7 +342,7 @@ impl Rules for KernelRules {
         stages::tg_listed(listed, u32::from(service.proto), u32::from(service.port), moment, j) != 0
     }
 
-    #[inline(never)] // its key has a stack of its own
+    #[inline(always)] // in a function of its own
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions> {
         TG_POLICY.get(PrefixKey::policy(key).key())
     }
@@ -341,8 +363,8 @@ impl Rules for KernelRules {
     }
 
     #[inline(never)] // its key has a stack of its own
-    fn is_failsafe(&self, key: &FailsafeKey) -> bool {
-        TG_FAILSAFE.get_ptr(key).is_some()
+    fn is_failsafe(&self, addr: &Addr, service: Service) -> bool {
+        TG_FAILSAFE.get_ptr(&FailsafeKey::new(*addr, service.proto, service.port)).is_some()
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::frame::{Context, DIRECTION, HookFrame};
 use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, KernelSlots, KernelSpill, plane};
 use datapath::abi::packet::Trace;
-use datapath::abi::{Addr, Connection, Direction, FlowKey, FlowRecord, Holding, Packet, Reason, Side};
+use datapath::abi::{Connection, Direction, FlowKey, FlowRecord, Holding, Packet, Reason, Side};
 use datapath::guard::{self, Listed, Service};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
@@ -328,11 +328,11 @@ pub extern "C" fn tg_shadow(ctx: *mut Context, packet: *const Packet) -> u32 {
     0
 }
 
-/// [`guard::is_blocked`].
+/// [`guard::blocked`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tg_blocked(
-    addr: *const Addr,
+    list: u32,
     proto: u32,
     port: u32,
     moment: *const Moment,
@@ -340,10 +340,8 @@ pub extern "C" fn tg_blocked(
 ) -> u32 {
     let service = Service { proto: proto as u8, port: port as u16 };
     // SAFETY: the caller's references.
-    match unsafe { (addr.as_ref(), moment.as_ref(), j.as_mut()) } {
-        (Some(addr), Some(moment), Some(j)) => {
-            u32::from(guard::is_blocked(&KernelRules, addr, service, moment, j))
-        }
+    match unsafe { (moment.as_ref(), j.as_mut()) } {
+        (Some(moment), Some(j)) => guard::blocked(&KernelRules, list, service, moment, j),
         _ => 0,
     }
 }

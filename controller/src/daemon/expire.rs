@@ -8,20 +8,28 @@ use datapath::abi::{ClosedEvent, Config, Connection, Event, EventKind, FlowKey, 
 use datapath::track::{stream, timeout_ns};
 use datapath::wire::proto;
 use loader::Maps;
+use std::time::{Duration, Instant};
 
 /// Connections that are looked at in one sweep. A full table takes several.
 const AT_A_TIME: usize = 20_000;
+/// How long connections that are no more may stand in the filters.
+const FILTERED_EVERY: Duration = Duration::from_secs(60);
 
 /// Goes through the answered connections again and again.
 #[derive(Default)]
 pub struct Expiry {
     waiting: Vec<FlowKey>,
+    filtered: Option<Instant>,
 }
 
 impl Expiry {
     /// Looks at the next connections; reports and removes those that are over.
     pub fn sweep(&mut self, maps: &Maps, hub: &Hub) -> Result<()> {
         if self.waiting.is_empty() {
+            if self.filtered.is_none_or(|at| at.elapsed() >= FILTERED_EVERY) {
+                maps.filter_answered_anew()?;
+                self.filtered = Some(Instant::now());
+            }
             self.waiting = maps.connections.keys()?;
         }
         let config = maps.config.get()?;

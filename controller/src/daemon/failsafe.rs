@@ -2,7 +2,7 @@
 
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::ports::PortMatch;
-use datapath::abi::{Addr, FailsafeKey};
+use datapath::abi::{Addr, Config, FailsafeKey};
 use loader::Maps;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -42,6 +42,13 @@ pub fn sync(maps: &Maps, services: &[(u8, u16)]) -> Result<()> {
     for key in wanted.difference(&there) {
         maps.failsafe.insert(key, &1)?;
     }
+    // While there is none, nobody looks for one.
+    maps.config.update(|config| {
+        config.flags &= !Config::FAILSAFE;
+        if !wanted.is_empty() {
+            config.flags |= Config::FAILSAFE;
+        }
+    })?;
     for key in there.difference(&wanted) {
         maps.failsafe.remove(key)?;
     }

@@ -12,6 +12,7 @@ use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, GuardKey,
     InterfaceVersions, LimitVersions, Limits, PolicyKey, RuleVersions,
 };
+use datapath::guard::Service;
 use datapath::holdings::Held;
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::tables::Rules;
@@ -241,7 +242,7 @@ impl Rules for Fetched {
         None // as above
     }
 
-    fn is_failsafe(&self, key: &FailsafeKey) -> bool {
-        self.failsafe && key.addr == self.bindings[1].0
+    fn is_failsafe(&self, addr: &Addr, _service: Service) -> bool {
+        self.failsafe && *addr == self.bindings[1].0
     }
 }

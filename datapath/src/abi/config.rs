@@ -54,8 +54,13 @@ pub struct Config {
     pub shadow_threshold: u32,
     /// Number of sets of attempts minus one; a power of two minus one.
     pub attempt_mask: u32,
+    /// Counts how often somebody changed within an epoch what the epoch says: see [`Config::stamp`].
+    pub generation: u32,
+    /// Which of the two filters of an [`super::AttemptSet`] is asked: 0 for the lower, 32 for the upper. The other is filled
+    /// anew meanwhile.
+    pub answered_shift: u32,
 }
-const _: () = assert!(size_of::<Config>() == 184);
+const _: () = assert!(size_of::<Config>() == 192);
 
 impl Config {
     /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
@@ -78,6 +83,8 @@ impl Config {
     pub const SHADOW: u32 = 1 << 8;
     /// XDP itself forwards what passes and is plain; see [`crate::forward`].
     pub const FORWARD: u32 = 1 << 9;
+    /// There are failsafe services.
+    pub const FAILSAFE: u32 = 1 << 10;
     /// Packets to UDP port 4789 are judged by what they carry.
     pub const INSPECT_VXLAN: u32 = 1 << 16;
     /// Packets to UDP port 6081 are judged by what they carry.
@@ -116,6 +123,8 @@ impl Config {
             shadow_flags: 0,
             shadow_threshold: 0,
             attempt_mask: flow_slots.next_power_of_two().div_ceil(8) - 1,
+            generation: 0,
+            answered_shift: 0,
         }
     }
 
@@ -131,6 +140,12 @@ impl Config {
         ];
         self.shortest_idle_ns = times.into_iter().fold(u64::MAX, u64::min);
         self
+    }
+
+    /// What a CPU that remembers a look-up remembers with it: it holds while this is the same. Never 0.
+    #[inline(always)]
+    pub fn stamp(&self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.epoch)
     }
 
     /// Whether a flag is set.
@@ -245,10 +260,12 @@ impl MapName {
     pub const LOST: &str = "TG_LOST";
     pub const EVENT_BUDGET: &str = "TG_EVENT_BUDGET";
     pub const TRACE: &str = "TG_TRACE";
+    pub const ENDS: &str = "TG_ENDS";
+    pub const DECISIONS: &str = "TG_DECISIONS";
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
     pub const REDIRECT: &str = "TG_REDIRECT";
 
-    pub const ALL: [&str; 26] = [
+    pub const ALL: [&str; 28] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
@@ -273,6 +290,8 @@ impl MapName {
         Self::LOST,
         Self::EVENT_BUDGET,
         Self::TRACE,
+        Self::ENDS,
+        Self::DECISIONS,
         Self::JUDGED_PORTS,
         Self::REDIRECT,
     ];

@@ -245,8 +245,9 @@ const _: () = assert!(size_of::<Attempt>() == 240);
 pub struct AttemptSet {
     /// Who has each place: [`AttemptSet::tag`], 0 for nobody.
     pub tags: [u64; AttemptSet::WAYS],
-    /// Rounds the tags up to a cache line.
-    pub _pad: u64,
+    /// Which connections of this set may be among the answered: two filters of 32 bits, [`AttemptSet::answered`]. It rounds
+    /// the tags up to a cache line.
+    pub answered: u64,
     /// The attempts.
     pub places: [AttemptPlace; AttemptSet::WAYS],
     /// Rounds the set up to half a page.
@@ -272,6 +273,13 @@ impl AttemptSet {
     #[inline(always)]
     pub fn tag(hash: u32, tick: u32) -> u64 {
         (u64::from(hash) << 32) | u64::from(tick | 1)
+    }
+
+    /// The bits of a key with this hash in both filters of [`AttemptSet::answered`]. By bits of the hash that choose no set
+    /// of a table of fewer than 2^27.
+    #[inline(always)]
+    pub fn answered(hash: u32) -> u64 {
+        0x1_0000_0001 << (hash >> 27)
     }
 
     /// Whether a tag may be of a key with this hash.

@@ -160,6 +160,12 @@ impl EventBudget {
         (mixed >> 16) & (Self::COUNT - 1)
     }
 
+    /// Whether none of `limit` a second is left.
+    #[inline(always)]
+    pub fn is_spent(&self, now_ns: u64, limit: u32) -> bool {
+        now_ns.wrapping_sub(self.began_ns) < Self::SECOND_NS && self.sent >= limit
+    }
+
     /// Takes one of `limit` a second; `false` where none is left.
     #[inline(always)]
     pub fn take(&mut self, now_ns: u64, limit: u32) -> bool {

@@ -48,6 +48,12 @@ impl Addr {
         }
     }
 
+    /// A keyed hash of the address, for an index cut from its low end: as [`FlowKey::hash`].
+    #[inline(always)]
+    pub fn hash(&self, keys: &HashKeys) -> u32 {
+        keys.of_two(self.words[0], self.words[1])
+    }
+
     /// As the standard library's address; a mapped IPv4 address comes back as IPv4.
     pub fn to_ip(&self) -> core::net::IpAddr {
         core::net::Ipv6Addr::from(self.octets()).to_canonical()
@@ -179,6 +185,13 @@ pub struct HashKeys {
 }
 
 impl HashKeys {
+    /// The hash of two words.
+    #[inline(always)]
+    pub(super) fn of_two(&self, x: u64, y: u64) -> u32 {
+        let h = x.wrapping_mul(self.odd[0]).wrapping_add(y.wrapping_mul(self.odd[1]));
+        ((h >> 32) as u32).swap_bytes()
+    }
+
     /// From a seed, by SplitMix64 (Steele et al. 2014).
     pub fn new(seed: u64) -> Self {
         let mut state = seed;

@@ -33,6 +33,8 @@ impl Limits {
     pub const IDENTITY: u32 = Self::IDENTITY_HELD | Self::IDENTITY_RATE | Self::IDENTITY_OPENS;
     /// Where the bits of an identity's limits begin: see [`super::Binding::limits`].
     pub const IDENTITY_SHIFT: u32 = 6;
+    /// No rule's: the packet opened a connection that has been told all of it. Beyond a byte, too.
+    pub const FOLLOWED: u32 = 1 << 9;
     /// Those that have to be looked at when a connection opens.
     pub const AT_OPEN: u32 = Self::LIFETIME | Self::RATE | Self::IDENTITY_HELD | Self::IDENTITY_OPENS;
     /// Those that have to be looked at packet by packet, before the packet changes its connection.

@@ -144,8 +144,14 @@ pub struct Trace {
     pub settled: u8,
     /// What the rule asks of the packet beyond the verdict: the [`super::Limits`] bits.
     pub limits: u8,
+    /// Boot-clock time by which an unsettled packet was judged; 0 for any other.
+    pub now_ns: u64,
+    /// 1 where the packet opened a connection that has been told all of it.
+    pub followed: u32,
+    /// Padding.
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<Trace>() == 104);
+const _: () = assert!(size_of::<Trace>() == 120);
 
 impl Trace {
     /// Notes a verdict.
@@ -156,6 +162,7 @@ impl Trace {
         self.reason = verdict.reason as u8;
         self.settled = 0;
         self.limits = verdict.limits as u8;
+        self.followed = u32::from(verdict.limits & super::Limits::FOLLOWED != 0);
     }
 
     /// The verdict.

@@ -42,6 +42,13 @@ pub fn segment(conn: &mut Connection, packet: &Packet, is_orig: bool, now_ns: u6
     }
 }
 
+/// What [`segment`] makes of the SYN that begins a record.
+#[inline(always)]
+pub fn opened(conn: &mut Connection) {
+    history::note(conn, history::SYN, true);
+    conn.state[0] = Endpoint::SynSent as u8;
+}
+
 /// Whether the connection belongs among the established. A SYN-ACK alone is no answer: it is what a flood of SYNs from
 /// addresses that are not the sender's gets, and it must not push out the living.
 #[inline(always)]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WORD: usize = size_of::<u64>();
 const SET_WORDS: usize = size_of::<AttemptSet>() / WORD;
 const PLACE_WORDS: usize = size_of::<AttemptPlace>() / WORD;
+const FILTERS: usize = core::mem::offset_of!(AttemptSet, answered) / WORD;
 const FIRST_PLACE: usize = core::mem::offset_of!(AttemptSet, places) / WORD;
 
 /// Connections that were not answered yet.
@@ -88,6 +89,31 @@ impl Attempts {
     /// Forgets all.
     pub fn clear(&self) {
         self.places().for_each(|place| place.tag.store(0, Ordering::Release));
+    }
+
+    /// Clears the filters that are not asked: see [`AttemptSet::answered`].
+    pub fn clear_spare_filters(&self, config: &Config) {
+        let asked = u64::from(u32::MAX) << config.answered_shift;
+        self.filters().for_each(|filters| _ = filters.fetch_and(asked, Ordering::AcqRel));
+    }
+
+    /// Notes an answered connection in both filters of its set.
+    pub fn note_answered(&self, key: &FlowKey, config: &Config) {
+        let hash = key.hash(&config.hash_keys);
+        let mut filters = self.filters().skip((hash & config.attempt_mask) as usize);
+        if let Some(filters) = filters.next() {
+            filters.fetch_or(AttemptSet::answered(hash), Ordering::AcqRel);
+        }
+    }
+
+    /// Bits of the filters that are asked: at most one for each connection that was answered since they were made.
+    pub fn answered_bits(&self, config: &Config) -> u32 {
+        let bits = |filters: &AtomicU64| (filters.load(Ordering::Relaxed) >> config.answered_shift) as u32;
+        self.filters().map(|filters| bits(filters).count_ones()).sum()
+    }
+
+    fn filters(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.memory.words().iter().skip(FILTERS).step_by(SET_WORDS)
     }
 
     /// How many attempts there are.

@@ -125,6 +125,26 @@ impl Maps {
         })
     }
 
+    /// Has the CPUs forget what they looked up: for who writes bindings, blocks or policy within an epoch.
+    pub fn forget_lookups(&self) -> Result<()> {
+        self.config.update(|config| config.generation = config.generation.wrapping_add(1))?;
+        Ok(())
+    }
+
+    /// Makes the filters of answered connections forget those that are no more ([`AttemptSet::answered`]). Until then a SYN that
+    /// has the bit of one looks for it in vain, which costs time and nothing else.
+    pub fn filter_answered_anew(&self) -> Result<()> {
+        let config = self.config.get()?;
+        self.half_open.clear_spare_filters(&config);
+        // Whose bit was set before that, and cleared by it, is in the table when this is over.
+        crate::wait_for_programs()?;
+        for key in self.connections.keys()? {
+            self.half_open.note_answered(&key, &config);
+        }
+        self.config.update(|config| config.answered_shift ^= 32)?;
+        Ok(())
+    }
+
     /// Every flow that has counted a packet.
     pub fn flow_records(&self) -> Result<Vec<Flow>> {
         let config = self.config.get()?;

@@ -111,6 +111,7 @@ pub fn segment(from_client: bool, client_port: u16, flags: &str, payload: &[u8])
     let mut tcp = TcpHeader::new(ports.0, ports.1, if syn { mine } else { mine + 1 }, 64_000);
     tcp.syn = syn;
     tcp.ack = flags.contains('A');
+    tcp.rst = flags.contains('R');
     tcp.acknowledgment_number = if tcp.ack { theirs + 1 } else { 0 };
     let mut frame = Vec::new();
     let builder = PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4(src, dst, 64).tcp_header(tcp);

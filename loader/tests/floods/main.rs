@@ -4,6 +4,7 @@
 mod default_sizes;
 mod gateway;
 mod identities;
+mod lookups;
 
 use datapath::abi::Reason;
 use gateway::{

@@ -4,7 +4,7 @@ mod cases;
 mod filter;
 mod rounds;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cases::Peers;
 use clap::Parser;
 use loader::{CpuPin, Kernel, LoadOptions};
@@ -27,6 +27,9 @@ struct Arguments {
     /// Prefixes of the large blocklist.
     #[arg(long, default_value_t = 1_000_000)]
     prefixes: u32,
+    /// Only cases whose name holds this.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    case: String,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +58,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     let pin = CpuPin::here()?;
     let peers = Peers { kernel: &kernel, large: &large, filter: &filter };
-    let cases = cases::all(&peers, pin.cpu())?;
+    let mut cases = cases::all(&peers, pin.cpu())?;
+    cases.retain(|case| case.name.contains(&arguments.case));
+    ensure!(!cases.is_empty(), "no case has \"{}\" in its name", arguments.case);
     eprintln!("    {} rounds of {} cases", arguments.rounds, cases.len());
     let (rows, share) = rounds::run(&peers, &cases, arguments.rounds, arguments.repeat)?;
     report.rows = rows;
