@@ -29,9 +29,8 @@ pub fn admit<F: Stages<T>, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
     };
-    let moment = Moment::on(&plane.rules, config, frame.ifindex());
-    trace.now_ns = moment.now_ns;
-    trace.set(admitted(frame, direction, plane, &trace.packet, index, &moment));
+    trace.moment = Moment::on(&plane.rules, config, frame.ifindex());
+    trace.set(admitted(frame, direction, plane, &trace.packet, index, &trace.moment));
 }
 
 #[inline(always)]

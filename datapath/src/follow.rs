@@ -11,7 +11,7 @@ use crate::hello;
 use crate::policy::Moment;
 use crate::record;
 use crate::stage::Stages;
-use crate::tables::{Attempts, Plane, Rules, Sink, Slots, Table, Tables};
+use crate::tables::{Attempts, Plane, Sink, Slots, Table, Tables};
 use crate::track::{self, happened};
 
 /// Tracks a packet that goes on: changes its connection, settles its record, counts handshakes that ended.
@@ -24,10 +24,7 @@ pub fn follow<F: Stages<T>, T: Tables>(
     index: u32,
 ) {
     let packet = &trace.packet;
-    let Some(config) = plane.rules.config() else {
-        return;
-    };
-    let moment = Moment::at(config, trace.now_ns);
+    let moment = &trace.moment;
     let slot = if record::opens(packet) { None } else { plane.slots.slot(index) };
     let Some((conn, record)) = tracked(&mut plane.connections, &mut plane.half_open, slot, &packet.key)
     else {
@@ -51,7 +48,7 @@ pub fn follow<F: Stages<T>, T: Tables>(
         frame.hello(&mut plane.sink, conn, packet, moment.now_ns, hello::NOTICE);
     }
     if conn.happened != 0 || may_have_ended(conn) {
-        frame.account(direction, &mut plane.sink, conn, packet, &moment);
+        frame.account(direction, &mut plane.sink, conn, packet, moment);
     }
     let is_answered = conn.happened & happened::ANSWERED != 0;
     if !is_answered && !goes_on {

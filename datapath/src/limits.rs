@@ -179,15 +179,15 @@ pub fn by_packet<F: Frame, T: Tables>(
     trace: &mut Trace,
     index: u32,
 ) {
-    let (Some(config), Some(slot)) = (plane.rules.config(), plane.slots.slot(index)) else {
+    let Some(slot) = plane.slots.slot(index) else {
         return;
     };
-    let moment = Moment::on_at(&plane.rules, config, frame.ifindex(), trace.now_ns);
+    let moment = &trace.moment;
     let packet = &trace.packet;
     let Some(conn) = find(&mut plane.connections, &mut plane.half_open, &packet.key) else {
         return; // another CPU took it away since; the next packet opens it anew
     };
-    let over = rate_exceeded(&plane.rules, &mut plane.buckets, conn, packet, &moment);
+    let over = rate_exceeded(&plane.rules, &mut plane.buckets, conn, packet, moment);
     let mut rule = conn.rule;
     let mut audits = u32::from(conn.limits) & Limits::AUDIT != 0;
     let (reason, is_cut, is_news) = if let Some(over) = over {
@@ -230,7 +230,7 @@ pub fn by_packet<F: Frame, T: Tables>(
             reason,
             limits: u32::from(conn.limits),
         };
-        event::verdict(&mut plane.sink, frame, direction, packet, &moment, &j, conn.originator_side());
+        event::verdict(&mut plane.sink, frame, direction, packet, moment, &j, conn.originator_side());
     }
     trace.rule = rule;
     trace.action = action as u8;

@@ -1,6 +1,7 @@
 //! The decision on a connection: failsafe, infrastructure, blocklist, quarantine, lease, policy, default; the first that
 //! speaks decides.
 
+pub use crate::abi::packet::Moment;
 use crate::abi::policy::LeaseEnd;
 use crate::abi::{
     Action, Addr, Binding, Block, Config, Decision, EndMemo, FlowKey, Holding, Limits, NEVER, Packet,
@@ -9,21 +10,6 @@ use crate::abi::{
 use crate::guard::{Listed, Service};
 use crate::tables::Rules;
 use crate::wire::icmp;
-
-/// What a packet is judged by: read once, so that one packet never sees two epochs.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// The epoch.
-    pub epoch: u32,
-    /// [`Config`] flags.
-    pub flags: u32,
-    /// Boot-clock time.
-    pub now_ns: u64,
-    /// No verdict holds beyond this: a quarter of the shortest idle time from now.
-    pub refresh_ns: u64,
-    /// [`Config::event_limit`].
-    pub event_limit: u32,
-}
 
 impl Moment {
     /// Now, by what the controller says.
@@ -35,13 +21,7 @@ impl Moment {
     /// Now, for what enters by an interface.
     #[inline(always)]
     pub fn on<R: Rules>(rules: &R, config: &Config, ifindex: u32) -> Self {
-        Self::on_at(rules, config, ifindex, rules.now_ns(config))
-    }
-
-    /// At a given time, for what enters by an interface.
-    #[inline(always)]
-    pub fn on_at<R: Rules>(rules: &R, config: &Config, ifindex: u32, now_ns: u64) -> Self {
-        let mut moment = Self::at(config, now_ns);
+        let mut moment = Self::now(rules, config);
         if moment.flags & Config::BY_INTERFACE != 0
             && let Some(versions) = rules.interface(ifindex)
         {
@@ -55,7 +35,14 @@ impl Moment {
     #[inline(always)]
     pub fn at(config: &Config, now_ns: u64) -> Self {
         let refresh_ns = now_ns + config.shortest_idle_ns / 4;
-        Self { epoch: config.epoch, flags: config.flags, now_ns, refresh_ns, event_limit: config.event_limit }
+        Self {
+            epoch: config.epoch,
+            flags: config.flags,
+            now_ns,
+            refresh_ns,
+            event_limit: config.event_limit,
+            _pad: 0,
+        }
     }
 }
 

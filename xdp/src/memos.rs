@@ -1,7 +1,7 @@
 //! What this CPU remembers of look-ups: `TG_ENDS` and `TG_DECISIONS`. The TC program includes this same file.
 //!
 //! An array is read without a call; a trie is a call and a walk. What an epoch says does not change while it counts, so
-//! what was looked up under it holds until the next (docs/adr/0012-memory-of-lookups.md).
+//! what was looked up under it holds until the next (docs/adr/0013-memory-of-lookups.md).
 
 use crate::maps::{KernelRules, TG_CONFIG, TG_DECISIONS, TG_ENDS};
 use datapath::abi::{Addr, Config, Decision, DecisionMemo, EndMemo, Question};

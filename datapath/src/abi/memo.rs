@@ -1,4 +1,4 @@
-//! What a CPU remembers of look-ups that each new flow would repeat (docs/adr/0012-memory-of-lookups.md).
+//! What a CPU remembers of look-ups that each new flow would repeat (docs/adr/0013-memory-of-lookups.md).
 
 use super::key::{Addr, HashKeys, PolicyKey};
 use super::policy::{Binding, Block, Decision};

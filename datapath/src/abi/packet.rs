@@ -127,6 +127,24 @@ impl Packet {
     }
 }
 
+/// What a packet is judged by: read once, so that one packet never sees two epochs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Moment {
+    /// The epoch.
+    pub epoch: u32,
+    /// [`super::Config`] flags.
+    pub flags: u32,
+    /// Boot-clock time.
+    pub now_ns: u64,
+    /// No verdict holds beyond this: a quarter of the shortest idle time from now.
+    pub refresh_ns: u64,
+    /// [`super::Config::event_limit`].
+    pub event_limit: u32,
+    /// Padding.
+    pub _pad: u32,
+}
+
 /// A packet and what became of it: the one entry of the trace map. The kernel programs keep a packet there that is
 /// not settled; with [`super::Config::TRACE`] every packet is found there.
 #[repr(C)]
@@ -144,14 +162,14 @@ pub struct Trace {
     pub settled: u8,
     /// What the rule asks of the packet beyond the verdict: the [`super::Limits`] bits.
     pub limits: u8,
-    /// Boot-clock time by which an unsettled packet was judged; 0 for any other.
-    pub now_ns: u64,
+    /// What an unsettled packet was judged by; zeroes for any other. It is here because the stack has no room for it.
+    pub moment: Moment,
     /// 1 where the packet opened a connection that has been told all of it.
     pub followed: u32,
     /// Padding.
     pub _pad: u32,
 }
-const _: () = assert!(size_of::<Trace>() == 120);
+const _: () = assert!(size_of::<Trace>() == 144);
 
 impl Trace {
     /// Notes a verdict.
