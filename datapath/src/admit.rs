@@ -303,7 +303,8 @@ fn either<F: Stages<T>, T: Tables>(
     moment: &Moment,
     originator: &mut Side,
 ) -> Judgement {
-    let midstream = packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN);
+    let midstream = packet.has(Packet::HAS_TCP) && !packet.flag(Packet::SYN)
+        || packet.has(Packet::HAS_SCTP) && !packet.sctp(Packet::SCTP_INIT | Packet::SCTP_INIT_ACK);
     let mut j = Judgement::nothing();
     frame.decide(rules, &packet.key, *originator, moment, &mut j);
     if !j.passes() && midstream {

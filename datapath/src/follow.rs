@@ -99,6 +99,9 @@ fn track_packet<F: Stages<T>, T: Tables>(
     let is_orig = conn.is_originator(packet.side());
     conn.last_ns = now_ns;
     conn.happened = 0;
+    if packet.has(Packet::HAS_SCTP) {
+        return track::sctp::packet(conn, packet, is_orig, now_ns);
+    }
     if !packet.has(Packet::HAS_TCP) {
         let is_first = conn.state == [0, 0];
         track::datagram(conn, is_orig);

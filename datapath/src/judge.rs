@@ -363,7 +363,10 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
     if reset::is_reset(&trace.packet) {
         match F::reset(direction, plane, &trace.packet, index) {
             reset::CLOSES => {}
-            reset::INVALID => return frame.refuse(direction, plane, trace, Reason::TcpInvalidRst),
+            reset::INVALID => {
+                let reason = reset::invalid(&trace.packet);
+                return frame.refuse(direction, plane, trace, reason);
+            }
             _ => return,
         }
     }

@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::identity;
 use crate::policy::{Judgement, Moment};
 use crate::tables::{Buckets, Plane, Rules, Slots, Tables};
-use crate::track::history;
+use crate::track::{self, history};
 use crate::wire::tls;
 
 /// What a packet wants of a token bucket.
@@ -71,16 +71,16 @@ pub fn take(full_ns: &impl Word, claim: &Claim) -> bool {
     false
 }
 
-/// What the gateway makes of a TCP connection whose beginning was not seen. What no policy cuts, this does not either.
+/// What the gateway makes of a connection whose beginning was not seen. What no policy cuts, this does not either.
 #[inline(always)]
 pub(crate) fn midstream(packet: &Packet, moment: &Moment, j: &mut Judgement) {
     let policy = moment.flags & (Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT);
-    let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK);
-    if policy == 0 || opens || !packet.has(Packet::HAS_TCP) || j.reason != Reason::Forwarded {
-        return;
-    }
+    let reason = match track::midstream(packet) {
+        Some(reason) if policy != 0 && j.reason == Reason::Forwarded => reason,
+        _ => return,
+    };
     let denies = policy & Config::MIDSTREAM_DENY != 0;
-    j.decided(if denies { Action::Dropped } else { Action::Audit }, Reason::Midstream, j.rule);
+    j.decided(if denies { Action::Dropped } else { Action::Audit }, reason, j.rule);
 }
 
 /// The limits of a connection that is about to open.
@@ -157,7 +157,11 @@ pub(crate) fn settled_drops(j: &Judgement) -> u16 {
     match j.reason {
         Reason::RateLimited | Reason::TooManyAttempts | Reason::TooManyConnections => 0,
         // A SYN may open the next connection.
-        Reason::TlsRequired | Reason::LifetimeExceeded | Reason::Midstream => Settled::ACK | Settled::DATA,
+        Reason::TlsRequired
+        | Reason::LifetimeExceeded
+        | Reason::Midstream
+        | Reason::SctpMidstream
+        | Reason::IcmpUnsolicited => Settled::ACK | Settled::DATA,
         _ if j.limits & Limits::REJECT != 0 => 0,
         _ => Settled::ALL,
     }

@@ -10,7 +10,15 @@ use crate::wire::icmp;
 /// What has to be settled of the sender's side for a packet to need nothing but counting.
 #[inline(always)]
 pub(crate) fn kinds(packet: &Packet) -> u16 {
-    if !packet.has(Packet::HAS_TCP) {
+    if packet.has(Packet::HAS_SCTP) {
+        if packet.sctp(Packet::SCTP_CONTROL) {
+            Settled::CONTROL
+        } else if packet.sctp(Packet::SCTP_DATA) {
+            Settled::DATA
+        } else {
+            Settled::ACK
+        }
+    } else if !packet.has(Packet::HAS_TCP) {
         Settled::DATA
     } else if packet.flag(Packet::SYN | Packet::FIN | Packet::RST) || !packet.flag(Packet::ACK) {
         Settled::CONTROL
@@ -200,7 +208,12 @@ pub(crate) fn settle(record: &mut FlowRecord, conn: &Connection, packet: &Packet
     let side = packet.side();
     let is_orig = conn.is_originator(side);
     let mut kinds = 0;
-    if !packet.has(Packet::HAS_TCP) {
+    if packet.has(Packet::HAS_SCTP) {
+        if track::sctp::is_settled(conn, is_orig) {
+            kinds = Settled::ACK;
+            kinds |= if history::has(conn, history::DATA, is_orig) { Settled::DATA } else { 0 };
+        }
+    } else if !packet.has(Packet::HAS_TCP) {
         if track::quic::is_settled(conn) {
             kinds = Settled::ACK | Settled::DATA;
         }

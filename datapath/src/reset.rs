@@ -1,10 +1,12 @@
-//! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3).
+//! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3), and packets of SCTP against
+//! the tags of their association (RFC 9260, section 8.5).
 
-use crate::abi::{Connection, Direction, FlowKey, Packet, Side};
+use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use crate::follow::tracked;
 use crate::policy::Moment;
 use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Slots, Spill, Tables};
+use crate::track::sctp;
 use crate::track::stream::{self, Reset};
 
 /// CPUs that are asked for what they counted. On a machine with more, a reset that is not exact changes nothing.
@@ -17,10 +19,17 @@ pub(crate) const CLOSES: u32 = Reset::Closes as u32;
 /// [`Reset::Invalid`].
 pub(crate) const INVALID: u32 = Reset::Invalid as u32;
 
-/// Whether the packet is a reset that may have an effect.
+/// Whether the packet is a reset that may have an effect, or of SCTP.
 #[inline(always)]
 pub(crate) fn is_reset(packet: &Packet) -> bool {
-    packet.has(Packet::HAS_TCP) && packet.flag(Packet::RST) && packet.fragment_offset == 0
+    let may = packet.has(Packet::HAS_SCTP) || packet.has(Packet::HAS_TCP) && packet.flag(Packet::RST);
+    may && packet.fragment_offset == 0
+}
+
+/// Why a packet that [`check`] finds invalid is dropped.
+#[inline(always)]
+pub(crate) fn invalid(packet: &Packet) -> Reason {
+    if packet.has(Packet::HAS_SCTP) { Reason::SctpInvalidTag } else { Reason::TcpInvalidRst }
 }
 
 /// What a reset does that was admitted: a [`Reset`]. One that asks is noted here; it is not to be followed.
@@ -40,6 +49,10 @@ pub fn check<F: Stages<T>, T: Tables>(
     else {
         return Reset::Closes as u32; // it is of no connection, and closes none
     };
+    if packet.has(Packet::HAS_SCTP) {
+        let invalid = matches!(sctp::tag(conn, packet), sctp::Tag::Invalid);
+        return if invalid { INVALID } else { CLOSES };
+    }
     // It was counted when it was admitted.
     stream::pass_over(conn, record, packet);
     let mut reset = stream::reset(conn, packet);

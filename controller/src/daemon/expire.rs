@@ -6,7 +6,6 @@ use crate::view::flow::Moment;
 use bytemuck::Zeroable;
 use datapath::abi::{ClosedEvent, Config, Connection, Event, EventKind, FlowKey, FlowRecord, Side};
 use datapath::track::{stream, timeout_ns};
-use datapath::wire::proto;
 use loader::Maps;
 use std::time::{Duration, Instant};
 
@@ -55,7 +54,7 @@ impl Expiry {
 /// One that is closed is shown for a while yet.
 fn kept_ns(connection: &Connection, protocol: u8, config: &Config) -> u64 {
     let limit_ns = timeout_ns(connection, protocol, config);
-    let is_closed = protocol == proto::TCP && connection.closed_ns != 0;
+    let is_closed = connection.closed_ns != 0;
     if is_closed { limit_ns.max(config.closed_kept_ns) } else { limit_ns }
 }
 

@@ -106,9 +106,11 @@ pub struct Connection {
     pub tls_version: u8,
     /// QUIC: 1 or 2 for the version that was seen, 0 for none that is known.
     pub quic_version: u8,
-    /// TCP sequence number of what follows the last tracked segment of the originator, of the responder.
+    /// TCP sequence number of what follows the last tracked segment of the originator, of the responder. SCTP: the tag that
+    /// packets of each carry.
     pub next_seq: [u32; 2],
-    /// What each has acknowledged in its last tracked segment.
+    /// What each has acknowledged in its last tracked segment. SCTP: the tag that packets of each are to carry, by the INIT or
+    /// INIT ACK of the other.
     pub acked: [u32; 2],
     /// The largest window that each has offered, scaled.
     pub window: [u32; 2],

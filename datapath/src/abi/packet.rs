@@ -16,7 +16,7 @@ pub struct Packet {
     pub payload_bytes: u32,
     /// TCP sequence number; SCTP verification tag.
     pub seq: u32,
-    /// TCP acknowledgement number.
+    /// TCP acknowledgement number; the tag that an SCTP INIT or INIT ACK announces.
     pub ack: u32,
     /// Identification of a fragmented datagram.
     pub fragment_id: u32,
@@ -57,7 +57,9 @@ pub struct Packet {
     /// Type of the first SCTP chunk, where [`Packet::HAS_SCTP`] is set.
     pub sctp_chunk: u8,
     /// Padding.
-    pub _pad: [u8; 4],
+    pub _pad: [u8; 2],
+    /// The chunks of an SCTP packet, the `SCTP_` bits.
+    pub sctp_chunks: u16,
 }
 const _: () = assert!(size_of::<Packet>() == 96);
 
@@ -87,6 +89,36 @@ impl Packet {
     /// The packet came in a tunnel: all but the VLAN tags is of the inner packet.
     pub const IS_CARRIED: u16 = 1 << 11;
 
+    /// SCTP chunks (RFC 9260, section 3.2): the bit that their type counts.
+    pub const SCTP_DATA: u16 = 1 << 0;
+    /// SCTP chunks.
+    pub const SCTP_INIT: u16 = 1 << 1;
+    /// SCTP chunks.
+    pub const SCTP_INIT_ACK: u16 = 1 << 2;
+    /// SCTP chunks.
+    pub const SCTP_ABORT: u16 = 1 << 6;
+    /// SCTP chunks.
+    pub const SCTP_SHUTDOWN: u16 = 1 << 7;
+    /// SCTP chunks.
+    pub const SCTP_SHUTDOWN_ACK: u16 = 1 << 8;
+    /// SCTP chunks.
+    pub const SCTP_COOKIE_ECHO: u16 = 1 << 10;
+    /// SCTP chunks.
+    pub const SCTP_COOKIE_ACK: u16 = 1 << 11;
+    /// SCTP chunks.
+    pub const SCTP_SHUTDOWN_COMPLETE: u16 = 1 << 14;
+    /// An ABORT or SHUTDOWN COMPLETE carries the tag of the other side.
+    pub const SCTP_REFLECTED: u16 = 1 << 15;
+    /// Chunks that change an association.
+    pub const SCTP_CONTROL: u16 = Self::SCTP_INIT
+        | Self::SCTP_INIT_ACK
+        | Self::SCTP_ABORT
+        | Self::SCTP_SHUTDOWN
+        | Self::SCTP_SHUTDOWN_ACK
+        | Self::SCTP_COOKIE_ECHO
+        | Self::SCTP_COOKIE_ACK
+        | Self::SCTP_SHUTDOWN_COMPLETE;
+
     /// TCP flag bits.
     pub const FIN: u16 = 0x01;
     /// TCP flag bits.
@@ -106,6 +138,12 @@ impl Packet {
     #[inline(always)]
     pub fn flag(&self, bits: u16) -> bool {
         self.tcp_flags & bits != 0
+    }
+
+    /// Whether it is SCTP and has any of the given chunks.
+    #[inline(always)]
+    pub fn sctp(&self, chunks: u16) -> bool {
+        self.sctp_chunks & chunks != 0
     }
 
     /// The side of the key that sent the packet.

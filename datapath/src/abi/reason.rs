@@ -230,6 +230,12 @@ reasons! {
     TooManyConnections = 55, "TOO_MANY_CONNECTIONS", 69;
     /// Judged when it entered by another interface, and sent out by XDP itself (`tidegate run --forward xdp`).
     Redirected = 56, "REDIRECTED", 6;
+    /// A reply of ICMP or ICMPv6 to a request that was not seen, where the gateway takes up nothing in mid-stream.
+    IcmpUnsolicited = 57, "ICMP_UNSOLICITED_REPLY", 70;
+    /// A packet of an SCTP association whose INIT was not seen, where the gateway takes up none in mid-stream.
+    SctpMidstream = 58, "SCTP_MIDSTREAM", 71;
+    /// An SCTP packet that carries another verification tag than its association has (RFC 9260, section 8.5).
+    SctpInvalidTag = 59, "SCTP_INVALID_TAG", 72;
 }
 
 impl Reason {

@@ -73,7 +73,7 @@ pub fn history(conn: &Connection) -> String {
 pub fn conn_state(conn: &Connection, protocol: u8) -> &'static str {
     let (orig, resp) = (conn.orig(), conn.resp());
     match protocol {
-        proto::TCP => tcp_state(conn, orig, resp),
+        proto::TCP | proto::SCTP => tcp_state(conn, orig, resp),
         proto::UDP => match (orig, resp) {
             (Endpoint::Established, Endpoint::Established) => "SF",
             (Endpoint::Established, _) => "S0",

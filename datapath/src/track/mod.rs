@@ -2,11 +2,12 @@
 
 pub mod history;
 pub mod quic;
+pub mod sctp;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
 
-use crate::abi::{Config, Connection, Endpoint, Packet, Side};
+use crate::abi::{Config, Connection, Endpoint, Packet, Reason, Side};
 use crate::wire::proto;
 
 pub use history::conn_state;
@@ -33,14 +34,15 @@ pub mod happened {
 
 /// Which side opened the connection that a packet without a record belongs to.
 ///
-/// A SYN-ACK is an answer, and so is an echo reply: who may not ask must not be let in by being answered first. In
+/// A SYN-ACK is an answer, and so are an INIT ACK, a COOKIE ACK and an echo reply: who may not ask must not be let in by being answered first. In
 /// mid-stream the end on a well-known port is taken for the server, where only one is
 /// on one. In every other case the sender opened it.
 #[inline(always)]
 pub fn originator(packet: &Packet) -> Side {
     let sender = packet.side();
     if !packet.has(Packet::HAS_TCP) {
-        return if is_icmp_reply(packet) { sender.other() } else { sender };
+        let answers = is_icmp_reply(packet) || packet.sctp(Packet::SCTP_INIT_ACK | Packet::SCTP_COOKIE_ACK);
+        return if answers { sender.other() } else { sender };
     }
     let syn = packet.flag(Packet::SYN);
     let midstream = !syn && packet.src().1 < 1024 && packet.dst().1 >= 1024;
@@ -56,6 +58,20 @@ fn is_icmp_reply(packet: &Packet) -> bool {
     } else {
         packet.has(Packet::HAS_ICMP) && matches!(packet.icmp_type, 129 | 140)
     }
+}
+
+/// The reason for refusing a packet that opens no connection of its protocol, where nothing is taken up in mid-stream: no SYN,
+/// no INIT, the reply to an ICMP request.
+#[inline(always)]
+pub(crate) fn midstream(packet: &Packet) -> Option<Reason> {
+    if packet.has(Packet::HAS_TCP) {
+        let opens = packet.flag(Packet::SYN) && !packet.flag(Packet::ACK);
+        return if opens { None } else { Some(Reason::Midstream) };
+    }
+    if packet.has(Packet::HAS_SCTP) {
+        return if packet.sctp(Packet::SCTP_INIT) { None } else { Some(Reason::SctpMidstream) };
+    }
+    if is_icmp_reply(packet) { Some(Reason::IcmpUnsolicited) } else { None }
 }
 
 /// A number for a connection of whose key no other is known. By the time, so that records of one that was forgotten since,
@@ -76,7 +92,12 @@ pub fn open(conn: &mut Connection, packet: &Packet, originator: Side, incarnatio
     // What acknowledges a SYN names its sequence number.
     let answers = packet.flag(Packet::SYN) && packet.flag(Packet::ACK);
     conn.isn = if answers { packet.ack.wrapping_sub(1) } else { packet.seq };
-    if packet.has(Packet::HAS_TCP) && (!packet.flag(Packet::SYN) || packet.flag(Packet::ACK)) {
+    let opens = if packet.has(Packet::HAS_SCTP) {
+        packet.sctp(Packet::SCTP_INIT)
+    } else {
+        !packet.has(Packet::HAS_TCP) || packet.flag(Packet::SYN) && !packet.flag(Packet::ACK)
+    };
+    if !opens {
         conn.flags |= Connection::IS_MIDSTREAM;
         if originator != packet.side() {
             conn.flags |= Connection::IS_FLIPPED;
@@ -90,6 +111,10 @@ pub fn open(conn: &mut Connection, packet: &Packet, originator: Side, incarnatio
 #[inline(always)]
 pub fn is_over(conn: &Connection, packet: &Packet, last_ns: u64, now_ns: u64, config: &Config) -> bool {
     let idle_ns = now_ns.saturating_sub(if last_ns > conn.last_ns { last_ns } else { conn.last_ns });
+    if packet.has(Packet::HAS_SCTP) && conn.closed_ns != 0 {
+        let lingers = now_ns.saturating_sub(conn.closed_ns) < config.close_linger_ns;
+        return packet.sctp(Packet::SCTP_INIT) || !lingers;
+    }
     if !packet.has(Packet::HAS_TCP) {
         return idle_ns > timeout_ns(conn, packet.key.proto, config);
     }
@@ -125,6 +150,9 @@ pub fn timeout_ns(conn: &Connection, protocol: u8, config: &Config) -> u64 {
         proto::TCP => config.tcp_idle_timeout_ns,
         proto::UDP if resp == Endpoint::Inactive => config.unreplied_timeout_ns,
         proto::ICMP | proto::ICMPV6 => config.icmp_timeout_ns,
+        proto::SCTP if conn.closed_ns != 0 => config.close_linger_ns,
+        proto::SCTP if !sctp::is_established(conn) => config.handshake_timeout_ns,
+        proto::SCTP if orig == Endpoint::Closed || resp == Endpoint::Closed => config.half_closed_timeout_ns,
         proto::SCTP => config.sctp_timeout_ns,
         _ => config.datagram_timeout_ns,
     }
@@ -138,7 +166,7 @@ pub fn first_timeout_ns(protocol: u8, config: &Config) -> u64 {
         proto::TCP => config.attempt_timeout_ns,
         proto::UDP => config.unreplied_timeout_ns,
         proto::ICMP | proto::ICMPV6 => config.icmp_timeout_ns,
-        proto::SCTP => config.sctp_timeout_ns,
+        proto::SCTP => config.handshake_timeout_ns,
         _ => config.datagram_timeout_ns,
     }
 }
@@ -157,10 +185,14 @@ pub fn ends_ns(conn: &Connection, protocol: u8, now_ns: u64, config: &Config) ->
 /// Whether a connection belongs among the answered.
 #[inline(always)]
 pub fn is_answered(conn: &Connection, protocol: u8) -> bool {
-    if protocol == proto::TCP { tcp::is_answered(conn) } else { conn.resp() != Endpoint::Inactive }
+    match protocol {
+        proto::TCP => tcp::is_answered(conn),
+        proto::SCTP => sctp::is_answered(conn),
+        _ => conn.resp() != Endpoint::Inactive,
+    }
 }
 
-/// Changes the record by a packet of any protocol but TCP: who has sent something.
+/// Changes the record by a packet of any protocol but TCP and SCTP: who has sent something.
 #[inline(always)]
 pub fn datagram(conn: &mut Connection, is_orig: bool) {
     let i = usize::from(!is_orig);
