@@ -6,12 +6,12 @@
 
 use crate::abi::packet::Trace;
 use crate::abi::{
-    Action, Config, Direction, EventBudget, EventKind, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, Limits, Lost, Packet, Reason, Settled, Side,
+    Action, Config, Direction, FlowKey, FlowRecord, FragmentKey, FragmentPorts, Limits, Packet, Reason,
+    Settled, Side,
 };
+use crate::blocked;
 use crate::event;
 use crate::frame::Frame;
-use crate::guard::Service;
 use crate::lane::{self, Lane};
 use crate::policy::{self, Moment};
 use crate::record;
@@ -62,7 +62,9 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
     };
     read(frame, direction, plane, trace);
     if trace.settled == 0 {
-        frame.unsettled(direction, plane, trace);
+        if trace.reason != PARSED || !blocked::is_cut(plane, trace) {
+            frame.unsettled(direction, plane, trace);
+        }
         leave(frame, direction, plane, trace);
     }
     trace.action()
@@ -127,8 +129,8 @@ fn fast<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<
     }
 }
 
-/// The hot path: one look-up, compares, counters. `None` if neither the flow's record nor a block settles the packet, or if
-/// the packet is to be traced.
+/// The hot path: one look-up, compares, counters. `None` if the flow's record does not settle the packet, or if the
+/// packet is to be traced.
 #[inline(always)]
 fn settled<F: Frame, T: Tables>(
     frame: &F,
@@ -140,61 +142,8 @@ fn settled<F: Frame, T: Tables>(
     if config.has(Config::TRACE) {
         return None;
     }
-    // What opens a connection has no record: a slot that nothing has warmed costs as much as all the rest.
-    if lane.kinds != Settled::CONTROL {
-        let slot = slot_of(&mut plane.slots, config, lane)?;
-        if slot.key == lane.key {
-            let record = hit(slot, &plane.rules, config, lane)?;
-            return Some(pass(frame, direction, &mut plane.sink, lane, record));
-        }
-    }
-    // Of a copy: what is pointed to cannot stay in registers, on the hot path either.
-    let lane = Lane { ..*lane };
-    if cut(frame, direction, plane, &lane) { Some(Action::Dropped) } else { None }
-}
-
-/// Drops a packet without a record of a sender that is known to be blocked, if no event may tell of it any more. So a flood
-/// from who is blocked costs no more than this: nothing is looked for, nothing remembered.
-///
-/// A function of its own in BPF, as [`fast`] is.
-#[inline(never)]
-fn cut<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, lane: &Lane) -> bool {
-    let Some(config) = plane.rules.config() else {
-        return false;
-    };
-    // Where interfaces differ, or a candidate is asked too, it takes the whole way.
-    let special = Config::BY_INTERFACE | Config::SHADOW;
-    if config.flags & (Config::ENFORCE | special) != Config::ENFORCE || config.event_limit == 0 {
-        return false;
-    }
-    let (from, to) = (lane.key.end(lane.side), lane.key.end(lane.side.other()));
-    let Some(memo) = plane.rules.remembered(&from.0, config) else {
-        return false;
-    };
-    let now_ns = plane.rules.coarse_ns(config);
-    if memo.blocks(now_ns) == 0 {
-        return false;
-    }
-    if config.has(Config::FAILSAFE)
-        && (plane.rules.is_failsafe(&to.0, Service { proto: lane.key.proto, port: to.1 })
-            || plane.rules.is_failsafe(&from.0, Service { proto: lane.key.proto, port: from.1 }))
-    {
-        return false;
-    }
-    let budget = EventBudget::index(EventKind::Verdict, Reason::Blocklisted as u8, memo.identity);
-    if !plane.sink.budget(budget).is_some_and(|budget| budget.is_spent(now_ns, config.event_limit)) {
-        return false;
-    }
-    plane.sink.lost(Lost::Limited);
-    let bytes = u64::from(lane.ip_bytes) + u64::from(lane.l3_offset);
-    plane.sink.count(frame.ifindex(), direction, Reason::Blocklisted as u8, false, bytes);
-    true
-}
-
-/// The slot of the packet's flow, whoever has it.
-#[inline(always)]
-fn slot_of<'a, S: Slots>(slots: &'a mut S, config: &Config, lane: &Lane) -> Option<&'a mut FlowSlot> {
-    slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)
+    let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
+    Some(pass(frame, direction, &mut plane.sink, lane, record))
 }
 
 /// The same for a packet that the parser read.
@@ -207,7 +156,7 @@ fn traced<F: Frame, T: Tables>(
     lane: &Lane,
 ) -> Option<()> {
     let config = plane.rules.config()?;
-    let record = hit(slot_of(&mut plane.slots, config, lane)?, &plane.rules, config, lane)?;
+    let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
     trace.rule = record.rule;
     trace.action = record.action;
     trace.reason = record.reason;
@@ -218,12 +167,13 @@ fn traced<F: Frame, T: Tables>(
 
 /// The flow's record, if it is settled and fresh; it has counted the packet.
 #[inline(always)]
-fn hit<'a, R: Rules>(
-    slot: &'a mut FlowSlot,
+fn hit<'a, S: Slots, R: Rules>(
+    slots: &'a mut S,
     rules: &R,
     config: &Config,
     lane: &Lane,
 ) -> Option<&'a FlowRecord> {
+    let slot = slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
     let record = &mut slot.record;
     if slot.key != lane.key
         || record.epoch != config.epoch

@@ -1,7 +1,7 @@
 //! The fast lane: what the plainest frames say, read with one bounds check a family and kept in registers.
 //!
 //! Ethernet with at most one VLAN tag, IPv4 without options or fragments or IPv6 without extension headers, and a TCP
-//! segment that only acknowledges, carries data or opens a connection, or a UDP datagram. It says nothing that [`crate::wire::parse`] would
+//! segment that only acknowledges or carries data, or a UDP datagram. It says nothing that [`crate::wire::parse`] would
 //! not: a test holds the one against the other. Every other frame takes the way through the parser.
 
 use crate::abi::{Addr, FlowKey, Packet, Settled, Side};
@@ -15,7 +15,7 @@ pub struct Lane {
     pub key: FlowKey,
     /// Who sent it.
     pub side: Side,
-    /// [`Settled::ACK`] or [`Settled::DATA`], or [`Settled::CONTROL`] of a SYN, whose options were not read.
+    /// [`Settled::ACK`] or [`Settled::DATA`].
     pub kinds: u16,
     /// Length of the IP packet.
     pub ip_bytes: u32,
@@ -81,15 +81,10 @@ fn transport(protocol: u8, h: [u8; 20], len: usize) -> Option<Transport> {
         proto::TCP => {
             let header = usize::from(h[12] >> 4) * 4;
             let control = Packet::SYN | Packet::FIN | Packet::RST | Packet::ACK;
-            if header < 20 || header > len {
+            if header < 20 || header > len || u16::from(h[13]) & control != Packet::ACK {
                 return None;
             }
-            match u16::from(h[13]) & control {
-                Packet::ACK if len > header => Settled::DATA,
-                Packet::ACK => Settled::ACK,
-                Packet::SYN => Settled::CONTROL,
-                _ => return None,
-            }
+            if len > header { Settled::DATA } else { Settled::ACK }
         }
         proto::UDP => {
             let udp = usize::from(be16::<4, 20>(&h));

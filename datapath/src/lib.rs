@@ -7,6 +7,7 @@
 
 pub mod abi;
 pub mod admit;
+mod blocked;
 mod event;
 pub mod follow;
 pub mod forward;
