@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 
 use crate::gateway::Gateway;
 use crate::lab::Lab;
@@ -126,12 +127,12 @@ async fn run_step(plan: &Plan, lab: &Lab, step: &Step) -> StepResult {
         expected: step.expect,
         passed: done.outcome == step.expect && alert_fits,
         expected_alert: step.alert.clone(),
-        server_says: server_says(plan, lab, step, &done),
+        server_says: server_says(plan, lab, step, &done).await,
         done,
     }
 }
 
-fn milliseconds(duration: std::time::Duration) -> u64 {
+fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -152,9 +153,20 @@ fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
     })
 }
 
+/// How long the other side's view is waited for: it comes from another process, on a busy machine after the client's.
+const SERVER_SAYS: Duration = Duration::from_secs(2);
+
 /// The other side's view of a handshake that failed.
-fn server_says(plan: &Plan, lab: &Lab, step: &Step, done: &Done) -> Option<String> {
+async fn server_says(plan: &Plan, lab: &Lab, step: &Step, done: &Done) -> Option<String> {
     let local = done.local?;
     let index = plan.nodes.iter().position(|n| n.addresses().any(|a| a == step.to.ip()))?;
-    lab.workers.get(&index)?.served().into_iter().rev().find(|s| s.client == local)?.refused
+    let worker = lab.workers.get(&index)?;
+    let deadline = Instant::now() + SERVER_SAYS;
+    loop {
+        let served = worker.served().into_iter().rev().find(|s| s.client == local);
+        if served.is_some() || done.outcome != Outcome::HandshakeFailed || Instant::now() >= deadline {
+            return served?.refused;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -8,7 +8,7 @@ mod attempts;
 #[path = "../../xdp/src/buffer.rs"]
 mod buffer;
 mod frame;
-#[path = "../../xdp/src/maps.rs"]
+#[path = "../../xdp/src/maps/mod.rs"]
 mod maps;
 #[path = "../../xdp/src/memos.rs"]
 mod memos;

@@ -105,6 +105,9 @@ impl<'c> Side<'c> {
     fn new(compiled: &'c Compiled, failsafe: &HashSet<FailsafeKey>, now_ns: u64) -> Self {
         let mut rules = host_rules(compiled);
         rules.failsafe.clone_from(failsafe);
+        if !failsafe.is_empty() {
+            rules.config.flags |= Config::FAILSAFE;
+        }
         let moment = Moment::at(&Config { epoch: 0, ..rules.config }, now_ns);
         let identities = compiled.numbering.identities().map(|(n, id)| (n, id.to_string())).collect();
         Self { compiled, rules, moment, identities }

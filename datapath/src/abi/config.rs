@@ -234,7 +234,7 @@ const _: () =
 #[derive(Clone, Copy, Debug)]
 pub struct MapName;
 
-#[allow(missing_docs)] // each is described beside its definition in xdp/src/maps.rs
+#[allow(missing_docs)] // each is described beside its definition in xdp/src/maps/mod.rs
 impl MapName {
     pub const CONFIG: &str = "TG_CONFIG";
     pub const FLOW_SLOTS: &str = "TG_FLOW_SLOTS";
