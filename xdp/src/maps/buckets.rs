@@ -3,7 +3,6 @@
 use super::{TG_BUCKETS, TG_HOLDINGS, TG_NOTHING_HELD};
 use crate::stages;
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::macros::map;
 use datapath::abi::{Bucket, BucketKey, Holding, Holdings, Unit};
 use datapath::holdings::Wheel;
 use datapath::limits::{Claim, Word, take};
