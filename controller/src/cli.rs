@@ -3,6 +3,7 @@
 use crate::change;
 use crate::client;
 use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs};
+use crate::doctor;
 use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
 use crate::instance::{Instance, need_root};
@@ -17,6 +18,7 @@ use hyper::Method;
 #[command(name = "tidegate", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
+  tidegate doctor                                           can it run here?
   tidegate policy check policies/                           is what stands there right?
   tidegate run -i eth1 -i eth2 --policy policies/ --mode monitor
   tidegate drops                                            what would have been dropped, and why
@@ -70,6 +72,14 @@ The programs stay attached and go on enforcing when the daemon ends; `tidegate d
     },
     /// What is attached where, and how full the tables are
     Status(OutputArg),
+    /// What this host's kernel and interfaces can do, and what to do about what is missing
+    #[command(after_help = "\
+Examples:
+  tidegate doctor                  exit code 0 if Tidegate can run here
+  tidegate doctor eth1 eth2        and if it can be attached to these
+  tidegate doctor -o json | jq '.checks[] | select(.state != \"ok\")'
+It changes nothing, and attaches nothing to any interface.")]
+    Doctor(doctor::DoctorArgs),
     /// Check, apply, compare and show policies, and go back to an older one
     #[command(subcommand)]
     Policy(change::PolicyCommand),
@@ -164,6 +174,7 @@ pub fn run(cli: Cli) -> Result<()> {
             let view = View::open(&instance)?;
             view::status::print(&instance, &view, daemon_runs(&instance)?, output.output)
         }
+        Command::Doctor(args) => doctor::run(&instance, &args),
         Command::Policy(command) => change::run(&instance, command),
         Command::Identity(IdentityCommand::List(output)) => {
             view::lists::identities(&State::of(&instance)?, output.output)

@@ -16,6 +16,7 @@ mod object;
 mod peer;
 mod pod;
 mod ports;
+pub mod probe;
 mod run;
 mod shape;
 mod sizes;

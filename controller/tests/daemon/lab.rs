@@ -154,6 +154,19 @@ impl Lab {
         command
     }
 
+    /// The gateway's end of a pair gets company in its namespace.
+    pub fn add_link(&self, words: &str) {
+        ip(&format!("-n {} link add {words}", self.namespace("gw")));
+    }
+
+    /// `tidegate` as a user who may nothing.
+    pub fn tidegate_as_nobody(&self, args: &[&str]) -> Command {
+        let mut command = self.in_gateway("setpriv");
+        command.args(["--reuid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+        command.args([env!("CARGO_BIN_EXE_tidegate"), "--name", &self.name]).args(args);
+        command
+    }
+
     pub fn tidegate(&self, args: &[&str]) -> Command {
         let mut command = self.in_gateway(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["--name", &self.name]);
