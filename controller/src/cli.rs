@@ -7,7 +7,6 @@ use crate::doctor;
 use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
 use crate::instance::{Instance, need_root};
-use crate::state::State;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
 use http_body_util::BodyExt;
@@ -85,7 +84,7 @@ It changes nothing, and attaches nothing to any interface.")]
     Policy(change::PolicyCommand),
     /// Workloads and their SPIFFE IDs
     #[command(subcommand)]
-    Identity(IdentityCommand),
+    Identity(crate::identity::IdentityCommand),
     /// Block addresses, identities and services
     #[command(subcommand)]
     Block(guard::BlockCommand),
@@ -126,12 +125,6 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum IdentityCommand {
-    /// Workloads with SPIFFE IDs, addresses and leases
-    List(OutputArg),
 }
 
 #[derive(Debug, clap::Args)]
@@ -176,9 +169,7 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Doctor(args) => doctor::run(&instance, &args),
         Command::Policy(command) => change::run(&instance, command),
-        Command::Identity(IdentityCommand::List(output)) => {
-            view::lists::identities(&State::of(&instance)?, output.output)
-        }
+        Command::Identity(command) => crate::identity::run(&instance, command),
         Command::Block(command) => guard::block(&instance, command),
         Command::Quarantine(command) => guard::quarantine(&instance, command),
         Command::Flows(output) => {

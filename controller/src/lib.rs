@@ -1,5 +1,6 @@
 //! The `tidegate` library: what the daemon and the CLI are made of.
 
+pub mod bindings;
 mod change;
 pub mod cli;
 pub mod client;
@@ -8,6 +9,7 @@ mod doctor;
 pub mod exit_code;
 mod guard;
 pub mod hello;
+mod identity;
 pub mod instance;
 pub mod names;
 pub mod policy;

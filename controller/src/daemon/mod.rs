@@ -2,6 +2,7 @@
 
 mod api;
 mod args;
+mod bind;
 mod candidate;
 pub mod commit;
 mod confirm;
@@ -19,10 +20,12 @@ mod settings;
 mod start;
 
 pub use api::{
-    ApplyRequest, AttachRequest, AttachedPort, BlockRequest, Committed as CommittedRevision, DetachRequest,
-    ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, detach_each,
+    ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
+    DetachRequest, ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest,
+    WithdrawRequest, detach_each,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
+pub use bind::Bound;
 pub use recent::RecentFlow;
 
 use crate::exit_code::{Code, Failure, Result};

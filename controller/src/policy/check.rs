@@ -112,7 +112,8 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
 
 fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
     let (guards, limits) = (HashMap::new(), IdentityLimits::default());
-    let classes = Classes::of(documents, &mut Numbering::default(), 0, &guards, &limits);
+    let classes =
+        Classes::of(documents, &mut Numbering::default(), (0, Timestamp::UNIX_EPOCH), &guards, &limits);
     let ordered = precedence(documents);
     let mut warn =
         |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });

@@ -12,6 +12,7 @@ use super::spiffe::{SpiffeId, SpiffePattern};
 use super::time::boot_time_ns;
 use datapath::abi::policy::LeaseEnd;
 use datapath::abi::{Binding, NEVER};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -31,7 +32,7 @@ impl<'d> Classes<'d> {
     pub fn of(
         documents: &'d Documents,
         numbering: &mut Numbering,
-        wall_of_boot_ns: i128,
+        (wall_of_boot_ns, now): (i128, Timestamp),
         guards: &HashMap<Profile<'d>, u32>,
         limits: &IdentityLimits<'d>,
     ) -> Self {
@@ -42,6 +43,7 @@ impl<'d> Classes<'d> {
             profiles: HashMap::new(),
             classes: HashMap::new(),
             wall_of_boot_ns,
+            now,
             guards,
             limits,
             index: &index,
@@ -73,8 +75,40 @@ impl<'d> Classes<'d> {
 /// A prefix that somebody names.
 #[derive(Default)]
 struct Point<'d> {
-    workload: Option<&'d Workload>,
+    /// Who claims it.
+    claims: Vec<&'d Workload>,
     cidr: Option<usize>,
+}
+
+/// Whose a prefix is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Holder<'d> {
+    /// Nobody's.
+    Nobody,
+    /// One identity's; of several claims that agree, the one that holds longest.
+    One(&'d Workload),
+    /// Claimed by several identities: nobody knows whose.
+    Ambiguous,
+}
+
+impl<'d> Holder<'d> {
+    /// What claims of one prefix come to. Those whose leases are over give way to those that run.
+    pub fn of(claims: &[&'d Workload], now: Timestamp) -> Self {
+        let runs = |w: &&&Workload| w.lease.is_none_or(|lease| lease.end() > now);
+        let running: Vec<&Workload> = claims.iter().filter(runs).copied().collect();
+        let claims = if running.is_empty() { claims } else { &running };
+        let longest =
+            claims.iter().copied().max_by_key(|w| w.lease.map_or(Timestamp::MAX, |lease| lease.end()));
+        match longest {
+            None => Self::Nobody,
+            Some(w) if claims.iter().all(|other| other.spiffe_id == w.spiffe_id) => Self::One(w),
+            Some(_) => Self::Ambiguous,
+        }
+    }
+
+    fn workload(self) -> Option<&'d Workload> {
+        if let Self::One(workload) = self { Some(workload) } else { None }
+    }
 }
 
 fn points<'d>(
@@ -88,7 +122,7 @@ fn points<'d>(
     }
     for workload in &documents.workloads {
         for prefix in &workload.addresses {
-            points.entry(*prefix).or_default().workload = Some(workload);
+            points.entry(*prefix).or_default().claims.push(workload);
         }
     }
     for (n, selector) in index.selectors.iter().enumerate() {
@@ -106,7 +140,7 @@ fn points<'d>(
 /// What a prefix hands down to those that lie in it.
 struct Level<'d> {
     prefix: Prefix,
-    workload: Option<&'d Workload>,
+    holder: Holder<'d>,
     cidrs: Rc<[usize]>,
     binding: Binding,
 }
@@ -122,6 +156,7 @@ struct Builder<'a, 'd> {
     profiles: HashMap<Profile<'d>, Rc<[usize]>>,
     classes: HashMap<Vec<usize>, u32>,
     wall_of_boot_ns: i128,
+    now: Timestamp,
     guards: &'a HashMap<Profile<'d>, u32>,
     limits: &'a IdentityLimits<'d>,
 }
@@ -136,17 +171,20 @@ impl<'d> Builder<'_, 'd> {
             }
             let above = path.last();
             let inherited = above.filter(|level| level.prefix.covers(&prefix));
-            let workload = point.workload.or(inherited.and_then(|level| level.workload));
+            let holder = match Holder::of(&point.claims, self.now) {
+                Holder::Nobody => inherited.map_or(Holder::Nobody, |level| level.holder),
+                own => own,
+            };
             let mut cidrs: Rc<[usize]> = inherited.map_or_else(|| Rc::from([]), |level| level.cidrs.clone());
             if let Some(own) = point.cidr {
                 cidrs = cidrs.iter().copied().chain([own]).collect();
             }
             let answered = above.map_or(Binding::NONE, |level| level.binding);
-            let binding = self.binding(workload, &cidrs);
+            let binding = self.binding(holder.workload(), &cidrs);
             if binding != answered {
                 bindings.insert(prefix, binding);
             }
-            path.push(Level { prefix, workload, cidrs, binding });
+            path.push(Level { prefix, holder, cidrs, binding });
         }
         bindings
     }

@@ -107,7 +107,7 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     let blocklist = guards.blocklist(&mut numbering);
     let lists = guards.of_workloads(&documents.workloads, &mut numbering);
     let limits = IdentityLimits::of(documents, &mut numbering, &mut rules, &mut settings);
-    let classes = Classes::of(documents, &mut numbering, wall_of_boot_ns, &lists, &limits);
+    let classes = Classes::of(documents, &mut numbering, (wall_of_boot_ns, clock.wall_now), &lists, &limits);
     let limits = limits.by_number(&mut numbering);
     let policy = decisions(&ordered, &classes);
     let guards = guards.entries(&classes);

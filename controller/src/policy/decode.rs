@@ -11,6 +11,7 @@ use super::place::{Mistake, one_of};
 use super::ports::{PortError, PortMatch};
 use super::prefix::Prefix;
 use super::quarantine::{self, Quarantine};
+use super::scope::Scope;
 use super::selector::Selector;
 use super::spiffe::SpiffeId;
 use super::target::Target;
@@ -131,7 +132,7 @@ fn workload(cx: &mut Context<'_>, spec: &Node, name: &str, across: &mut Across) 
     let labels = fields.optional("labels").map(|node| labels(cx, node)).unwrap_or_default();
     let lease = fields.optional("lease").and_then(|node| lease(cx, node));
     let (name, place) = (String::new(), cx.place(spec));
-    Some(Workload { name, spiffe_id: spiffe_id?, addresses, labels, lease, place })
+    Some(Workload { name, spiffe_id: spiffe_id?, addresses, scope: Scope::default(), labels, lease, place })
 }
 
 fn labels(cx: &mut Context<'_>, node: &Node) -> BTreeMap<String, String> {

@@ -7,6 +7,7 @@ use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::quarantine::Quarantine;
+use super::scope::Scope;
 use super::selector::Selector;
 use super::spiffe::SpiffeId;
 use super::target::Target;
@@ -50,6 +51,9 @@ pub struct Workload {
     pub spiffe_id: SpiffeId,
     /// Its addresses; more than one for a workload of two families, prefixes for nodes and pools.
     pub addresses: Vec<Prefix>,
+    /// Where they are.
+    #[serde(flatten)]
+    pub scope: Scope,
     /// Labels that selectors can ask for.
     pub labels: BTreeMap<String, String>,
     /// Until when the addresses are its own.
@@ -65,6 +69,13 @@ pub struct Lease {
     pub not_after: Timestamp,
     /// What the end means.
     pub on_expiry: OnExpiry,
+}
+
+impl Lease {
+    /// When nothing more passes by it, where its end means that.
+    pub fn end(&self) -> Timestamp {
+        self.not_after
+    }
 }
 
 /// What the end of a lease means.

@@ -29,6 +29,7 @@ pub mod prefix;
 pub mod quantity;
 pub mod quarantine;
 pub mod schema;
+pub mod scope;
 pub mod selector;
 pub mod spiffe;
 pub mod target;

@@ -359,6 +359,7 @@ fn the_policy_grows_with_the_rules_and_not_with_the_fleet() {
                 name: format!("w{n}"),
                 spiffe_id: format!("spiffe://td/ns/n{}/sa/s{n}", n % 50).parse().expect("id"),
                 addresses: vec![Prefix::host(datapath::abi::Addr::v4((0x0a00_0000 + n).to_be_bytes()))],
+                scope: Default::default(),
                 labels: Default::default(),
                 lease: None,
                 place: place.clone(),

@@ -8,6 +8,7 @@ pub use confirmation::Confirmation;
 pub use set::PolicySet;
 pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store};
 
+use crate::bindings::Bindings;
 use crate::policy::compile::RuleInfo;
 use crate::policy::document::{BlockEntry, Blocklist};
 use crate::policy::quarantine::Quarantine;
@@ -34,6 +35,8 @@ pub struct State {
     pub blocks: Vec<BlockEntry>,
     /// What `tidegate quarantine add` said.
     pub quarantines: Vec<Quarantine>,
+    /// What sources of bindings say.
+    pub bindings: Arc<Bindings>,
     /// Until when this has to be confirmed, and what counts again if it is not.
     pub confirmation: Option<Confirmation>,
     /// A candidate that is judged beside what counts.
@@ -68,9 +71,10 @@ impl State {
         self.confirmation = None;
     }
 
-    /// The documents with the manual blocklist and quarantines, less what is over.
+    /// The documents with what sources bind, the manual blocklist and quarantines, less what is over.
     pub fn effective(&self, now: Timestamp) -> Documents {
         let mut documents = self.documents().clone();
+        documents.workloads.extend(self.bindings.workloads(&self.documents().workloads));
         let holds = |entry: &&BlockEntry| entry.not_after.is_none_or(|end| end > now);
         let entries: Vec<_> = self.blocks.iter().filter(holds).cloned().collect();
         if !entries.is_empty() {

@@ -25,22 +25,30 @@ pub fn identities(state: &State, format: Format) -> Result<()> {
     let now = Timestamp::now();
     let numbers: std::collections::HashMap<_, _> =
         state.numbering.identities().map(|(n, id)| (id, n)).collect();
-    let workloads = &state.documents().workloads;
+    let files = &state.documents().workloads;
+    let workloads: Vec<_> = files.iter().cloned().chain(state.bindings.workloads(files)).collect();
     if format == Format::Json {
+        let none = std::collections::BTreeMap::new();
+        let evidence: std::collections::HashMap<_, _> = state
+            .bindings
+            .iter()
+            .map(|(source, claim)| (claim.workload(source, &none).name, &claim.evidence))
+            .collect();
         let row = |w: &crate::policy::document::Workload| {
             json!({
                 "name": w.name, "identity": numbers.get(&w.spiffe_id), "spiffe_id": w.spiffe_id,
-                "addresses": w.addresses, "labels": w.labels, "lease": w.lease,
+                "addresses": w.addresses, "scope": w.scope, "labels": w.labels, "lease": w.lease, "place": w.place,
+                "evidence": evidence.get(&w.name),
             })
         };
         return print_json(&workloads.iter().map(row).collect::<Vec<_>>());
     }
     if workloads.is_empty() {
-        return say("no identity: apply a file with `kind: Workload`");
+        return say("no identity: apply a file with `kind: Workload`, or see `tidegate identity bind`");
     }
     let mut out = table::table(&[">ID", "SPIFFE ID", "NAME", "ADDRESSES", "LABELS", "LEASE ENDS"]);
-    for w in workloads {
-        let addresses: Vec<_> = w.addresses.iter().map(ToString::to_string).collect();
+    for w in &workloads {
+        let addresses: Vec<_> = w.addresses.iter().map(|address| format!("{address}{}", w.scope)).collect();
         let labels: Vec<_> = w.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         out.add_row([
             numbers.get(&w.spiffe_id).map_or_else(|| "-".into(), u32::to_string),

@@ -1,8 +1,10 @@
 //! The control socket and the metrics page.
 
+mod bindings;
 mod guard;
 mod policy;
 
+pub use bindings::{BindRequest, WithdrawRequest};
 pub use guard::{BlockRequest, ReleaseRequest};
 pub use policy::{ApplyRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest};
 
@@ -161,6 +163,8 @@ pub async fn serve(socket: ControlSocket, shared: Arc<Shared>) {
         .route("/v1/unblock", post(guard::unblock))
         .route("/v1/quarantine", post(guard::quarantine))
         .route("/v1/unquarantine", post(guard::unquarantine))
+        .route("/v1/bindings", post(bindings::bind))
+        .route("/v1/bindings/withdraw", post(bindings::withdraw))
         .route("/v1/hellos", get(hellos))
         .route("/v1/flows/recent", get(recent_flows))
         .route("/v1/observe", get(observe_events))

@@ -15,6 +15,7 @@ use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::quarantine::Quarantine;
+use super::scope::Scope;
 use super::selector::Selector;
 use super::target::Target;
 use super::time::Clock;
@@ -177,6 +178,7 @@ fn workload() -> impl Strategy<Value = Workload> {
             name: String::new(),
             spiffe_id: id.parse().expect(id),
             addresses,
+            scope: Scope::default(),
             labels,
             lease: end.map(|s| Lease { not_after: moment(s), on_expiry: OnExpiry::Alert }),
             place: place(),

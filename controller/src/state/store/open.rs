@@ -9,7 +9,10 @@ use std::time::Duration;
 /// `TGst`: what file(1) and we know the file by.
 const APPLICATION_ID: i32 = 0x5447_7374;
 /// The form that this version writes.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+/// What makes form 2 of form 1.
+const BINDINGS: &str = "CREATE TABLE binding (source TEXT NOT NULL, slot TEXT NOT NULL, claim TEXT NOT NULL,
+    PRIMARY KEY (source, slot)) WITHOUT ROWID";
 /// Readers and the daemon wait for each other no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,8 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut store = Self::connect(path, flags)?;
         let fail = |e| failed(path, e);
-        let is_new = store.version()? == 0;
+        let version = store.version()?;
+        let is_new = version == 0;
         // Full: a commit that was acknowledged is there after a power cut.
         let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
         store.db.execute_batch(pragmas).map_err(fail)?;
@@ -53,6 +57,9 @@ impl Store {
                 store.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
             if found != "ok" {
                 return Err(damaged(path, "PRAGMA quick_check", found));
+            }
+            if version == 1 {
+                store.bring_forward().map_err(fail)?;
             }
         }
         Ok(store)
@@ -110,6 +117,14 @@ impl Store {
                 ),
             )),
         }
+    }
+
+    /// Makes the form of an older version this version's.
+    fn bring_forward(&mut self) -> rusqlite::Result<()> {
+        let tx = self.db.transaction()?;
+        tx.execute_batch(BINDINGS)?;
+        tx.pragma_update(None, "user_version", VERSION)?;
+        tx.commit()
     }
 
     /// Makes the tables, and fills them from state.json where that is there, at once or not at all.

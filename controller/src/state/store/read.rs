@@ -1,6 +1,7 @@
 //! What is read: the state that counts, and the revisions before it.
 
 use super::{InKernel, Store, damaged, failed, import};
+use crate::bindings::{Bindings, Change, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::compile::rules_of_policies;
@@ -124,6 +125,7 @@ impl Store {
             None => State::default(),
         };
         state.shadow = self.candidate()?;
+        state.bindings = Arc::new(self.bindings()?);
         state.numbering = self.numbering()?;
         let sql = "SELECT number, info FROM rule";
         state.rules = self
@@ -277,6 +279,23 @@ impl Store {
         let found = self.db.query_row("SELECT documents, sample, since FROM candidate", [], read).optional();
         let Some((row, sample, since)) = found.map_err(|e| failed(&self.path, e))? else { return Ok(None) };
         Ok(Some(Shadow { set: Arc::new(self.policy_set(row)?), sample, since }))
+    }
+
+    /// What sources of bindings say. A file that no daemon of this version has opened has none.
+    fn bindings(&self) -> Result<Bindings> {
+        let mut bindings = Bindings::default();
+        let there = self.rows("SELECT 1 FROM sqlite_schema WHERE name = 'binding'", |_| Ok(()))?;
+        if there.is_empty() {
+            return Ok(bindings);
+        }
+        let rows = self.rows("SELECT source, claim FROM binding", |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
+        for (source, claim) in rows {
+            let by: SourceName = source.parse().map_err(|e| damaged(&self.path, "binding", e))?;
+            bindings.apply(&by, [Change::Set(self.json("binding", &claim)?)]);
+        }
+        Ok(bindings)
     }
 
     fn numbering(&self) -> Result<Numbering> {

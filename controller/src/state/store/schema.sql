@@ -42,6 +42,14 @@ CREATE TABLE revision (
 );
 CREATE INDEX revision_documents ON revision (documents);
 
+-- What sources of bindings say now, beside the policy's files.
+CREATE TABLE binding (
+    source TEXT NOT NULL,
+    slot   TEXT NOT NULL,      -- address and scope, JSON
+    claim  TEXT NOT NULL,      -- JSON
+    PRIMARY KEY (source, slot)
+) WITHOUT ROWID;
+
 -- The revision that counts. One row, none before the first commit.
 CREATE TABLE in_force (
     id       INTEGER PRIMARY KEY CHECK (id = 1),

@@ -1,6 +1,7 @@
 //! What the daemon writes, each in one transaction.
 
 use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed};
+use crate::bindings::{Change, SourceName};
 use crate::exit_code::Result;
 use crate::policy::Numbering;
 use crate::state::{Confirmation, PolicySet, State, set};
@@ -106,6 +107,33 @@ impl Store {
             candidate(db, state)?;
             numbers(db, &state.numbering, &before.numbering)?;
             rules(db, state, before)
+        })
+    }
+
+    /// Saves what sources of bindings say now, and the numbers that it needs.
+    pub fn bind(
+        &mut self,
+        changes: &[(SourceName, Change)],
+        numbering: &Numbering,
+        before: &Numbering,
+    ) -> Result<()> {
+        self.transact(|db| {
+            let json = |value: serde_json::Result<String>| {
+                value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
+            };
+            let mut set =
+                db.prepare("INSERT OR REPLACE INTO binding (source, slot, claim) VALUES (?, ?, ?)")?;
+            let mut withdraw = db.prepare("DELETE FROM binding WHERE source = ? AND slot = ?")?;
+            for (source, change) in changes {
+                let slot = json(serde_json::to_string(&change.slot()))?;
+                match change {
+                    Change::Set(claim) => {
+                        set.execute(params![source.as_str(), slot, json(serde_json::to_string(claim))?])?
+                    }
+                    Change::Withdraw(_) => withdraw.execute(params![source.as_str(), slot])?,
+                };
+            }
+            numbers(db, numbering, before)
         })
     }
 
