@@ -1,13 +1,8 @@
 //! The certificate authority of a run. Its key and those of the SVIDs exist in memory only.
 
 use anyhow::Result;
-use rcgen::string::Ia5String;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
+use authority::{Duration, OffsetDateTime, leaf_params};
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
 
 use crate::topology::plan::Svid;
 
@@ -30,42 +25,22 @@ impl std::fmt::Debug for Bundle {
 }
 
 /// Issues SVIDs.
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    root: Vec<u8>,
-}
+pub struct Authority(authority::Authority);
 
 impl Authority {
-    /// A new one, valid long enough that certificates in it can have expired before.
+    /// A new one.
     pub fn new() -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.distinguished_name.push(DnType::CommonName, "tidegate-sim");
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let now = OffsetDateTime::now_utc();
-        params.not_before = now - Duration::days(3650);
-        params.not_after = now + Duration::days(3650);
-        let key = KeyPair::generate()?;
-        let root = params.self_signed(&key)?.der().to_vec();
-        Ok(Self { issuer: Issuer::new(params, key), root })
+        Ok(Self(authority::Authority::new("tidegate-sim")?))
     }
 
-    /// An X.509-SVID: one URI name, no CA, signs only (X509-SVID, sections 2 and 4).
+    /// An X.509-SVID.
     pub fn issue(&self, svid: &Svid) -> Result<Bundle> {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(svid.spiffe_id.as_str())?)];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let now = OffsetDateTime::now_utc();
-        params.not_before = now + Duration::milliseconds(svid.not_before_ms);
-        params.not_after = now + Duration::milliseconds(svid.not_after_ms);
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Bundle {
-            certificate: certificate.der().to_vec(),
-            key: key.serialize_der(),
-            root: self.root.clone(),
-        })
+        let issued = self.0.issue(leaf_params(
+            &svid.spiffe_id,
+            now + Duration::milliseconds(svid.not_before_ms),
+            now + Duration::milliseconds(svid.not_after_ms),
+        )?)?;
+        Ok(Bundle { certificate: issued.chain.concat(), key: issued.key, root: self.0.root().to_vec() })
     }
 }
