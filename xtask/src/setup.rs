@@ -30,6 +30,7 @@ const TOOLS: &[Tool] = &[
     },
     Tool { package: "tcpdump", program: "tcpdump", why: "recordings on interfaces" },
     Tool { package: "prometheus", program: "promtool", why: "tests have promtool judge the metrics" },
+    Tool { package: "prometheus", program: "prometheus", why: "a test has it scrape a daemon" },
     Tool { package: "xdp-tools", program: "xdp-filter", why: "the peer in benches" },
     Tool { package: "nftables", program: "nft", why: "the peer in benches, and an oracle" },
     Tool { package: "ethtool", program: "ethtool", why: "benches switch GRO on at veth ends" },
@@ -161,7 +162,7 @@ fn install_tools(tools: &[&Tool]) -> Result<()> {
     apt::preseed("wireshark-common wireshark-common/install-setuid boolean false");
     let installed = apt::install(&packages);
     if packages.contains(&"prometheus") {
-        // Only promtool is wanted: no server is to run from now on.
+        // Tests start their own: no server is to run from now on.
         apt::disable_service("prometheus");
     }
     installed

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 const MARKERS: &[(&str, Need)] = &[
     ("with_tshark", Need::Program("tshark")),
     ("with_promtool", Need::Program("promtool")),
+    ("with_prometheus", Need::Program("prometheus")),
     ("with_bpftool", Need::Program("bpftool")),
     ("with_xdp_filter", Need::Program("xdp-filter")),
     ("with_nft", Need::Program("nft")),

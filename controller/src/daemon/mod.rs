@@ -51,6 +51,7 @@ pub struct Shared {
     committed: Mutex<Committed>,
     hub: Arc<Hub>,
     failsafe: Vec<(u8, u16)>,
+    labels: Mutex<metrics::Labels>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -74,7 +74,8 @@ pub(super) fn start(
             let hub = Arc::new(Hub::new(Names::of(&committed.state)));
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
             let failsafe = settings.failsafe;
-            let shared = Shared { instance: instance.clone(), maps, kernel, committed, hub, failsafe };
+            let (instance, labels) = (instance.clone(), Mutex::default());
+            let shared = Shared { instance, maps, kernel, committed, hub, failsafe, labels };
             Ok((Arc::new(shared), attached))
         }
         Err(e) => {

@@ -147,7 +147,13 @@ impl Lab {
         path.display().to_string()
     }
 
-    fn in_gateway(&self, program: &str) -> Command {
+    pub fn folder(&self, name: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir(&path).expect("a folder");
+        path.display().to_string()
+    }
+
+    pub fn in_gateway(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace("gw"))).args(["--", program]);
         command.stdin(Stdio::null());
@@ -219,9 +225,19 @@ impl Lab {
     }
 
     pub fn metrics(&self) -> String {
+        self.http(METRICS, "GET /metrics HTTP/1.0\r\nHost: gw\r\n\r\n")
+    }
+
+    /// Whether somebody on the gateway answers there.
+    pub fn listens(&self, address: &str) -> bool {
+        within(&self.namespace("gw"), || TcpStream::connect(address).is_ok())
+    }
+
+    /// The body of the answer to a request on the gateway.
+    pub fn http(&self, address: &str, request: &str) -> String {
         within(&self.namespace("gw"), || {
-            let mut stream = TcpStream::connect(METRICS).expect("the metrics page");
-            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: gw\r\n\r\n").expect("request");
+            let mut stream = TcpStream::connect(address).expect(address);
+            stream.write_all(request.as_bytes()).expect("request");
             let mut text = String::new();
             stream.read_to_string(&mut text).expect("answer");
             text.split_once("\r\n\r\n").expect("a body").1.to_owned()
@@ -252,6 +268,19 @@ impl Lab {
         command.arg(format!("--net=/run/netns/{}", self.namespace(host))).args(["--", program]);
         let output = command.args(words.split(' ')).output().expect(program);
         assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// IPv4 packets as they are, from a host, to the right.
+    pub fn send_raw(&self, host: &str, packets: impl Iterator<Item = Vec<u8>> + Send) {
+        within(&self.namespace(host), || {
+            const RAW: i32 = 255;
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(RAW.into()));
+            let (socket, right) = (socket.expect("a raw socket"), SocketAddr::from(([10, 2, 0, 2], 0)));
+            for packet in packets {
+                // What the local stack has no room for now is no packet of the attack.
+                let _ = socket.send_to(&packet, &right.into());
+            }
+        });
     }
 
     /// A connection from the left to the right.

@@ -6,6 +6,7 @@ mod doctor;
 mod forwarding;
 mod lab;
 mod limits;
+mod monitoring;
 mod policy;
 mod state;
 

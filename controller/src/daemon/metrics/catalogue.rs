@@ -1,0 +1,62 @@
+//! Every metric there is, and how many series it can have at most, whoever sends what: docs/metrics.md says the same.
+
+use super::kept::{CHANGES, DURATIONS, PAIRS};
+use super::state::IDENTITIES;
+use datapath::abi::{Answered, HandshakeStats, PortCounters};
+
+/// Kinds and outcomes of handshakes, and stages of their durations.
+const KINDS: usize = 3;
+const OUTCOMES: usize = 10;
+const STAGES: usize = 3;
+/// Slots that have counters: one an interface, and those that share one.
+const SLOTS: usize = PortCounters::SLOTS as usize;
+const BY_REASON: usize = SLOTS * 2 * PortCounters::AUDITED;
+/// One bucket an octave, the first, the one without end, sum and count.
+const HISTOGRAM: usize = HandshakeStats::OCTAVES + 4;
+/// `loader::Sizes::judged_ports`.
+const ATTACHED: usize = 1024;
+
+const CATALOGUE: [(&str, usize); 25] = [
+    ("tidegate_drop_count_total", BY_REASON),
+    ("tidegate_drop_bytes_total", BY_REASON),
+    ("tidegate_audit_count_total", BY_REASON),
+    ("tidegate_reject_count_total", SLOTS * Answered::ALL.len()),
+    ("tidegate_forward_count_total", SLOTS * 2),
+    ("tidegate_forward_bytes_total", SLOTS * 2),
+    ("tidegate_redirect_count_total", SLOTS),
+    ("tidegate_handshake_total", (PAIRS + 1) * KINDS * OUTCOMES),
+    ("tidegate_handshake_duration_seconds", (DURATIONS + KINDS * OUTCOMES * STAGES) * HISTOGRAM),
+    ("tidegate_lost_events_total", 4),
+    ("tidegate_bpf_map_pressure", 15),
+    ("tidegate_connections_opened_total", 1),
+    ("tidegate_connections_closed_total", 2),
+    ("tidegate_connections_evicted_total", 1),
+    ("tidegate_connections", 2),
+    ("tidegate_identity_connections", IDENTITIES * 2),
+    ("tidegate_identities", 1),
+    ("tidegate_interface_attached", ATTACHED),
+    ("tidegate_policy_unconfirmed", 1),
+    ("tidegate_policy_revision", 1),
+    ("tidegate_build_info", 1),
+    ("tidegate_shadow_pending", 1),
+    ("tidegate_shadow_same_total", 1),
+    ("tidegate_shadow_difference_total", CHANGES + 1),
+    ("tidegate_exported_series", 1),
+];
+
+/// Name and bound of each row of the table.
+fn documented() -> Vec<(&'static str, usize)> {
+    let page = include_str!("../../../../docs/metrics.md");
+    let row = |line: &'static str| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
+        let name = cells[0].trim_end_matches('`');
+        let bound = cells[2].replace(',', "").parse().expect("the third cell is a number");
+        name.starts_with("tidegate_").then_some((name, bound))
+    };
+    page.lines().filter_map(row).collect()
+}
+
+#[test]
+fn docs_name_every_metric_with_its_bound() {
+    assert_eq!(documented(), CATALOGUE);
+}
