@@ -119,6 +119,9 @@ Examples:
     },
     /// Show what the packet path makes of a capture: its connections, or frame by frame
     Replay(crate::replay::ReplayArgs),
+    /// Print the OpenAPI document of the daemon's API
+    #[command(after_help = "Example:\n  tidegate openapi > openapi.json")]
+    Openapi,
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
     Completions {
@@ -179,6 +182,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Observe(args) => block_on(observe(&instance, &args)),
         Command::Why { args, output } => view::why::print(&View::open(&instance)?, &args, output.output),
         Command::Replay(args) => Ok(crate::replay::run(args)?),
+        Command::Openapi => {
+            let text = serde_json::to_string_pretty(daemon::openapi());
+            say(&text.map_err(|e| Failure::failed("encode JSON", e))?)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
             Ok(())

@@ -20,7 +20,10 @@ pub async fn call<T: DeserializeOwned>(
     let response = send(instance, method, path, body).await?;
     let bytes =
         response.into_body().collect().await.map_err(|e| Failure::failed("the daemon's answer", e))?;
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|e| Failure::failed("the daemon's answer", e))
+    // An answer without content is `()`.
+    let bytes = bytes.to_bytes();
+    let json = if bytes.is_empty() { &b"null"[..] } else { &bytes };
+    serde_json::from_slice(json).map_err(|e| Failure::failed("the daemon's answer", e))
 }
 
 /// Sends a request; a failure that the daemon reports is returned as that.

@@ -2,15 +2,14 @@
 
 use crate::cli::{block_on, duration};
 use crate::client;
-use crate::daemon::{BlockRequest, CommittedRevision, ReleaseRequest};
+use crate::daemon::{BlockRequest, CommittedRevision, QuarantineRequest, ReleaseRequest, TargetFields};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::Prefix;
 use crate::policy::ports::{PortError, PortMatch};
-use crate::policy::quarantine::Quarantine;
 use crate::policy::selector::Selector;
 use crate::policy::target::Target;
-use crate::state::{State, manual_quarantine, manual_quarantine_place};
+use crate::state::State;
 use crate::view::{self, OutputArg, say};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -99,49 +98,48 @@ Examples:
 
 /// Runs `tidegate block`.
 pub fn block(instance: &Instance, command: BlockCommand) -> Result<()> {
-    let (path, request, done) = match command {
+    let (path, what, not_after, reason, done) = match command {
         BlockCommand::Add { what, for_, reason } => {
-            let not_after = for_.map(|d| Timestamp::now() + d);
-            ("/v1/block", BlockRequest { target: what.target(instance)?, not_after, reason }, "blocked")
+            ("/v1/block", what, for_.map(|d| Timestamp::now() + d), reason, "blocked")
         }
-        BlockCommand::Del(what) => {
-            let request = BlockRequest { target: what.target(instance)?, not_after: None, reason: None };
-            ("/v1/unblock", request, "no longer blocked")
-        }
+        BlockCommand::Del(what) => ("/v1/unblock", what, None, None, "no longer blocked"),
         BlockCommand::List(output) => {
             return view::lists::blocks(&State::of(instance)?, output.output);
         }
     };
+    let target = what.target(instance)?;
+    let request = BlockRequest { target: target.clone().into(), not_after, reason };
     let committed: CommittedRevision = block_on(client::call(instance, Method::POST, path, &request))?;
-    say(&format!("{} is {done} (revision {})", request.target, committed.revision))
+    say(&format!("{target} is {done} (revision {})", committed.revision))
 }
 
 /// Runs `tidegate quarantine`.
 pub fn quarantine(instance: &Instance, command: QuarantineCommand) -> Result<()> {
     match command {
         QuarantineCommand::Add { who, except, for_, reason } => {
-            let selector = identity(instance, &who)?;
-            let except = except.iter().map(|text| exception(instance, text)).collect::<Result<_>>()?;
-            let quarantine = Quarantine {
-                name: manual_quarantine(&selector.to_string()),
-                identities: vec![selector],
-                except,
+            let except = except.iter().map(|text| exception(instance, text).map(Into::into));
+            let request = QuarantineRequest {
+                who: identities(instance, &who)?,
+                except: except.collect::<Result<_>>()?,
                 reason,
                 not_after: for_.map(|d| Timestamp::now() + d),
-                place: manual_quarantine_place(),
             };
-            let call = client::call(instance, Method::POST, "/v1/quarantine", &quarantine);
+            let call = client::call(instance, Method::POST, "/v1/quarantine", &request);
             let committed: CommittedRevision = block_on(call)?;
             say(&format!("{who} is quarantined (revision {})", committed.revision))
         }
         QuarantineCommand::Del { who } => {
-            let request = ReleaseRequest { name: manual_quarantine(&identity(instance, &who)?.to_string()) };
+            let request = ReleaseRequest { who: identities(instance, &who)? };
             let call = client::call(instance, Method::POST, "/v1/unquarantine", &request);
             let committed: CommittedRevision = block_on(call)?;
             say(&format!("{who} is no longer quarantined (revision {})", committed.revision))
         }
         QuarantineCommand::List(output) => view::lists::quarantines(&State::of(instance)?, output.output),
     }
+}
+
+fn identities(instance: &Instance, text: &str) -> Result<TargetFields> {
+    Ok(Target { selector: Some(identity(instance, text)?), ports: Vec::new() }.into())
 }
 
 /// A SPIFFE ID, a pattern, or a workload's SPIFFE ID by its name.

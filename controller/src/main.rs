@@ -9,7 +9,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("tidegate: {}", failure.message);
-            ExitCode::from(failure.code as u8)
+            if let Some(hint) = &failure.hint {
+                eprintln!("  {hint}");
+            }
+            ExitCode::from(failure.code.exit())
         }
     }
 }

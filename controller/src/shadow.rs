@@ -8,6 +8,7 @@ use crate::instance::Instance;
 use crate::policy::read_files;
 use crate::view::{self, OutputArg, View, say};
 use hyper::Method;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 /// `tidegate policy shadow`.
@@ -26,7 +27,7 @@ pub struct ShadowArgs {
     paths: Vec<PathBuf>,
     /// Which part of the flows it judges
     #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = sample)]
-    sample: u32,
+    sample: NonZero<u32>,
 }
 
 /// What becomes of the candidate.
@@ -40,8 +41,8 @@ enum ShadowCommand {
     Drop,
 }
 
-fn sample(text: &str) -> Result<u32, String> {
-    let parsed = text.strip_prefix("1/").and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+fn sample(text: &str) -> Result<NonZero<u32>, String> {
+    let parsed = text.strip_prefix("1/").and_then(|n| n.parse().ok());
     parsed.ok_or_else(|| "write 1/N, such as 1/16; 1/1 is every flow".into())
 }
 

@@ -17,7 +17,9 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Who makes claims: `manual` for `tidegate identity bind`, `enrol` for enrolment, and so on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceName(String);
 
@@ -78,7 +80,7 @@ impl fmt::Display for SourceName {
 }
 
 /// What a source says: these addresses, here, are this identity's, until then.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Claim {
     /// An address, or a prefix.
     pub address: Prefix,
@@ -151,7 +153,9 @@ pub fn place(source: &SourceName) -> Place {
 }
 
 /// What a claim is about: a source has one claim for each.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Slot {
     /// An address, or a prefix.
     pub address: Prefix,

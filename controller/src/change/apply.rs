@@ -12,6 +12,7 @@ use crate::state::PolicySet;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
+use std::num::NonZero;
 use std::path::PathBuf;
 
 /// `tidegate policy apply`.
@@ -69,7 +70,7 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
     match confirm_within_s {
         Some(s) => say(&format!(
             "it is taken back unless `tidegate policy confirm` comes within {}",
-            duration_text(u64::from(s))
+            duration_text(u64::from(s.get()))
         )),
         None => Ok(()),
     }
@@ -87,15 +88,16 @@ fn within(most: Option<u64>, changes: u64) -> Result<()> {
     }
 }
 
-fn seconds(duration: SignedDuration) -> Result<u32> {
-    u32::try_from(duration.as_secs())
-        .map_err(|_| Failure::new(Code::Usage, "--confirm-within: that is longer than anybody waits"))
+fn seconds(duration: SignedDuration) -> Result<NonZero<u32>> {
+    NonZero::<u32>::try_from(u32::try_from(duration.as_secs()).unwrap_or_default()).map_err(|_| {
+        Failure::new(Code::Usage, "--confirm-within: a second at least, and no longer than anybody waits")
+    })
 }
 
 /// Has live traffic judged by the candidate for a while, and says what it would change. Fails where that is too much, or
 /// where it is interrupted; then the candidate is dropped.
 fn judge_beside(instance: &Instance, args: &ApplyArgs, set: &PolicySet, time: SignedDuration) -> Result<()> {
-    let request = ShadowRequest { files: set.files.clone(), sample: 1 };
+    let request = ShadowRequest { files: set.files.clone(), sample: NonZero::<u32>::MIN };
     block_on(client::call::<()>(instance, Method::POST, "/v1/shadow", &request))?;
     let is_table = args.output.output == Format::Table;
     if is_table {

@@ -24,7 +24,7 @@ pub fn print(instance: &Instance, format: Format) -> Result<()> {
         out.add_row([
             revision.number.to_string(),
             format!("{:.0}", revision.at),
-            revision.uid.map_or_else(|| "the daemon".into(), user),
+            revision.who().to_string(),
             revision.how.clone(),
             or_dash(Some(revision.files.join(" ").as_str()).filter(|names| !names.is_empty())),
             or_dash(revision.digest.get(..12)),
@@ -45,13 +45,6 @@ fn outcome(revision: &Revision) -> String {
             let why = revision.why.as_ref().map(|why| format!(": {why}"));
             name + &why.unwrap_or_default()
         }
-    }
-}
-
-fn user(uid: u32) -> String {
-    match nix::unistd::User::from_uid(uid.into()) {
-        Ok(Some(user)) => user.name,
-        _ => format!("uid {uid}"),
     }
 }
 

@@ -28,6 +28,9 @@ pub struct RunArgs {
     /// Serve Prometheus metrics here
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Who may use the API: a file of `kind: RoleBinding`, reloaded when it changes [default: root and the daemon's own user]
+    #[arg(long, value_name = "FILE")]
+    pub api_roles: Option<PathBuf>,
     /// A service of the gateway itself that no policy cuts, such as tcp/22 (may be repeated) [default: as before, at first
     /// none; `none` ends it]
     #[arg(long, value_name = "PROTO/PORT")]
@@ -57,7 +60,16 @@ pub enum Mode {
 
 /// Where the XDP program runs.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum XdpModeArg {
@@ -82,7 +94,16 @@ impl From<XdpModeArg> for XdpModeChoice {
 
 /// How the TC program is attached.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum TcModeArg {

@@ -4,7 +4,7 @@ use super::commit::Committed;
 use super::{Shared, lock};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::Names;
-use crate::state::{Author, Confirmation, PolicySet};
+use crate::state::{Author, Confirmation, PolicySet, Who};
 use jiff::SignedDuration;
 use loader::Maps;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Shared {
                 "revision {} waits to be confirmed until {:.0}: `tidegate policy confirm` or `tidegate policy rollback` first",
                 waits.revision, waits.deadline_at
             );
-            return Err(Failure::new(Code::Failure, message));
+            return Err(Failure::new(Code::Conflict, message));
         }
         self.commit_locked(&mut committed, by, |state| {
             let before = state.set.clone();
@@ -36,11 +36,11 @@ impl Shared {
     pub(super) fn confirm(&self) -> Result<u64> {
         let mut committed = lock(&self.committed);
         let Some(waits) = committed.state.confirmation.clone() else {
-            return Err(Failure::new(Code::Failure, "nothing waits to be confirmed"));
+            return Err(Failure::new(Code::Conflict, "nothing waits to be confirmed"));
         };
         if waits.is_over() {
             return Err(Failure::new(
-                Code::Failure,
+                Code::Conflict,
                 format!("it is too late: revision {} is being taken back", waits.revision),
             ));
         }
@@ -51,20 +51,20 @@ impl Shared {
 
     /// Has the policy of an older revision count again; of the one before without a number. Blocks and quarantines that
     /// were set by hand stay. Returns the revision that this makes and the one that it returns to.
-    pub(super) fn rollback(&self, uid: Option<u32>, to: Option<u64>) -> Result<(u64, u64)> {
+    pub(super) fn rollback(&self, who: Who, to: Option<u64>) -> Result<(u64, u64)> {
         let mut committed = lock(&self.committed);
         let to = match to {
             Some(to) => to,
             None => committed.store.before(committed.state.revision)?.ok_or_else(|| {
                 Failure::new(
-                    Code::Failure,
+                    Code::Conflict,
                     "no revision with another policy is kept: `tidegate policy history`",
                 )
             })?,
         };
         let set = Arc::new(committed.store.set_of(to)?);
         let waited = committed.state.confirmation.clone();
-        let by = Author { uid, how: format!("policy rollback to {to}") };
+        let by = Author { who, how: format!("policy rollback to {to}") };
         let revision = self.commit_locked(&mut committed, &by, |state| state.apply(set))?;
         if let Some(waited) = waited {
             committed.store.take_back(&waited, "rolled back before it was confirmed")?;

@@ -21,8 +21,8 @@ mod start;
 
 pub use api::{
     ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
-    DetachRequest, ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest,
-    WithdrawRequest, detach_each,
+    DetachRequest, QuarantineRequest, ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
+    ShadowRequest, TargetFields, WithdrawRequest, detach_each, document as openapi,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;
@@ -52,6 +52,7 @@ pub struct Shared {
     hub: Arc<Hub>,
     failsafe: Vec<(u8, u16)>,
     labels: Mutex<metrics::Labels>,
+    access: api::Access,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -129,11 +130,12 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
 fn asked(args: &RunArgs) -> Result<Asked> {
     let failsafe = failsafe::parse_all(&args.failsafe)?;
     let sizes = args::sizes(&args.map_size)?;
+    let access = api::Access::open(args.api_roles.as_deref())?;
     let set = match &args.policy[..] {
         [] => None,
         paths => Some(PolicySet::read(read_files(paths)?, jiff::Timestamp::now())?),
     };
-    Ok(Asked { policy: set, sizes, failsafe: (!args.failsafe.is_empty()).then_some(failsafe) })
+    Ok(Asked { policy: set, sizes, failsafe: (!args.failsafe.is_empty()).then_some(failsafe), access })
 }
 
 fn take_lock(instance: &Instance) -> Result<std::fs::File> {
@@ -188,7 +190,8 @@ async fn serve(
     let (hub, (reader_ended, reader)) = (shared.hub.clone(), tokio::sync::oneshot::channel());
     std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
     tokio::spawn(every_second(shared.clone()));
-    tokio::spawn(api::serve(socket, shared.clone()));
+    socket.open_to(shared.access.has_users());
+    tokio::spawn(socket.serve(api::router(shared.clone()), shared.clone()));
     if let Some(listener) = metrics {
         tokio::spawn(api::serve_metrics(listener, shared.clone()));
     }

@@ -16,7 +16,7 @@ pub struct Recent {
 }
 
 /// A flow, as the daemon tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RecentFlow {
     /// Who opened it.
     pub source: IpAddr,

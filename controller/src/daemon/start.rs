@@ -1,5 +1,6 @@
 //! From nothing, or from what a daemon before left, to a gateway that enforces.
 
+use super::api::Access;
 use super::args::RunArgs;
 use super::commit::Committed;
 use super::observe::Hub;
@@ -21,6 +22,8 @@ pub(super) struct Asked {
     pub sizes: Sizes,
     /// Services that no policy cuts; those of last time without them.
     pub failsafe: Option<Vec<(u8, u16)>>,
+    /// Who may use the API.
+    pub access: Access,
 }
 
 /// Takes the maps over or makes them, commits, attaches. On failure all that is new is taken away again.
@@ -74,8 +77,8 @@ pub(super) fn start(
             let hub = Arc::new(Hub::new(Names::of(&committed.state)));
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
             let failsafe = settings.failsafe;
-            let (instance, labels) = (instance.clone(), Mutex::default());
-            let shared = Shared { instance, maps, kernel, committed, hub, failsafe, labels };
+            let (instance, labels, access) = (instance.clone(), Mutex::default(), asked.access);
+            let shared = Shared { instance, maps, kernel, committed, hub, failsafe, labels, access };
             Ok((Arc::new(shared), attached))
         }
         Err(e) => {

@@ -8,7 +8,7 @@ use tls_parser::{
 };
 
 /// The fields of a record that a ClientHello fills.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClientHello {
     /// The server's name. With ECH, the name in the outer hello.
     pub tls_sni: Option<String>,

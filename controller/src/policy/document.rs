@@ -63,7 +63,7 @@ pub struct Workload {
 }
 
 /// Until when an identity holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Lease {
     /// The end. `for: 1h` counts from the moment at which the file was read.
     pub not_after: Timestamp,
@@ -79,7 +79,7 @@ impl Lease {
 }
 
 /// What the end of a lease means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExpiry {
     /// Traffic of the workload is dropped.

@@ -20,7 +20,9 @@ const NAMES: [(&str, u8); 11] = [
 ];
 
 /// A protocol and a range of destination ports, or everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub enum PortMatch {
     /// Every protocol and port.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// A CIDR prefix, IPv4 mapped into IPv6. The order is that of a walk through the trie: a prefix comes before all
 /// that lie in it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     address: u128,

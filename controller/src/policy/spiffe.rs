@@ -48,7 +48,9 @@ pub enum SpiffeError {
 }
 
 /// A trust domain.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct TrustDomain(Arc<str>);
 
@@ -79,7 +81,9 @@ impl FromStr for TrustDomain {
 }
 
 /// A SPIFFE ID. Two are equal where their texts are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId(Arc<str>);
 
@@ -146,7 +150,9 @@ fn split(rest: &str) -> (&str, &str) {
 
 /// A pattern of SPIFFE IDs: `*` inside a segment stands for any characters of that segment, a last segment that is
 /// only `*` stands for one or more segments: `spiffe://td/ns/shop/*` is everything below `/ns/shop`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffePattern(Arc<str>);
 

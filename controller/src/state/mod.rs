@@ -6,7 +6,7 @@ mod store;
 
 pub use confirmation::Confirmation;
 pub use set::PolicySet;
-pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store};
+pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
 
 use crate::bindings::Bindings;
 use crate::policy::compile::RuleInfo;

@@ -112,6 +112,14 @@ impl Lab {
         Self { name: format!("{}{suffix}", self.name), hosts: self.hosts.clone(), owns_hosts: false, dir }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub fn has_state(&self) -> bool {
         self.state_file().exists()
     }

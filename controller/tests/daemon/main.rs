@@ -1,9 +1,11 @@
 //! The `tidegate` binary on the running kernel: a gateway between two hosts, each in a namespace of its own.
 
+mod api;
 mod bindings;
 mod closing;
 mod doctor;
 mod forwarding;
+mod http;
 mod lab;
 mod limits;
 mod monitoring;

@@ -13,13 +13,19 @@ use std::path::Path;
 
 const DROPS: &str = "docs/drops.md";
 const SCHEMA: &str = "docs/policy.schema.json";
+const OPENAPI: &str = "docs/openapi.json";
 
-/// Generates docs/drops.md and docs/policy.schema.json, or compares them; then checks the rest.
+/// Generates docs/drops.md, docs/policy.schema.json and docs/openapi.json, or compares them; then checks the rest.
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     sh::step(DROPS, || drops(options.check))?;
     let binaries = build::with_tests()?;
-    sh::step(SCHEMA, || schema(options.check, &binaries))?;
+    sh::step(SCHEMA, || {
+        printed(SCHEMA, &["policy", "schema"], "controller/src/policy/schema.rs", options.check, &binaries)
+    })?;
+    sh::step(OPENAPI, || {
+        printed(OPENAPI, &["openapi"], "controller/src/daemon/api/routes.rs", options.check, &binaries)
+    })?;
     let pages = Page::all(&sh::root())?;
     sh::step(&format!("links, paths, commands and policy files in {} pages", pages.len()), || {
         let mut wrong = paths::wrong(&pages, &sh::root());
@@ -40,21 +46,19 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
-/// The JSON Schema of policy files, from the code.
-fn schema(check: bool, binaries: &Path) -> Result<()> {
-    let path = sh::root().join(SCHEMA);
+/// What a command of `tidegate` prints, from the code.
+fn printed(file: &str, command: &[&str], source: &str, check: bool, binaries: &Path) -> Result<()> {
+    let path = sh::root().join(file);
     let written = fs::read_to_string(&path).unwrap_or_default();
     let tidegate = binaries.join("tidegate");
-    let schema = sh::read(sh::command(&tidegate.to_string_lossy()).args(["policy", "schema"]))?;
-    if schema == written {
+    let text = sh::read(sh::command(&tidegate.to_string_lossy()).args(command))?;
+    if text == written {
         return Ok(());
     }
     if check {
-        bail!(
-            "{SCHEMA} is not what controller/src/policy/schema.rs says: run `cargo xtask docs` and commit it"
-        );
+        bail!("{file} is not what {source} says: run `cargo xtask docs` and commit it");
     }
-    fs::write(&path, schema).with_context(|| format!("cannot write {SCHEMA}"))
+    fs::write(&path, text).with_context(|| format!("cannot write {file}"))
 }
 
 /// The table of reasons, from the code.

@@ -1,17 +1,20 @@
 //! Bindings that sources make, renew and take back.
 
 use super::blocking;
+use super::refuse::Body;
 use crate::bindings::{Claim, Slot, SourceName};
 use crate::daemon::Shared;
 use crate::daemon::bind::{Bound, Withdraw};
 use crate::exit_code::{Code, Failure, Result};
 use axum::Json;
 use axum::extract::State as Extract;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// `POST /v1/bindings`: claims that are made or renewed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BindRequest {
     /// Who makes them.
     pub source: SourceName,
@@ -20,7 +23,8 @@ pub struct BindRequest {
 }
 
 /// `POST /v1/bindings/withdraw`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct WithdrawRequest {
     /// Whose claims.
     pub source: SourceName,
@@ -30,14 +34,14 @@ pub struct WithdrawRequest {
 
 pub(super) async fn bind(
     Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<BindRequest>,
+    Body(request): Body<BindRequest>,
 ) -> Result<Json<Bound>> {
     blocking(move || shared.bind(&request.source, request.claims)).await.map(Json)
 }
 
 pub(super) async fn withdraw(
     Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<WithdrawRequest>,
+    Body(request): Body<WithdrawRequest>,
 ) -> Result<Json<Bound>> {
     let work = move || {
         let WithdrawRequest { source, bindings } = request;
@@ -48,7 +52,7 @@ pub(super) async fn withdraw(
             if let Some(slot) = unknown {
                 let message =
                     format!("{source} has bound nothing at {slot}: `tidegate identity list` shows who has");
-                return Err(Failure::new(Code::Usage, message));
+                return Err(Failure::new(Code::NotFound, message));
             }
         }
         shared.withdraw(&source, bindings.map_or(Withdraw::All, Withdraw::Slots))

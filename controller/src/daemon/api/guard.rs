@@ -1,38 +1,143 @@
 //! Blocks and quarantines that operators set by hand.
 
-use super::{Committed, Peer, blocking};
+use super::refuse::Body;
+use super::role::Caller;
+use super::{Committed, blocking};
 use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::Prefix;
 use crate::policy::document::BlockEntry;
+use crate::policy::ports::PortMatch;
 use crate::policy::quarantine::Quarantine;
+use crate::policy::selector::Selector;
+use crate::policy::spiffe::{SpiffeId, SpiffePattern, TrustDomain};
 use crate::policy::target::Target;
+use crate::state::{manual_place, manual_quarantine, manual_quarantine_place};
 use axum::Json;
 use axum::extract::State as Extract;
+use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// An end, services, or services of an end; at most one of the fields that name an end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetFields {
+    /// Addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr: Option<Prefix>,
+    /// One identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<SpiffeId>,
+    /// Identities by a pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_path: Option<SpiffePattern>,
+    /// All identities of a trust domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<TrustDomain>,
+    /// Workloads that have all of these labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Protocols and ports, such as `tcp/23`, `udp/5000-5010`, `icmp`; all without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMatch>,
+}
+
+impl TargetFields {
+    fn target(self) -> Result<Target> {
+        let Self { cidr, spiffe_id, spiffe_path, trust_domain, labels, ports } = self;
+        let ends = [
+            cidr.map(Selector::Cidr),
+            spiffe_id.map(Selector::SpiffeId),
+            spiffe_path.map(Selector::SpiffePath),
+            trust_domain.map(Selector::TrustDomain),
+            labels.map(Selector::Labels),
+        ];
+        let mut ends = ends.into_iter().flatten();
+        let selector = ends.next();
+        let accepted =
+            "name an end by one of cidr, spiffeId, spiffePath, trustDomain, labels; or ports; or both";
+        if ends.next().is_some() {
+            return Err(Failure::new(Code::Unprocessable, "more than one end is named").hint(accepted));
+        }
+        if selector.is_none() && ports.is_empty() {
+            return Err(
+                Failure::new(Code::Unprocessable, "neither an end nor a port is named").hint(accepted)
+            );
+        }
+        if matches!(&selector, Some(Selector::Labels(labels)) if labels.is_empty()) {
+            return Err(
+                Failure::new(Code::Unprocessable, "`labels` is empty, which is everybody").hint(accepted)
+            );
+        }
+        Ok(Target { selector, ports })
+    }
+}
+
+impl From<Target> for TargetFields {
+    fn from(Target { selector, ports }: Target) -> Self {
+        let mut fields = Self { ports, ..Self::default() };
+        match selector {
+            Some(Selector::Cidr(cidr)) => fields.cidr = Some(cidr),
+            Some(Selector::SpiffeId(id)) => fields.spiffe_id = Some(id),
+            Some(Selector::SpiffePath(pattern)) => fields.spiffe_path = Some(pattern),
+            Some(Selector::TrustDomain(domain)) => fields.trust_domain = Some(domain),
+            Some(Selector::Labels(labels)) => fields.labels = Some(labels),
+            Some(Selector::Any) | None => {}
+        }
+        fields
+    }
+}
+
 /// `POST /v1/block` and `POST /v1/unblock`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BlockRequest {
     /// What.
-    #[serde(flatten)]
-    pub target: Target,
+    pub target: TargetFields,
     /// Until when; for ever where it is absent.
-    pub not_after: Option<jiff::Timestamp>,
+    #[serde(default)]
+    pub not_after: Option<Timestamp>,
     /// Why.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
     pub reason: Option<String>,
+}
+
+/// What is over already would be gone with its own commit.
+fn in_future(not_after: Option<Timestamp>) -> Result<()> {
+    match not_after {
+        Some(end) if end <= Timestamp::now() => {
+            Err(Failure::new(Code::Unprocessable, format!("not_after {end} is over")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn short(reason: Option<&String>) -> Result<()> {
+    match reason {
+        Some(text) if text.chars().count() > 1024 => {
+            Err(Failure::new(Code::Unprocessable, "`reason` is longer than 1024 characters"))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn block(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(request): Json<BlockRequest>,
+    caller: Caller,
+    Body(request): Body<BlockRequest>,
 ) -> Result<Json<Committed>> {
+    let BlockRequest { target, not_after, reason } = request;
+    let target = target.target()?;
+    in_future(not_after)?;
+    short(reason.as_ref())?;
     let work = move || {
-        shared.commit(&peer.author("block add"), |state| {
-            let BlockRequest { target, not_after, reason } = request;
+        shared.commit(&caller.author("block add"), |state| {
             state.blocks.retain(|block| block.target != target);
-            state.blocks.push(BlockEntry { target, reason, not_after, place: crate::state::manual_place() });
+            state.blocks.push(BlockEntry { target, reason, not_after, place: manual_place() });
         })
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
@@ -40,29 +145,75 @@ pub(super) async fn block(
 
 pub(super) async fn unblock(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(request): Json<BlockRequest>,
+    caller: Caller,
+    Body(request): Body<BlockRequest>,
 ) -> Result<Json<Committed>> {
+    let target = request.target.target()?;
     let work = move || {
-        let target = request.target;
         if !shared.with_state(|state| state.blocks.iter().any(|block| block.target == target)) {
             let message = format!(
                 "{target} was not blocked by `tidegate block add`; entries of files are changed there (`tidegate block list`)"
             );
-            return Err(Failure::new(Code::Failure, message));
+            return Err(Failure::new(Code::NotFound, message));
         }
-        shared.commit(&peer.author("block del"), |state| state.blocks.retain(|block| block.target != target))
+        shared
+            .commit(&caller.author("block del"), |state| state.blocks.retain(|block| block.target != target))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }
 
+/// `POST /v1/quarantine`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineRequest {
+    /// Who is cut off: one of spiffeId, spiffePath, trustDomain, labels.
+    pub who: TargetFields,
+    /// What stays in reach, whoever opens the connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<TargetFields>,
+    /// Until when; for ever where it is absent.
+    #[serde(default)]
+    pub not_after: Option<Timestamp>,
+    /// Why.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+}
+
+/// Identities, and nothing else.
+fn identities(who: TargetFields) -> Result<Selector> {
+    match who.target()? {
+        Target { selector: Some(selector), ports }
+            if ports.is_empty() && !matches!(selector, Selector::Cidr(_)) =>
+        {
+            Ok(selector)
+        }
+        other => {
+            Err(Failure::new(Code::Unprocessable, format!("a quarantine is for identities, not for {other}"))
+                .hint("name them by spiffeId, spiffePath, trustDomain or labels; all else is for /v1/block"))
+        }
+    }
+}
+
 pub(super) async fn quarantine(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(quarantine): Json<Quarantine>,
+    caller: Caller,
+    Body(request): Body<QuarantineRequest>,
 ) -> Result<Json<Committed>> {
+    let selector = identities(request.who)?;
+    let except = request.except.into_iter().map(TargetFields::target).collect::<Result<_>>()?;
+    in_future(request.not_after)?;
+    short(request.reason.as_ref())?;
+    let quarantine = Quarantine {
+        name: manual_quarantine(&selector.to_string()),
+        identities: vec![selector],
+        except,
+        reason: request.reason,
+        not_after: request.not_after,
+        place: manual_quarantine_place(),
+    };
     let work = move || {
-        shared.commit(&peer.author("quarantine add"), |state| {
+        shared.commit(&caller.author("quarantine add"), |state| {
             state.quarantines.retain(|q| q.name != quarantine.name);
             state.quarantines.push(quarantine);
         })
@@ -71,25 +222,25 @@ pub(super) async fn quarantine(
 }
 
 /// `POST /v1/unquarantine`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ReleaseRequest {
-    /// Name of the quarantine.
-    pub name: String,
+    /// Who, as it was given to `POST /v1/quarantine`.
+    pub who: TargetFields,
 }
 
 pub(super) async fn unquarantine(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(request): Json<ReleaseRequest>,
+    caller: Caller,
+    Body(request): Body<ReleaseRequest>,
 ) -> Result<Json<Committed>> {
+    let name = manual_quarantine(&identities(request.who)?.to_string());
     let work = move || {
-        if !shared.with_state(|state| state.quarantines.iter().any(|q| q.name == request.name)) {
+        if !shared.with_state(|state| state.quarantines.iter().any(|q| q.name == name)) {
             let message = "it was not quarantined by `tidegate quarantine add`; quarantines of files are changed there (`tidegate quarantine list`)";
-            return Err(Failure::new(Code::Failure, message));
+            return Err(Failure::new(Code::NotFound, message));
         }
-        shared.commit(&peer.author("quarantine del"), |state| {
-            state.quarantines.retain(|q| q.name != request.name)
-        })
+        shared.commit(&caller.author("quarantine del"), |state| state.quarantines.retain(|q| q.name != name))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }

@@ -1,37 +1,43 @@
 //! Changes of policy.
 
-use super::{Committed, Peer, blocking};
+use super::refuse::Body;
+use super::role::Caller;
+use super::{Committed, blocking};
 use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::SourceFile;
 use crate::state::{PolicySet, Shadow};
 use axum::Json;
 use axum::extract::State as Extract;
+use axum::response::NoContent;
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::num::NonZero;
 use std::sync::Arc;
 
 /// `POST /v1/policy`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The files, as they are.
     pub files: Vec<SourceFile>,
     /// Seconds in which it has to be confirmed, or what counted before counts again.
-    pub confirm_within_s: Option<u32>,
+    pub confirm_within_s: Option<NonZero<u32>>,
 }
 
-fn seconds(within: Option<u32>) -> Option<SignedDuration> {
-    within.map(|s| SignedDuration::from_secs(i64::from(s)))
+fn seconds(within: Option<NonZero<u32>>) -> Option<SignedDuration> {
+    within.map(|s| SignedDuration::from_secs(i64::from(s.get())))
 }
 
 pub(super) async fn apply(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(request): Json<ApplyRequest>,
+    caller: Caller,
+    Body(request): Body<ApplyRequest>,
 ) -> Result<Json<Committed>> {
     let work = move || {
         let set = Arc::new(PolicySet::read(request.files, Timestamp::now())?);
-        shared.apply(&peer.author("policy apply"), set, seconds(request.confirm_within_s))
+        shared.apply(&caller.author("policy apply"), set, seconds(request.confirm_within_s))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }
@@ -41,14 +47,15 @@ pub(super) async fn confirm(Extract(shared): Extract<Arc<Shared>>) -> Result<Jso
 }
 
 /// `POST /v1/policy/rollback`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// To which revision; to the one before whose policy is another without it.
     pub revision: Option<u64>,
 }
 
 /// What a rollback did.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RolledBack {
     /// The revision that counts now.
     pub revision: u64,
@@ -58,72 +65,74 @@ pub struct RolledBack {
 
 pub(super) async fn rollback(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(request): Json<RollbackRequest>,
+    caller: Caller,
+    Body(request): Body<RollbackRequest>,
 ) -> Result<Json<RolledBack>> {
-    let done = blocking(move || shared.rollback(peer.uid, request.revision)).await;
+    let done = blocking(move || shared.rollback(caller.who(), request.revision)).await;
     done.map(|(revision, to)| Json(RolledBack { revision, to }))
 }
 
 /// `POST /v1/shadow`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ShadowRequest {
     /// The candidate's files.
     pub files: Vec<SourceFile>,
     /// One of so many flows is judged by it.
-    pub sample: u32,
+    pub sample: NonZero<u32>,
 }
 
 pub(super) async fn shadow(
     Extract(shared): Extract<Arc<Shared>>,
-    Json(request): Json<ShadowRequest>,
-) -> Result<Json<()>> {
+    Body(request): Body<ShadowRequest>,
+) -> Result<NoContent> {
     let work = move || {
         let now = Timestamp::now();
         let set = Arc::new(PolicySet::read(request.files, now)?);
-        shared.shadow(Some(Shadow { set, sample: request.sample, since: now }))
+        shared.shadow(Some(Shadow { set, sample: request.sample.get(), since: now }))
     };
-    blocking(work).await.map(Json)
+    blocking(work).await.map(|()| NoContent)
 }
 
 fn no_shadow() -> Failure {
-    Failure::new(Code::Failure, "no candidate is judged; `tidegate policy shadow PATH` begins")
+    Failure::new(Code::Conflict, "no candidate is judged; `tidegate policy shadow PATH` begins")
 }
 
-pub(super) async fn shadow_drop(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<()>> {
+pub(super) async fn shadow_drop(Extract(shared): Extract<Arc<Shared>>) -> Result<NoContent> {
     let work = move || {
         if shared.with_state(|state| state.shadow.is_none()) {
             return Err(no_shadow());
         }
         shared.shadow(None)
     };
-    blocking(work).await.map(Json)
+    blocking(work).await.map(|()| NoContent)
 }
 
 /// `POST /v1/shadow/apply`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ShadowApplyRequest {
     /// Only if the candidate's files have this digest: nobody applies another than the one that was looked at.
     pub digest: Option<String>,
     /// As with `POST /v1/policy`.
-    pub confirm_within_s: Option<u32>,
+    pub confirm_within_s: Option<NonZero<u32>>,
 }
 
 pub(super) async fn shadow_apply(
     Extract(shared): Extract<Arc<Shared>>,
-    peer: Peer,
-    Json(request): Json<ShadowApplyRequest>,
+    caller: Caller,
+    Body(request): Body<ShadowApplyRequest>,
 ) -> Result<Json<Committed>> {
     let work = move || {
         let set = shared.with_state(|state| state.shadow.as_ref().map(|shadow| shadow.set.clone()));
         let set = set.ok_or_else(no_shadow)?;
         if request.digest.is_some_and(|digest| digest != set.digest) {
             return Err(Failure::new(
-                Code::Failure,
+                Code::Conflict,
                 "another candidate is judged by now; nothing was applied",
             ));
         }
-        shared.apply(&peer.author("policy shadow apply"), set, seconds(request.confirm_within_s))
+        shared.apply(&caller.author("policy shadow apply"), set, seconds(request.confirm_within_s))
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }

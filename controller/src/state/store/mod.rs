@@ -13,7 +13,7 @@ mod tests;
 mod write;
 
 pub use read::{Outcome, Revision};
-pub use write::Author;
+pub use write::{Author, Who};
 
 use crate::exit_code::{Code, Failure};
 use datapath::abi::Config;
@@ -30,6 +30,8 @@ const KEPT_BYTES: u64 = 256 << 20;
 pub struct Store {
     db: Connection,
     path: PathBuf,
+    /// The form of the file: an older one can be read before a daemon has brought it to this version's.
+    form: i32,
 }
 
 /// The kernel's side of the question which revision counts.

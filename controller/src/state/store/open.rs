@@ -8,11 +8,10 @@ use std::time::Duration;
 
 /// `TGst`: what file(1) and we know the file by.
 const APPLICATION_ID: i32 = 0x5447_7374;
+/// What each form has that the one before had not, from the second on.
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 /// The form that this version writes.
-const VERSION: i32 = 2;
-/// What makes form 2 of form 1.
-const BINDINGS: &str = "CREATE TABLE binding (source TEXT NOT NULL, slot TEXT NOT NULL, claim TEXT NOT NULL,
-    PRIMARY KEY (source, slot)) WITHOUT ROWID";
+pub(super) const VERSION: i32 = 1 + MIGRATIONS.len() as i32;
 /// Readers and the daemon wait for each other no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,22 +44,19 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut store = Self::connect(path, flags)?;
         let fail = |e| failed(path, e);
-        let version = store.version()?;
-        let is_new = version == 0;
+        let found = store.version()?;
         // Full: a commit that was acknowledged is there after a power cut.
         let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
         store.db.execute_batch(pragmas).map_err(fail)?;
-        if is_new {
+        if found == 0 {
             store.make()?;
         } else {
-            let found: String =
+            let check: String =
                 store.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
-            if found != "ok" {
-                return Err(damaged(path, "PRAGMA quick_check", found));
+            if check != "ok" {
+                return Err(damaged(path, "PRAGMA quick_check", check));
             }
-            if version == 1 {
-                store.bring_forward().map_err(fail)?;
-            }
+            store.migrate(found)?;
         }
         Ok(store)
     }
@@ -81,6 +77,7 @@ impl Store {
             }
             version => version?,
         };
+        store.form = version;
         Ok((version != 0).then_some(store))
     }
 
@@ -90,7 +87,7 @@ impl Store {
             db.busy_timeout(PATIENCE)?;
             Ok(db)
         };
-        Ok(Self { db: open().map_err(|e| failed(path, e))?, path: path.to_owned() })
+        Ok(Self { db: open().map_err(|e| failed(path, e))?, path: path.to_owned(), form: VERSION })
     }
 
     /// The form of the file, 0 for one in which nothing is yet. A form that we do not know is refused.
@@ -119,12 +116,23 @@ impl Store {
         }
     }
 
-    /// Makes the form of an older version this version's.
-    fn bring_forward(&mut self) -> rusqlite::Result<()> {
-        let tx = self.db.transaction()?;
-        tx.execute_batch(BINDINGS)?;
-        tx.pragma_update(None, "user_version", VERSION)?;
-        tx.commit()
+    /// Brings the tables of an older version to the form of this one, at once or not at all.
+    fn migrate(&mut self, found: i32) -> Result<()> {
+        if found == VERSION {
+            return Ok(());
+        }
+        let mut run = || {
+            let tx = self.db.transaction()?;
+            for statements in &MIGRATIONS[found as usize - 1..] {
+                tx.execute_batch(statements)?;
+            }
+            tx.pragma_update(None, "user_version", VERSION)?;
+            tx.commit()
+        };
+        run().map_err(|e| failed(&self.path, e))?;
+        self.form = VERSION;
+        tracing::info!("{} is now of form {VERSION}, it was of form {found}", self.path.display());
+        Ok(())
     }
 
     /// Makes the tables, and fills them from state.json where that is there, at once or not at all.

@@ -1,11 +1,12 @@
 //! What is read: the state that counts, and the revisions before it.
 
-use super::{InKernel, Store, damaged, failed, import};
+use super::{InKernel, Store, Who, damaged, failed, import};
 use crate::bindings::{Bindings, Change, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::compile::rules_of_policies;
 use crate::policy::numbering::Numbered;
+use crate::policy::spiffe::SpiffeId;
 use crate::policy::{Numbering, SourceFile};
 use crate::state::{Confirmation, PolicySet, Shadow, State};
 use jiff::Timestamp;
@@ -66,8 +67,10 @@ pub struct Revision {
     pub epoch: u32,
     /// When it was made.
     pub at: Timestamp,
-    /// Who asked; absent for the daemon itself.
+    /// Who asked on the socket; absent for the daemon itself.
     pub uid: Option<u32>,
+    /// Who asked over mTLS.
+    pub spiffe_id: Option<SpiffeId>,
     /// By which command.
     pub how: String,
     /// SHA-256 of its files, in hexadecimal; empty where there are none.
@@ -82,6 +85,17 @@ pub struct Revision {
     pub confirm_by: Option<Timestamp>,
     /// Whether it counts now.
     pub in_force: bool,
+}
+
+impl Revision {
+    /// Who asked.
+    pub fn who(&self) -> Who {
+        match (&self.spiffe_id, self.uid) {
+            (Some(id), _) => Who::Workload(id.clone()),
+            (None, Some(uid)) => Who::User(uid),
+            (None, None) => Who::Daemon,
+        }
+    }
 }
 
 impl State {
@@ -155,16 +169,19 @@ impl Store {
 
     /// Every revision that is kept, the latest first.
     pub fn history(&self) -> Result<Vec<Revision>> {
-        let sql =
+        let spiffe_id = if self.form < 3 { "NULL" } else { "spiffe_id" };
+        let sql = format!(
             "SELECT number, epoch, at, uid, how, d.digest, documents, outcome, why, confirm_deadline_at,
-                number IN (SELECT revision FROM in_force)
-            FROM revision JOIN documents d ON d.id = documents ORDER BY number DESC";
-        let rows = self.rows(sql, |row| {
+                number IN (SELECT revision FROM in_force), {spiffe_id}
+            FROM revision JOIN documents d ON d.id = documents ORDER BY number DESC"
+        );
+        let rows = self.rows(&sql, |row| {
             let revision = Revision {
                 number: row.get(0)?,
                 epoch: row.get(1)?,
                 at: time(row, 2)?,
                 uid: row.get(3)?,
+                spiffe_id: row.get::<_, Option<String>>(11)?.and_then(|id| id.parse().ok()),
                 how: row.get(4)?,
                 digest: row.get(5)?,
                 files: Vec::new(),

@@ -26,7 +26,8 @@ CREATE TABLE revision (
     epoch       INTEGER NOT NULL,
     generation  TEXT NOT NULL,     -- of the maps that count in this epoch
     at          TEXT NOT NULL,     -- RFC 3339
-    uid         INTEGER,           -- who asked; NULL for the daemon itself
+    uid         INTEGER,           -- who asked on the socket; NULL for the daemon itself
+    spiffe_id   TEXT,              -- who asked over mTLS
     how         TEXT NOT NULL,
     documents   INTEGER NOT NULL REFERENCES documents,
     blocks      TEXT NOT NULL,     -- JSON

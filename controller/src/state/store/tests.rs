@@ -1,6 +1,7 @@
 //! The file by itself: what is read is what was written, and what is wrong with it is said.
 
 use super::*;
+use crate::policy::spiffe::SpiffeId;
 use crate::policy::{Clock, SourceFile, compile};
 use crate::state::{Confirmation, PolicySet, Shadow, State, manual_place};
 use jiff::{SignedDuration, Timestamp};
@@ -45,7 +46,7 @@ fn next(store: &Store, before: &State, set: Arc<PolicySet>) -> State {
 
 fn commit(store: &mut Store, before: &State, set: Arc<PolicySet>) -> State {
     let state = next(store, before, set);
-    let by = Author { uid: Some(0), how: "policy apply".into() };
+    let by = Author { who: Who::User(0), how: "policy apply".into() };
     store.begin(&state, &kernel(state.epoch), &by, &before.numbering).unwrap();
     store.mark(&state, before).unwrap();
     state
@@ -193,6 +194,40 @@ fn the_state_of_an_older_version_is_taken_over_once() {
         let said = Store::open(&path).unwrap_err().message;
         assert!(said.contains("state.json is damaged"), "{said}");
     }
+}
+
+#[test]
+fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut store = Store::open(&path).unwrap();
+    let first = commit(&mut store, &State::default(), set(443));
+    store
+        .db
+        .execute_batch(
+            "ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; PRAGMA user_version = 1",
+        )
+        .unwrap();
+    drop(store);
+
+    let old = Store::read(&path).unwrap().unwrap();
+    assert_eq!(old.load(None).unwrap(), first);
+    assert_eq!(old.history().unwrap()[0].who(), Who::User(0));
+    drop(old);
+
+    let mut store = Store::open(&path).unwrap();
+    let second = next(&store, &first, set(8443));
+    let oncall: SpiffeId = "spiffe://acme.example/ns/ops/sa/oncall".parse().unwrap();
+    let by = Author { who: Who::Workload(oncall.clone()), how: "policy apply".into() };
+    store.begin(&second, &kernel(2), &by, &first.numbering).unwrap();
+    store.mark(&second, &first).unwrap();
+    drop(store);
+    let store = Store::read(&path).unwrap().unwrap();
+    assert_eq!(store.load(None).unwrap(), second);
+    let who: Vec<_> = store.history().unwrap().iter().map(Revision::who).collect();
+    assert_eq!(who, [Who::Workload(oncall), Who::User(0)]);
+    let form: i32 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(form, open::VERSION);
 }
 
 #[test]

@@ -4,24 +4,50 @@ use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed};
 use crate::bindings::{Change, SourceName};
 use crate::exit_code::Result;
 use crate::policy::Numbering;
+use crate::policy::spiffe::SpiffeId;
 use crate::state::{Confirmation, PolicySet, State, set};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
+use std::fmt;
 
 /// Who changes something, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Author {
-    /// The user at the other end of the socket; `None` for the daemon itself.
-    pub uid: Option<u32>,
+    /// Who.
+    pub who: Who,
     /// The command, or what the daemon had to do.
     pub how: String,
+}
+
+/// Somebody who can change something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The daemon, by itself.
+    Daemon,
+    /// A user at the other end of the socket.
+    User(u32),
+    /// A workload that proved its SPIFFE ID.
+    Workload(SpiffeId),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Daemon => f.write_str("the daemon"),
+            Self::User(uid) => match nix::unistd::User::from_uid((*uid).into()) {
+                Ok(Some(user)) => f.write_str(&user.name),
+                _ => write!(f, "uid {uid}"),
+            },
+            Self::Workload(id) => id.fmt(f),
+        }
+    }
 }
 
 impl Author {
     /// The daemon, by itself.
     pub fn daemon(how: impl Into<String>) -> Self {
-        Self { uid: None, how: how.into() }
+        Self { who: Who::Daemon, how: how.into() }
     }
 }
 
@@ -180,18 +206,24 @@ fn insert(
     let json = |value: serde_json::Result<String>| {
         value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
     };
+    let (uid, spiffe_id) = match &by.who {
+        Who::Daemon => (None, None),
+        Who::User(uid) => (Some(uid), None),
+        Who::Workload(id) => (None, Some(id.as_str())),
+    };
     let confirmation = state.confirmation.as_ref();
     let before = confirmation.map(|c| self::documents(db, &c.before)).transpose()?;
     db.execute(
-        "INSERT INTO revision (number, epoch, generation, at, uid, how, documents, blocks, quarantines, outcome,
+        "INSERT INTO revision (number, epoch, generation, at, uid, spiffe_id, how, documents, blocks, quarantines, outcome,
             confirm_revision, confirm_before, confirm_boot_id, confirm_deadline_ns, confirm_deadline_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             state.revision,
             kernel.epoch,
             kernel.generation,
             state.applied_at.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
-            by.uid,
+            uid,
+            spiffe_id,
             by.how,
             documents,
             json(serde_json::to_string(&state.blocks))?,

@@ -1,0 +1,114 @@
+//! Interfaces: attaching to them and leaving them.
+
+use super::blocking;
+use super::refuse::Body;
+use crate::daemon::{Shared, TcModeArg, XdpModeArg, lock, start};
+use crate::exit_code::{Code, Failure, Result};
+use axum::Json;
+use axum::extract::State as Extract;
+use axum::response::NoContent;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// `GET /v1/ping`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pong {
+    /// The daemon's version.
+    pub version: String,
+}
+
+pub(super) async fn ping() -> Json<Pong> {
+    Json(Pong { version: env!("CARGO_PKG_VERSION").into() })
+}
+
+/// `POST /v1/attach`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Names.
+    pub interfaces: Vec<String>,
+    /// Where the XDP program runs.
+    #[serde(default)]
+    pub xdp_mode: XdpModeArg,
+    /// How the TC program is attached.
+    #[serde(default)]
+    pub tc_mode: TcModeArg,
+}
+
+/// What attaching did.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AttachedPort {
+    /// The interface.
+    pub interface: String,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// Why the driver refused.
+    pub native_refused: Option<String>,
+    /// `tcx` or `clsact`.
+    pub tc_mode: String,
+}
+
+/// `POST /v1/detach`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DetachRequest {
+    /// Names.
+    pub interfaces: Vec<String>,
+}
+
+pub(super) async fn attach(
+    Extract(shared): Extract<Arc<Shared>>,
+    Body(request): Body<AttachRequest>,
+) -> Result<Json<Vec<AttachedPort>>> {
+    let work = move || {
+        let mut kernel = lock(&shared.kernel);
+        for interface in &request.interfaces {
+            loader::netdev::index(interface)?;
+        }
+        let mut attached = Vec::new();
+        for interface in &request.interfaces {
+            match kernel.attach(interface, request.xdp_mode.into(), request.tc_mode.into()) {
+                Ok(port) => attached.push(port),
+                Err(e) => {
+                    start::undo(&shared.instance.pin_dir(), true, &attached);
+                    return Err(e.into());
+                }
+            }
+        }
+        let port = |a: loader::Attached| AttachedPort {
+            interface: a.interface,
+            xdp_mode: a.xdp.name().into(),
+            native_refused: a.native_refused,
+            tc_mode: a.tc.name().into(),
+        };
+        let attached = attached.into_iter().map(port).collect();
+        drop(kernel);
+        shared.follow_interfaces()?;
+        Ok(attached)
+    };
+    blocking(work).await.map(Json)
+}
+
+pub(super) async fn detach(
+    Extract(shared): Extract<Arc<Shared>>,
+    Body(request): Body<DetachRequest>,
+) -> Result<NoContent> {
+    blocking(move || detach_each(&shared.instance.pin_dir(), &request.interfaces)).await.map(|()| NoContent)
+}
+
+/// Takes the programs off interfaces; an interface that has none is an error before anything is done.
+pub fn detach_each(pin_dir: &Path, interfaces: &[String]) -> Result<()> {
+    let pinned = loader::pinned_ports(pin_dir)?;
+    if let Some(wrong) = interfaces.iter().find(|name| !pinned.iter().any(|p| p.interface == **name)) {
+        let names: Vec<_> = pinned.iter().map(|p| p.interface.as_str()).collect();
+        let attached = if names.is_empty() { "none".into() } else { names.join(", ") };
+        let message = format!("{wrong} is not attached; attached are: {attached}");
+        return Err(Failure::new(Code::NoDaemon, message));
+    }
+    for interface in interfaces {
+        loader::detach(pin_dir, interface)?;
+    }
+    Ok(())
+}
