@@ -1,6 +1,9 @@
 //! Certificate authorities that exist in memory only, and X.509-SVIDs of theirs. For tests and simulations: whoever
 //! needs a wrong certificate changes the parameters of a right one.
 
+#[cfg(feature = "agent")]
+pub mod agent;
+
 pub use rcgen::{
     BasicConstraints, CertificateParams, Error, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };

@@ -79,6 +79,14 @@ Examples:
   tidegate doctor -o json | jq '.checks[] | select(.state != \"ok\")'
 It changes nothing, and attaches nothing to any interface.")]
     Doctor(doctor::DoctorArgs),
+    /// On a workload's host: prove its SVID to gateways, and keep the lease on its address that this gives
+    #[command(after_help = "\
+Examples:
+  tidegate enroll --gateway gw.acme.example:8446 --workload-api unix:///run/spire/agent.sock
+  tidegate enroll --gateway 10.1.0.1:8446 --gateway '[fd00:1::1]:8446' --svid-cert svid.pem --svid-key key.pem \\
+      --trust-bundle acme.example=bundle.pem --once
+It stays, and renews when the SVID rotates and when two thirds of the lease are over. SIGTERM gives the address back.")]
+    Enroll(crate::enroll::EnrollArgs),
     /// Check, apply, compare and show policies, and go back to an older one
     #[command(subcommand)]
     Policy(change::PolicyCommand),
@@ -168,8 +176,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Detach { interfaces, all } => detach(&instance, interfaces, all),
         Command::Status(output) => {
             let view = View::open(&instance)?;
-            view::status::print(&instance, &view, daemon_runs(&instance)?, output.output)
+            view::status::print(&instance, &view, daemon(&instance)?.as_ref(), output.output)
         }
+        Command::Enroll(args) => crate::enroll::run(&args),
         Command::Doctor(args) => doctor::run(&instance, &args),
         Command::Policy(command) => change::run(&instance, command),
         Command::Identity(command) => crate::identity::run(&instance, command),
@@ -196,6 +205,15 @@ pub fn run(cli: Cli) -> Result<()> {
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Failure::io("start the runtime", &e))?.block_on(work)
+}
+
+/// What the daemon says of itself, where one runs.
+fn daemon(instance: &Instance) -> Result<Option<view::status::Daemon>> {
+    match block_on(client::call(instance, Method::GET, "/v1/svid", &())) {
+        Ok(svid) => Ok(Some(view::status::Daemon { svid })),
+        Err(e) if e.code == Code::NoDaemon => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Whether a daemon answers.

@@ -93,9 +93,10 @@ impl FileWatch {
 
 /// Where the names are, and where they lead.
 fn folders(files: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let parent = |file: &Path| match file.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
+    // A folder that is not there yet comes into one that is.
+    let parent = |file: &Path| match file.ancestors().skip(1).find(|folder| folder.is_dir()) {
+        Some(folder) => folder.to_owned(),
+        None => PathBuf::from("."),
     };
     let targets = files.iter().filter_map(|file| std::fs::canonicalize(file).ok());
     files.iter().cloned().chain(targets).map(|file| parent(&file)).collect()

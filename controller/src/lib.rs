@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 mod doctor;
+pub mod enroll;
 pub mod exit_code;
 pub mod file_watch;
 mod guard;

@@ -1,7 +1,9 @@
 //! What `tidegate run` is asked.
 
+use super::enroll::EnrolArgs;
 use super::{forward, inspect};
 use crate::exit_code::{Code, Failure, Result};
+use crate::svid::SourceArgs;
 use datapath::abi::MapName;
 use loader::{Sizes, TcModeChoice, XdpModeChoice};
 use std::net::SocketAddr;
@@ -41,6 +43,12 @@ pub struct RunArgs {
     /// Who forwards what passes: Linux, or XDP where a packet is plain [default: as before, at first linux]
     #[arg(long, value_enum, value_name = "WHO")]
     pub forward: Option<forward::Forward>,
+    /// Who enrols.
+    #[command(flatten)]
+    pub enrolment: EnrolArgs,
+    /// Who the gateway is.
+    #[command(flatten)]
+    pub svid: SourceArgs,
     /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub event_limit: u32,

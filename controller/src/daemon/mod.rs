@@ -7,6 +7,7 @@ mod candidate;
 pub mod commit;
 mod confirm;
 mod crash;
+mod enroll;
 mod expire;
 mod failsafe;
 pub mod forward;
@@ -33,6 +34,7 @@ use crate::instance::{Instance, need_root};
 use crate::names::Names;
 use crate::policy::read_files;
 use crate::state::{Author, PolicySet, Shadow, State, Store};
+use crate::svid::{Live, Source};
 use crate::view::flow::Moment;
 use commit::Committed;
 use loader::{Attached, Kernel, Maps};
@@ -53,6 +55,9 @@ pub struct Shared {
     failsafe: Vec<(u8, u16)>,
     labels: Mutex<metrics::Labels>,
     access: api::Access,
+    /// Who the gateway is; nobody without a source.
+    svid: Option<Live>,
+    enrolments: enroll::Counts,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,6 +108,8 @@ impl Shared {
 pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     need_root("loading programs into the kernel")?;
     let asked = asked(args)?;
+    let svid = args.svid.source()?;
+    let enrolment = args.enrolment.rules(svid.is_some())?;
     for interface in &args.interface {
         loader::netdev::index(interface)?;
     }
@@ -112,15 +119,23 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     loader::bpffs::ensure(&instance.bpffs)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::io("start the runtime", &e))?;
     let _runtime = runtime.enter();
+    let svid = svid.map(Source::start);
+    let enrolment = match enrolment {
+        Some((addr, rules)) => Some((enroll::bind(addr)?, rules)),
+        None => None,
+    };
     let metrics = args.metrics.map(bind_metrics).transpose()?;
     let socket = api::bind(&instance.socket())?;
-    let (shared, attached) = match start(instance, args, store, asked) {
+    let (shared, attached) = match start(instance, args, store, asked, svid) {
         Ok(started) => started,
         Err(e) => {
             let _ = std::fs::remove_file(instance.socket());
             return Err(e);
         }
     };
+    if let Some((listener, rules)) = enrolment {
+        runtime.spawn(enroll::serve(listener, rules, shared.clone()));
+    }
     let result = runtime.block_on(serve(shared, socket, metrics, ready_line(instance, &attached)));
     let _ = std::fs::remove_file(instance.socket());
     result

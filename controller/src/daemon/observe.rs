@@ -104,7 +104,8 @@ impl Hub {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).flows()
     }
 
-    fn send(&self, value: &serde_json::Value) {
+    /// Hands an event to everybody.
+    pub(super) fn send(&self, value: &serde_json::Value) {
         let line: Arc<str> = value.to_string().into();
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() == KEPT {

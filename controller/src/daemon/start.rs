@@ -5,14 +5,17 @@ use super::args::RunArgs;
 use super::commit::Committed;
 use super::observe::Hub;
 use super::settings::Settings;
-use super::{Shared, failsafe, forward};
+use super::{Shared, enroll, failsafe, forward};
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::names::Names;
 use crate::state::{PolicySet, Store};
+use crate::svid::Live;
 use loader::{Attached, Kernel, LoadOptions, Maps, Sizes};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+const TCP: u8 = 6;
 
 /// What the command line asks for, read and found right.
 pub(super) struct Asked {
@@ -32,6 +35,7 @@ pub(super) fn start(
     args: &RunArgs,
     store: Store,
     asked: Asked,
+    svid: Option<Live>,
 ) -> Result<(Arc<Shared>, Vec<Attached>)> {
     let pin_dir = instance.pin_dir();
     let mut interfaces = args.interface.clone();
@@ -46,6 +50,9 @@ pub(super) fn start(
     let mut attached = Vec::new();
     let before = store.in_force()?;
     let settings = Settings::load(&store)?.with(args, asked.failsafe);
+    // Who has no identity yet is to get one.
+    let enrolment = args.enrolment.enroll.map(|addr| (TCP, addr.port()));
+    let failsafe: Vec<_> = settings.failsafe.iter().copied().chain(enrolment).collect();
     let work = || -> Result<(Maps, Committed)> {
         let maps = Maps::open(&pin_dir)?;
         let mut attach = || -> Result<()> {
@@ -61,7 +68,7 @@ pub(super) fn start(
         let mut committed = Committed::recover(store, &maps)?;
         settings.write_tunnels(&maps)?;
         committed.begin(&maps, asked.policy)?;
-        failsafe::sync(&maps, &settings.failsafe)?;
+        failsafe::sync(&maps, &failsafe)?;
         settings.write_mode(&maps, reused)?;
         settings.write_forward(&maps)?;
         settings.save(&mut committed.store)?;
@@ -75,10 +82,11 @@ pub(super) fn start(
     match work() {
         Ok((maps, committed)) => {
             let hub = Arc::new(Hub::new(Names::of(&committed.state)));
+            let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
-            let failsafe = settings.failsafe;
             let (instance, labels, access) = (instance.clone(), Mutex::default(), asked.access);
-            let shared = Shared { instance, maps, kernel, committed, hub, failsafe, labels, access };
+            let shared =
+                Shared { instance, maps, kernel, committed, hub, failsafe, labels, access, svid, enrolments };
             Ok((Arc::new(shared), attached))
         }
         Err(e) => {

@@ -9,12 +9,16 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use spiffe::{X509Bundle, X509BundleSet, X509Svid};
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A file that is longer is not one of these.
 const MAX_BYTES: u64 = 4 << 20;
+/// Without watches (there are only so many of them), files are read as often.
+const WATCH_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is wrong with the files.
 #[derive(Debug, thiserror::Error)]
@@ -140,29 +144,36 @@ impl PemFiles {
         format!("file {}", self.cert.display())
     }
 
-    /// Fills a live value, and keeps it filled as the files change. Files that are wrong at the start are an error;
-    /// later ones leave what is used as it is.
-    pub fn follow(self, live: &Live) -> Result<impl Future<Output = ()> + Send + use<>, PemError> {
-        let watching = |error| PemError::Read {
-            file: self.cert.clone(),
-            error: io::Error::other(format!("watch: {error}")),
-        };
-        // Watched before it is read: no change is lost between.
-        let mut watch = FileWatch::new(self.paths()).map_err(|e: io::Error| watching(e))?;
-        live.publish(self.load()?);
-        let live = live.clone();
-        Ok(async move {
-            loop {
-                if let Err(e) = watch.changed().await {
-                    live.trouble(format_args!("watch {}: {e}", self.cert.display()));
-                    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
-                }
-                match self.load() {
-                    Ok(material) => drop(live.publish(material)),
-                    Err(e) => live.trouble(e),
-                }
+    /// Keeps a live value filled as the files change. Files that are wrong leave what is used as it is; they may come
+    /// later.
+    pub async fn follow(self, live: Live) {
+        let mut is_said = false;
+        loop {
+            // Watched before it is read: no change is lost between.
+            let watch = FileWatch::new(self.paths());
+            self.read_again(&live);
+            let Err(e) = self.watch(watch, &live).await;
+            if !is_said {
+                tracing::warn!("watch {}: {e}; it is read every {WATCH_AGAIN:?}", self.cert.display());
+                is_said = true;
             }
-        })
+            tokio::time::sleep(WATCH_AGAIN).await;
+        }
+    }
+
+    async fn watch(&self, watch: io::Result<FileWatch>, live: &Live) -> io::Result<Infallible> {
+        let mut watch = watch?;
+        loop {
+            watch.changed().await?;
+            self.read_again(live);
+        }
+    }
+
+    fn read_again(&self, live: &Live) {
+        match self.load() {
+            Ok(material) => drop(live.publish(material)),
+            Err(e) => live.trouble(e),
+        }
     }
 }
 

@@ -113,6 +113,9 @@ fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Map<String,
 pub fn line(event: &Value) -> String {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
     let time = text("/time").and_then(|t| t.get(11..23)).unwrap_or("-");
+    if text("/event") == Some("enrolment") {
+        return enrolment(event, time);
+    }
     let ends = match event.pointer("/IP/source") {
         Some(_) => format!("{} -> {}", end(event, "source"), end(event, "destination")),
         None => "(no IP)".into(),
@@ -137,6 +140,20 @@ pub fn line(event: &Value) -> String {
     }
     if let Some(state) = text("/conn_state") {
         line.push_str(&format!("  closed {state}"));
+    }
+    line
+}
+
+fn enrolment(event: &Value, time: &str) -> String {
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    let verdict = text("/verdict").unwrap_or("-");
+    let outcome = text("/enrolment/outcome").unwrap_or("-");
+    let mut line = format!("{time}  {verdict:<9}  {}  enrolment {outcome}", end(event, "source"));
+    if let Some(end) = text("/enrolment/not_after") {
+        line.push_str(&format!(" until {end}"));
+    }
+    if let (Some(reason), Some(detail)) = (text("/enrolment/reason"), text("/enrolment/detail")) {
+        line.push_str(&format!(", {reason}: {detail}"));
     }
     line
 }

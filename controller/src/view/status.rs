@@ -4,6 +4,7 @@ use super::{Format, View, print_json, say, table};
 use crate::daemon::{forward, inspect};
 use crate::exit_code::Result;
 use crate::instance::Instance;
+use crate::svid::{SourceState, Status};
 use datapath::abi::{Config, Lost, MapName};
 use loader::Maps;
 use serde_json::json;
@@ -42,8 +43,16 @@ pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
     ])
 }
 
+/// What the daemon says of itself.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// The gateway's own SVID; nothing without a source of one.
+    pub svid: Option<Status>,
+}
+
 /// Prints the status.
-pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> Result<()> {
+pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: Format) -> Result<()> {
+    let svid = daemon.and_then(|daemon| daemon.svid.as_ref());
     let ports = loader::pinned_ports(&instance.pin_dir())?;
     let config = view.maps.config.get()?;
     let mode = if config.has(Config::ENFORCE) { "enforce" } else { "monitor" };
@@ -70,16 +79,19 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
             .map(|p| json!({"map": p.map, "entries": p.entries, "max_entries": p.max_entries}))
             .collect();
         return print_json(&json!({
-            "name": instance.name, "daemon": daemon, "mode": mode, "default": default, "inspect": inspected, "forward": forward.name(), "interfaces": interfaces,
+            "name": instance.name, "daemon": daemon.is_some(), "svid": svid, "mode": mode, "default": default, "inspect": inspected, "forward": forward.name(), "interfaces": interfaces,
             "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "limited_events": limited, "maps": maps,
             "pin_dir": instance.pin_dir(),
         }));
     }
-    let runs = if daemon { "running" } else { "not running (the programs go on)" };
+    let runs = if daemon.is_some() { "running" } else { "not running (the programs go on)" };
     say(&format!(
         "instance {}: daemon {runs}, mode {mode}, default {default}, policy revision {}, epoch {}, lost events {lost} (and {limited} over the limit)",
         instance.name, view.state.revision, config.epoch
     ))?;
+    if let Some(svid) = svid {
+        say(&identity(svid))?;
+    }
     if !inspected.is_empty() {
         say(&format!("judged by what they carry: {}", inspected.join(", ")))?;
     }
@@ -114,4 +126,22 @@ pub fn print(instance: &Instance, view: &View, daemon: bool, format: Format) -> 
         out.add_row(row);
     }
     say(&format!("\n{}", table::text(&out)))
+}
+
+/// Who the gateway is, from where, and what is wrong with that.
+fn identity(svid: &Status) -> String {
+    let who = match (&svid.spiffe_id, svid.not_after) {
+        (Some(id), Some(end)) if end < jiff::Timestamp::now() => format!("{}, ended {end}", id.as_str()),
+        (Some(id), Some(end)) => format!("{} until {end}", id.as_str()),
+        _ => "nobody yet".to_owned(),
+    };
+    let domains: Vec<_> = svid.trust_domains.iter().map(|domain| domain.as_str()).collect();
+    let believes = if domains.is_empty() { "nobody".to_owned() } else { domains.join(", ") };
+    let source = match (svid.state, &svid.error) {
+        (SourceState::Current, _) => "current".to_owned(),
+        (state, error) => {
+            format!("{} since {}: {}", state.name(), svid.since, error.as_deref().unwrap_or("no answer yet"))
+        }
+    };
+    format!("the gateway is {who}; it believes {believes}; {} is {source}", svid.source)
 }

@@ -291,6 +291,19 @@ impl Lab {
         });
     }
 
+    /// `tidegate` on a host beside the gateway.
+    pub fn tidegate_on(&self, host: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace(host))).arg("--");
+        command.arg(env!("CARGO_BIN_EXE_tidegate")).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// A folder of the test.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// A connection from the left to the right.
     pub fn client(&self, port: u16) -> std::io::Result<TcpStream> {
         within(&self.namespace("left"), || {

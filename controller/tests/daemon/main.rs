@@ -4,6 +4,7 @@ mod api;
 mod bindings;
 mod closing;
 mod doctor;
+mod enrolment;
 mod forwarding;
 mod http;
 mod lab;

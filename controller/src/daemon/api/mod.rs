@@ -10,6 +10,7 @@ mod refuse;
 mod role;
 mod routes;
 mod serve;
+mod svid;
 mod unix;
 
 pub use access::Access;

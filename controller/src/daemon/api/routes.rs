@@ -2,7 +2,7 @@
 
 use super::refuse::{self, Patience};
 use super::role::{self, Role};
-use super::{attach, bindings, events, guard, policy};
+use super::{attach, bindings, events, guard, policy, svid};
 use crate::daemon::Shared;
 use aide::axum::ApiRouter;
 use aide::axum::routing::{ApiMethodRouter, get_with, post_with};
@@ -33,6 +33,7 @@ fn table() -> Table {
     Table(ApiRouter::new())
         .get(Viewer, "/v1/openapi.json", "This document", openapi)
         .get(Viewer, "/v1/ping", "Whether a daemon answers, and of which version", attach::ping)
+        .get(Viewer, "/v1/svid", "Who the gateway is, until when, and whose SVIDs it believes", svid::svid)
         .get(Viewer, "/v1/observe", "Verdicts, handshakes and closed connections, a line each, as they happen", events::observe)
         .get(Viewer, "/v1/flows/recent", "Flows of which the daemon heard lately", events::recent_flows)
         .get(Viewer, "/v1/hellos", "ClientHellos that the daemon remembers", events::hellos)

@@ -2,6 +2,8 @@
 
 use super::kept::{CHANGES, DURATIONS, PAIRS};
 use super::state::IDENTITIES;
+use crate::daemon::enroll::Refused;
+use crate::svid::Reason;
 use datapath::abi::{Answered, HandshakeStats, PortCounters};
 
 /// Kinds and outcomes of handshakes, and stages of their durations.
@@ -16,7 +18,7 @@ const HISTOGRAM: usize = HandshakeStats::OCTAVES + 4;
 /// `loader::Sizes::judged_ports`.
 const ATTACHED: usize = 1024;
 
-const CATALOGUE: [(&str, usize); 25] = [
+const CATALOGUE: [(&str, usize); 33] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -41,6 +43,14 @@ const CATALOGUE: [(&str, usize); 25] = [
     ("tidegate_shadow_pending", 1),
     ("tidegate_shadow_same_total", 1),
     ("tidegate_shadow_difference_total", CHANGES + 1),
+    ("tidegate_svid_not_after_seconds", 1),
+    ("tidegate_svid_source_current", 1),
+    ("tidegate_svid_updates_total", 1),
+    ("tidegate_svid_source_failures_total", 1),
+    ("tidegate_svid_trust_domains", 1),
+    ("tidegate_svid_refused_total", Reason::ALL.len()),
+    ("tidegate_enrolment_total", 2),
+    ("tidegate_enrolment_refused_total", Refused::ALL.len()),
     ("tidegate_exported_series", 1),
 ];
 

@@ -6,6 +6,7 @@ mod encode;
 mod handshakes;
 mod kept;
 mod state;
+mod svid;
 mod traffic;
 
 pub use kept::Labels;
@@ -22,6 +23,8 @@ pub fn page(shared: &Shared) -> Result<String> {
     families.extend(handshakes::handshakes(shared)?);
     families.extend(state::state(shared)?);
     families.extend(state::shadow(shared)?);
+    families.extend(svid::families(shared));
+    families.extend(svid::enrolments(shared));
     families.retain(|family| !family.get_metric().is_empty()); // the encoder refuses them
     let series: usize = families.iter().map(series).sum();
     families.push(gauge(

@@ -46,26 +46,31 @@ fn write(folder: &Path, svid: &Svid, authority: &Authority) {
     fs::write(folder.join("bundle.pem"), authority.root_pem()).unwrap();
 }
 
-async fn until(live: &Live, done: impl Fn(&crate::svid::Status) -> bool) {
-    let wait = async {
-        while !done(&live.status()) {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("it never came");
-}
-
-fn followed(folder: &Path, svid: &Svid, authority: &Authority) -> Live {
+async fn followed(folder: &Path, svid: &Svid, authority: &Authority) -> Live {
     write(folder, svid, authority);
     let live = Live::new("files");
-    tokio::spawn(files(folder).follow(&live).unwrap());
+    tokio::spawn(files(folder).follow(live.clone()));
+    until(&live, |s| s.state == SourceState::Current).await;
     live
+}
+
+#[tokio::test]
+async fn files_may_come_later() {
+    let (folder, authority) = (Folder::new(), Authority::new("acme").unwrap());
+    let live = Live::new("files");
+    tokio::spawn(files(&folder.path("later")).follow(live.clone()));
+    until(&live, |s| s.error.is_some()).await;
+    assert_eq!((live.status().state, live.status().spiffe_id), (SourceState::Waiting, None));
+    fs::create_dir(folder.path("later")).unwrap();
+    write(&folder.path("later"), &authority.issue(leaf(GATEWAY)).unwrap(), &authority);
+    until(&live, |s| s.state == SourceState::Current).await;
+    assert_eq!(live.status().spiffe_id.unwrap().as_str(), GATEWAY);
 }
 
 #[tokio::test]
 async fn files_are_read_again_when_they_are_renamed_over() {
     let (folder, authority) = (Folder::new(), Authority::new("acme").unwrap());
-    let live = followed(folder.0.path(), &authority.issue(leaf(GATEWAY)).unwrap(), &authority);
+    let live = followed(folder.0.path(), &authority.issue(leaf(GATEWAY)).unwrap(), &authority).await;
     assert_eq!(live.status().spiffe_id.unwrap().as_str(), GATEWAY);
     let next = authority.issue(leaf("spiffe://acme.example/next")).unwrap();
     folder.replace("key.pem", next.key_pem());
@@ -77,7 +82,7 @@ async fn files_are_read_again_when_they_are_renamed_over() {
 #[tokio::test]
 async fn files_are_read_again_when_they_are_written_in_place() {
     let (folder, authority) = (Folder::new(), Authority::new("acme").unwrap());
-    let live = followed(folder.0.path(), &authority.issue(leaf(GATEWAY)).unwrap(), &authority);
+    let live = followed(folder.0.path(), &authority.issue(leaf(GATEWAY)).unwrap(), &authority).await;
     write(folder.0.path(), &authority.issue(leaf("spiffe://acme.example/next")).unwrap(), &authority);
     until(&live, |s| s.spiffe_id.as_ref().unwrap().as_str() == "spiffe://acme.example/next").await;
 }
@@ -94,7 +99,8 @@ async fn a_link_that_is_swapped_as_kubernetes_does_is_followed() {
         symlink(Path::new("..data").join(file), folder.path(file)).unwrap();
     }
     let live = Live::new("files");
-    tokio::spawn(folder.files().follow(&live).unwrap());
+    tokio::spawn(folder.files().follow(live.clone()));
+    until(&live, |s| s.state == SourceState::Current).await;
     symlink("..2", folder.path("..new")).unwrap();
     fs::rename(folder.path("..new"), folder.path("..data")).unwrap();
     until(&live, |s| s.spiffe_id.as_ref().unwrap().as_str() == "spiffe://acme.example/next").await;
@@ -104,7 +110,7 @@ async fn a_link_that_is_swapped_as_kubernetes_does_is_followed() {
 #[tokio::test]
 async fn a_broken_file_leaves_the_old_in_use_and_is_told() {
     let (folder, authority) = (Folder::new(), Authority::new("acme").unwrap());
-    let live = followed(folder.0.path(), &authority.issue(leaf(GATEWAY)).unwrap(), &authority);
+    let live = followed(folder.0.path(), &authority.issue(leaf(GATEWAY)).unwrap(), &authority).await;
     folder.replace("bundle.pem", "nothing\n");
     until(&live, |s| s.state == SourceState::Stale).await;
     let status = live.status();

@@ -3,6 +3,7 @@
 mod files;
 mod handshakes;
 mod refusals;
+mod workload_api;
 
 use super::{Live, Material};
 use authority::{Authority, CertificateParams, Duration, OffsetDateTime, Svid, leaf_params};
@@ -32,4 +33,14 @@ pub fn live(authority: &Authority, params: CertificateParams) -> Live {
     let live = Live::new("a test");
     live.publish(material(&authority.issue(params).unwrap(), [bundle("acme.example", &[authority])]));
     live
+}
+
+/// Waits for a state that has to come; the limit is for what never does.
+pub async fn until(live: &Live, done: impl Fn(&super::Status) -> bool) {
+    let wait = async {
+        while !done(&live.status()) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("it never came");
 }

@@ -1,0 +1,62 @@
+//! `tidegate run --enroll ADDR:PORT`: workloads that prove their SVIDs get leases on the addresses they come from.
+//!
+//! A door of its own, not one of the API: workloads are to reach it, and need no role.
+
+mod args;
+mod door;
+mod rules;
+
+pub use args::EnrolArgs;
+pub use rules::{Counts, Refused};
+
+use super::Shared;
+use crate::exit_code::{Failure, Result};
+use door::Door;
+use rules::Rules;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Connections at a time.
+const PLACES: usize = 256;
+/// For all of a connection, from the first byte of the handshake to the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens the port. Within a runtime.
+pub fn bind(addr: SocketAddr) -> Result<TcpListener> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    bind().map_err(|e| Failure::io(format!("--enroll {addr}"), &e))
+}
+
+/// Serves it.
+pub async fn serve(listener: TcpListener, rules: Rules, shared: Arc<Shared>) {
+    let door = match Door::new(rules, shared) {
+        Ok(door) => Arc::new(door),
+        Err(e) => return tracing::error!("enrolment is not served: {e}"),
+    };
+    let places = Arc::new(Semaphore::new(PLACES));
+    loop {
+        // Who finds all places taken waits: each is free again soon.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let door = door.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    if timeout(PATIENCE, door.open(stream, from.ip().to_canonical())).await.is_err() {
+                        door.refuse(Refused::Slow, None, from.ip().to_canonical(), "it did not go on");
+                    }
+                });
+            }
+            // Out of descriptors, most likely: others have to be closed first.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
