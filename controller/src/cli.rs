@@ -7,6 +7,7 @@ use crate::doctor;
 use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
 use crate::instance::{Instance, need_root};
+use crate::remote::RemoteArgs;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
 use http_body_util::BodyExt;
@@ -29,6 +30,8 @@ Exit codes: 0 ok, 1 failure, 2 wrong command line or file, 3 no daemon or nothin
 pub struct Cli {
     #[command(flatten)]
     instance: Instance,
+    #[command(flatten)]
+    remote: RemoteArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -41,7 +44,7 @@ Examples:
   tidegate run -i eth1 -i eth2 --policy /etc/tidegate --mode monitor
   tidegate run -i eth1 --failsafe tcp/22 --metrics 127.0.0.1:9464
 The programs stay attached and go on enforcing when the daemon ends; `tidegate detach --all` takes them off.")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Attach to interfaces, by the daemon that runs
     #[command(after_help = "Example:\n  tidegate attach eth1 eth2")]
     Attach {
@@ -138,6 +141,40 @@ Examples:
     },
 }
 
+impl Command {
+    /// The path at which the daemon shows what the command shows: for another host, and for users that cannot read maps and
+    /// state themselves. What is done on this host alone fails for another.
+    fn shown_by_daemon(&self, instance: &Instance) -> Option<Result<(String, Format)>> {
+        if instance.remote.is_none() && rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let shown = |path: &str, output: &OutputArg| Some(Ok((path.to_owned(), output.output)));
+        match self {
+            Self::Status(output) => shown("/v1/status", output),
+            Self::Flows(output) => shown("/v1/flows", output),
+            Self::Drops(output) => shown("/v1/drops", output),
+            Self::Why { args, output } => shown(&args.path(), output),
+            Self::Identity(command) => command.shown_at().and_then(|output| shown("/v1/identities", output)),
+            Self::Block(guard::BlockCommand::List(output)) => shown("/v1/blocks", output),
+            Self::Quarantine(guard::QuarantineCommand::List(output)) => shown("/v1/quarantines", output),
+            Self::Policy(command) => match command.shown_at() {
+                Some((path, output)) => shown(&path, output),
+                None if command.is_local() => instance.remote.as_ref().map(|_| Err(local_only())),
+                None => None,
+            },
+            Self::Run(_) | Self::Doctor(_) | Self::Detach { all: true, .. } => {
+                instance.remote.as_ref().map(|_| Err(local_only()))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn local_only() -> Failure {
+    Failure::new(Code::Usage, "this command is for this host alone")
+        .hint("run it on the gateway, without --server")
+}
+
 #[derive(Debug, clap::Args)]
 struct ObserveArgs {
     /// Go on with what comes
@@ -160,7 +197,8 @@ pub(crate) fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
 
 /// Runs a command.
 pub fn run(cli: Cli) -> Result<()> {
-    let Cli { instance, command } = cli;
+    let Cli { mut instance, remote, command } = cli;
+    instance.remote = remote.remote();
     instance.check()?;
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -168,6 +206,10 @@ pub fn run(cli: Cli) -> Result<()> {
         )
         .with_writer(std::io::stderr)
         .init();
+    if let Some(shown) = command.shown_by_daemon(&instance) {
+        let (path, format) = shown?;
+        return block_on(client::show(&instance, &path, format));
+    }
     match command {
         Command::Run(args) => daemon::run(&instance, &args),
         Command::Attach { interfaces, xdp_mode, tc_mode, output } => {
@@ -240,7 +282,9 @@ fn attach(instance: &Instance, request: &AttachRequest, format: Format) -> Resul
 }
 
 fn detach(instance: &Instance, interfaces: Vec<String>, all: bool) -> Result<()> {
-    need_root("detaching")?;
+    if instance.remote.is_none() {
+        need_root("detaching")?;
+    }
     let running = daemon_runs(instance)?;
     if all {
         if running {
@@ -302,6 +346,14 @@ async fn observe(instance: &Instance, args: &ObserveArgs) -> Result<()> {
 fn show_event(line: &[u8], args: &ObserveArgs) -> Result<()> {
     let event: serde_json::Value =
         serde_json::from_slice(line).map_err(|e| Failure::failed("the daemon's answer", e))?;
+    if let Some(lost) = event.pointer("/lost_events/num_events_lost") {
+        return match args.output.output {
+            Format::Json => print_json(&event),
+            Format::Table => {
+                say(&format!("{lost} events are not here: they came faster than they were read"))
+            }
+        };
+    }
     let text = |pointer: &str| event.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or("");
     let verdict = args.verdict.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(text("/verdict")));
     let identity = args.identity.as_ref().is_none_or(|wanted| {

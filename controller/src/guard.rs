@@ -152,6 +152,10 @@ fn identity(instance: &Instance, text: &str) -> Result<Selector> {
             text.parse().map(Selector::SpiffeId).map_err(|e| wrong(&e))
         };
     }
+    if instance.remote.is_some() {
+        let message = format!("`{text}` is no SPIFFE ID: names of workloads are known on the gateway itself");
+        return Err(Failure::new(Code::Usage, message));
+    }
     let state = State::of(instance)?;
     let workload = state.documents().workloads.iter().find(|w| w.name == text);
     workload.map(|w| Selector::SpiffeId(w.spiffe_id.clone())).ok_or_else(|| {

@@ -45,6 +45,16 @@ Example:
     Unbind(At),
 }
 
+impl IdentityCommand {
+    /// The form of the list, if that is it.
+    pub fn shown_at(&self) -> Option<&OutputArg> {
+        match self {
+            Self::List(output) => Some(output),
+            _ => None,
+        }
+    }
+}
+
 /// What is bound.
 #[derive(Debug, clap::Args)]
 pub struct At {

@@ -1,6 +1,7 @@
 //! Where one instance keeps its things.
 
 use crate::exit_code::{Code, Failure, Result};
+use crate::remote::Remote;
 use std::path::PathBuf;
 
 /// Options that every command takes.
@@ -27,6 +28,9 @@ pub struct Instance {
     #[arg(long, global = true, env = "TIDEGATE_STATE_DIR", value_name = "DIR", hide_env = true)]
     #[arg(default_value = "/var/lib/tidegate")]
     pub state_dir: PathBuf,
+    /// The daemon of another host, which is asked instead.
+    #[arg(skip)]
+    pub remote: Option<Remote>,
 }
 
 impl Instance {

@@ -16,6 +16,7 @@ pub mod instance;
 pub mod names;
 pub mod policy;
 mod privileges;
+mod remote;
 pub mod replay;
 mod shadow;
 pub mod state;

@@ -30,6 +30,16 @@ pub struct ShadowArgs {
     sample: NonZero<u32>,
 }
 
+impl ShadowArgs {
+    /// The form of the status, if that is asked for.
+    pub fn status(&self) -> Option<&OutputArg> {
+        match &self.command {
+            Some(ShadowCommand::Status(output)) => Some(output),
+            _ => None,
+        }
+    }
+}
+
 /// What becomes of the candidate.
 #[derive(Debug, clap::Subcommand)]
 enum ShadowCommand {

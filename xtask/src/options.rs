@@ -16,8 +16,8 @@ Usage: cargo xtask TASK [OPTIONS]
                    XDP_DROP and nftables, cost and memory against size, forwarding through a gateway (root), and
                    criterion benches of the native path; figures and plots go to target/bench;
                    --check fails where a ratio is not within what is enforced (docs/benchmarks.md)
-  oracle [nft|tshark|zeek|coverage|fuzz]... [--short|--long]
-                   the packet path judged by others (docs/oracles.md); short unless --long
+  oracle [nft|tshark|zeek|coverage|fuzz|schemathesis]... [--short|--long]
+                   the packet path and the API judged by others (docs/oracles.md); short unless --long
   fmt              format all crates
   lint             rustfmt, clippy and the BPF crates, warnings denied
   docs [--check]   write docs/drops.md (--check: compare it), check links and commands in the docs, rustdoc

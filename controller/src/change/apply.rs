@@ -37,6 +37,13 @@ pub struct ApplyArgs {
     output: OutputArg,
 }
 
+impl ApplyArgs {
+    /// Whether it looks at maps and state of this host.
+    pub fn is_local(&self) -> bool {
+        self.dry_run || self.shadow.is_some()
+    }
+}
+
 /// Runs the command.
 pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
     if args.max_changes.is_some() && args.shadow.is_none() && !args.dry_run {

@@ -3,7 +3,7 @@
 mod apply;
 mod diff;
 mod flows;
-mod history;
+pub mod history;
 
 use crate::cli::{block_on, print_committed};
 use crate::client;
@@ -72,6 +72,30 @@ Examples:
         #[command(flatten)]
         output: OutputArg,
     },
+}
+
+impl PolicyCommand {
+    /// Where the daemon shows what the command shows, and in which form.
+    pub fn shown_at(&self) -> Option<(String, &OutputArg)> {
+        match self {
+            Self::History(output) => Some(("/v1/policy/history".into(), output)),
+            Self::Show { revision: Some(revision), output } => {
+                Some((format!("/v1/policy/revision?revision={revision}"), output))
+            }
+            Self::Show { revision: None, output } => Some(("/v1/policy".into(), output)),
+            Self::Shadow(args) => args.status().map(|output| ("/v1/shadow".into(), output)),
+            _ => None,
+        }
+    }
+
+    /// Whether it reads maps and state of this host itself.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Apply(args) => args.is_local(),
+            Self::Diff(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Files and the form of the output.

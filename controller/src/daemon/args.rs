@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Serve Prometheus metrics here
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Serve the API here too, over mTLS, to workloads that have a role (--api-roles); needs an SVID
+    #[arg(long, value_name = "ADDR:PORT", requires = "api_roles")]
+    pub listen: Option<SocketAddr>,
     /// Who may use the API: a file of `kind: RoleBinding`, reloaded when it changes [default: root and the daemon's own user]
     #[arg(long, value_name = "FILE")]
     pub api_roles: Option<PathBuf>,

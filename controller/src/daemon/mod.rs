@@ -110,6 +110,10 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     let asked = asked(args)?;
     let svid = args.svid.source()?;
     let enrolment = args.enrolment.rules(svid.is_some())?;
+    if args.listen.is_some() && svid.is_none() {
+        let message = "--listen needs an SVID: --workload-api, or --svid-cert, --svid-key and --trust-bundle";
+        return Err(Failure::new(Code::Usage, message));
+    }
     for interface in &args.interface {
         loader::netdev::index(interface)?;
     }
@@ -124,7 +128,8 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
         Some((addr, rules)) => Some((enroll::bind(addr)?, rules)),
         None => None,
     };
-    let metrics = args.metrics.map(bind_metrics).transpose()?;
+    let metrics = args.metrics.map(|addr| bind_tcp("--metrics", addr)).transpose()?;
+    let listen = args.listen.map(|addr| bind_tcp("--listen", addr)).transpose()?;
     let socket = api::bind(&instance.socket())?;
     let (shared, attached) = match start(instance, args, store, asked, svid) {
         Ok(started) => started,
@@ -136,7 +141,7 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     if let Some((listener, rules)) = enrolment {
         runtime.spawn(enroll::serve(listener, rules, shared.clone()));
     }
-    let result = runtime.block_on(serve(shared, socket, metrics, ready_line(instance, &attached)));
+    let result = runtime.block_on(serve(shared, socket, metrics, listen, ready_line(instance, &attached)));
     let _ = std::fs::remove_file(instance.socket());
     result
 }
@@ -170,13 +175,13 @@ fn take_lock(instance: &Instance) -> Result<std::fs::File> {
     Ok(file)
 }
 
-fn bind_metrics(addr: SocketAddr) -> Result<tokio::net::TcpListener> {
+fn bind_tcp(option: &str, addr: SocketAddr) -> Result<tokio::net::TcpListener> {
     let bind = || {
         let listener = std::net::TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
         tokio::net::TcpListener::from_std(listener)
     };
-    bind().map_err(|e| Failure::io(format!("--metrics {addr}"), &e))
+    bind().map_err(|e| Failure::io(format!("{option} {addr}"), &e))
 }
 
 fn ready_line(instance: &Instance, attached: &[Attached]) -> String {
@@ -195,6 +200,7 @@ async fn serve(
     shared: Arc<Shared>,
     socket: api::ControlSocket,
     metrics: Option<tokio::net::TcpListener>,
+    listen: Option<tokio::net::TcpListener>,
     ready: String,
 ) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -206,7 +212,11 @@ async fn serve(
     std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
     tokio::spawn(every_second(shared.clone()));
     socket.open_to(shared.access.has_users());
-    tokio::spawn(socket.serve(api::router(shared.clone()), shared.clone()));
+    let router = api::router(shared.clone());
+    if let (Some(listener), Some(live)) = (listen, shared.svid.clone()) {
+        tokio::spawn(api::listen(listener, live, router.clone()));
+    }
+    tokio::spawn(socket.serve(router, shared.clone()));
     if let Some(listener) = metrics {
         tokio::spawn(api::serve_metrics(listener, shared.clone()));
     }

@@ -5,7 +5,7 @@ use super::recent::{Recent, RecentFlow};
 use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
 use crate::view::event;
-use crate::view::flow::Moment;
+use crate::view::flow::{Moment, ReadHello, ReadHellos, key_hex};
 use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HelloSegment};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::VecDeque;
@@ -93,10 +93,15 @@ impl Hub {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).overdue(now_ns)
     }
 
-    /// Every hello that is remembered: the key's bytes in hexadecimal, when it began, what it says.
-    pub fn hellos(&self) -> Vec<(String, u64, ClientHello)> {
+    /// Every hello that is remembered.
+    pub fn hellos(&self) -> ReadHellos {
         let hellos = self.hellos.lock().unwrap_or_else(PoisonError::into_inner);
-        hellos.all().map(|(key, ns, hello)| (crate::view::flow::key_hex(key), ns, hello.clone())).collect()
+        let read = |(key, began_ns, hello): (_, _, &ClientHello)| ReadHello {
+            flow: key_hex(key),
+            began_ns,
+            hello: hello.clone(),
+        };
+        hellos.all().map(read).collect()
     }
 
     /// The flows that events told of lately.
@@ -123,16 +128,16 @@ impl Hub {
     }
 }
 
-/// The next line for a listener, `None` at the end. What a slow one missed is counted.
+/// The next line for a listener, `None` at the end. What a slow one missed is counted, and it is told, as Hubble does.
 pub async fn next(hub: &Hub, receiver: &mut broadcast::Receiver<Arc<str>>) -> Option<Arc<str>> {
-    loop {
-        match receiver.recv().await {
-            Ok(line) => return Some(line),
-            Err(broadcast::error::RecvError::Lagged(n)) => {
-                hub.lost.fetch_add(n, Ordering::Relaxed);
-            }
-            Err(broadcast::error::RecvError::Closed) => return None,
+    match receiver.recv().await {
+        Ok(line) => Some(line),
+        Err(broadcast::error::RecvError::Lagged(n)) => {
+            hub.lost.fetch_add(n, Ordering::Relaxed);
+            let lost = serde_json::json!({"source": "observer_queue", "num_events_lost": n});
+            Some(serde_json::json!({ "lost_events": lost }).to_string().into())
         }
+        Err(broadcast::error::RecvError::Closed) => None,
     }
 }
 
@@ -148,5 +153,25 @@ pub fn read(mut events: loader::maps::Events, mut hellos: loader::maps::Events, 
         // Hellos first: the events of a handshake that has ended tell of its hello.
         hellos.drain(|bytes| hub.take_hello(bytes, &now));
         events.drain(|bytes| hub.publish(bytes, &now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_listener_is_told_what_it_lost_and_holds_nobody_up() {
+        let hub = Hub::new(Names::default());
+        let (_, mut slow) = hub.listen();
+        let (_, mut quick) = hub.listen();
+        for n in 0..KEPT as u64 + 10 {
+            hub.send(&serde_json::json!({ "n": n }));
+            assert_eq!(next(&hub, &mut quick).await.as_deref(), Some(format!("{{\"n\":{n}}}").as_str()));
+        }
+        let told = next(&hub, &mut slow).await.expect("a line");
+        assert_eq!(&*told, r#"{"lost_events":{"num_events_lost":10,"source":"observer_queue"}}"#);
+        assert_eq!(next(&hub, &mut slow).await.as_deref(), Some(r#"{"n":10}"#));
+        assert_eq!(hub.lost.load(Ordering::Relaxed), 10);
     }
 }

@@ -9,6 +9,8 @@ use datapath::abi::{Addr, Connection, FlowKey, Reason, Side, TlsState};
 use datapath::track::{conn_state, history};
 use loader::Maps;
 use loader::maps::Flow;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,8 +33,19 @@ pub struct Row {
     pub hello: Option<ClientHello>,
 }
 
-/// ClientHellos as the daemon tells them: the key's bytes in hexadecimal, when the hello began, what it says.
-pub type ReadHellos = Vec<(String, u64, ClientHello)>;
+/// ClientHellos as the daemon tells them.
+pub type ReadHellos = Vec<ReadHello>;
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadHello {
+    /// The flow: its key's bytes in hexadecimal.
+    pub flow: String,
+    /// When it began, on the boot clock.
+    pub began_ns: u64,
+    /// What it says.
+    pub hello: ClientHello,
+}
 
 /// The bytes of a key.
 pub fn key_hex(key: &FlowKey) -> String {
@@ -56,7 +69,8 @@ fn row(flow: Flow, connections: &HashMap<FlowKey, Connection>) -> Row {
 
 /// Gives each connection its hello.
 fn add_hellos(rows: &mut [Row], hellos: ReadHellos) {
-    let mut by_id: HashMap<_, _> = hellos.into_iter().map(|(key, ns, hello)| ((key, ns), hello)).collect();
+    let mut by_id: HashMap<_, _> =
+        hellos.into_iter().map(|read| ((read.flow, read.began_ns), read.hello)).collect();
     for row in rows {
         let ns = row.connection.map_or(0, |connection| connection.client_hello_ns);
         row.hello = if ns == 0 { None } else { by_id.remove(&(key_hex(&row.flow.key), ns)) };

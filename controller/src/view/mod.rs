@@ -4,10 +4,13 @@ pub mod drops;
 pub mod event;
 pub mod flow;
 pub mod lists;
+mod page;
 pub mod shadow;
 pub mod status;
 pub mod table;
 pub mod why;
+
+pub use page::collect;
 
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::{Instance, need_root};
@@ -16,7 +19,19 @@ use crate::state::{InKernel, State};
 use loader::Maps;
 
 /// The form of an output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
     #[default]
@@ -70,9 +85,12 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     say(&text)
 }
 
-/// Prints a line; a reader that has gone ends the command quietly.
+/// Prints a line, or adds it to the page that is collected; a reader that has gone ends the command quietly.
 pub fn say(line: &str) -> Result<()> {
     use std::io::Write;
+    if page::has_taken(line)? {
+        return Ok(());
+    }
     match writeln!(std::io::stdout().lock(), "{line}") {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => Err(Failure::io("write to stdout", &e)),

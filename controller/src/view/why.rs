@@ -31,6 +31,21 @@ pub struct WhyArgs {
     pub port: String,
 }
 
+impl WhyArgs {
+    /// Where the daemon shows it.
+    pub fn path(&self) -> String {
+        let encoded = |text: &str| -> String {
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(byte);
+            let one =
+                |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+            text.bytes().map(one).collect()
+        };
+        let [source, destination, port] =
+            [&self.source, &self.destination, &self.port].map(|text| encoded(text));
+        format!("/v1/why?source={source}&destination={destination}&port={port}")
+    }
+}
+
 /// Prints what would become of a connection.
 pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
     let documents = view.state.effective(jiff::Timestamp::now());

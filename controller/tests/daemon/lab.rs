@@ -161,6 +161,11 @@ impl Lab {
         path.display().to_string()
     }
 
+    /// Runs in the gateway's namespace, on a thread that ends there.
+    pub fn in_gateway_thread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(&self.namespace("gw"), work)
+    }
+
     pub fn in_gateway(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace("gw"))).args(["--", program]);

@@ -6,11 +6,13 @@ mod closing;
 mod doctor;
 mod enrolment;
 mod forwarding;
+mod hostile;
 mod http;
 mod lab;
 mod limits;
 mod monitoring;
 mod policy;
+mod remote;
 mod state;
 
 use lab::{Lab, POLICY, json};

@@ -1,7 +1,8 @@
-//! `cargo xtask oracle`: the packet path, judged by others. docs/oracles.md says by whom, and what differs and why.
+//! `cargo xtask oracle`: the packet path and the API, judged by others. docs/oracles.md says by whom, and what differs and why.
 
 mod coverage;
 mod fuzz;
+mod schemathesis;
 mod tools;
 
 use crate::options::Options;
@@ -27,8 +28,14 @@ enum Outcome {
 
 type Part = (&'static str, fn(Length) -> Result<Outcome>);
 
-const PARTS: [Part; 5] =
-    [("nft", nft), ("tshark", tshark), ("zeek", zeek), ("coverage", coverage::run), ("fuzz", fuzz::run)];
+const PARTS: [Part; 6] = [
+    ("nft", nft),
+    ("tshark", tshark),
+    ("zeek", zeek),
+    ("coverage", coverage::run),
+    ("fuzz", fuzz::run),
+    ("schemathesis", schemathesis::run),
+];
 
 /// Sets up and runs the parts that are named, or all of them.
 pub fn run(options: &Options) -> Result<()> {
@@ -47,10 +54,10 @@ pub fn run(options: &Options) -> Result<()> {
         let outcome = sh::step(&format!("oracle {name}"), || part(length));
         let took = start.elapsed().as_secs_f32();
         match outcome {
-            Ok(Outcome::Passed) => lines.push(format!("{name:<9} passed   {took:>6.1} s")),
-            Ok(Outcome::Skipped(why)) => lines.push(format!("{name:<9} SKIPPED: {why}")),
+            Ok(Outcome::Passed) => lines.push(format!("{name:<12} passed   {took:>6.1} s")),
+            Ok(Outcome::Skipped(why)) => lines.push(format!("{name:<12} SKIPPED: {why}")),
             Err(error) => {
-                lines.push(format!("{name:<9} FAILED   {took:>6.1} s  {error:#}"));
+                lines.push(format!("{name:<12} FAILED   {took:>6.1} s  {error:#}"));
                 failed.push(*name);
             }
         }

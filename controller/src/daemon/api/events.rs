@@ -2,7 +2,8 @@
 
 use super::refuse::Params;
 use crate::daemon::{RecentFlow, Shared, observe};
-use crate::hello::ClientHello;
+use crate::view::Format;
+use crate::view::flow::ReadHellos;
 use aide::OperationOutput;
 use aide::generate::GenContext;
 use aide::openapi::{MediaType, Operation, Response as Described, SchemaObject, StatusCode};
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-pub(super) async fn hellos(Extract(shared): Extract<Arc<Shared>>) -> Json<Vec<(String, u64, ClientHello)>> {
+pub(super) async fn hellos(Extract(shared): Extract<Arc<Shared>>) -> Json<ReadHellos> {
     Json(shared.hub.hellos())
 }
 
@@ -34,12 +35,28 @@ pub struct ObserveQuery {
     pub follow: bool,
 }
 
-/// Lines of JSON.
-pub struct Lines(Body);
+/// Lines of JSON, or of a table.
+pub struct Lines {
+    kind: &'static str,
+    body: Body,
+}
+
+const NDJSON: &str = "application/x-ndjson";
+
+impl Lines {
+    /// What a command printed.
+    pub fn of_page(format: Format, text: String) -> Self {
+        let kind = match format {
+            Format::Json => NDJSON,
+            Format::Table => "text/plain; charset=utf-8",
+        };
+        Self { kind, body: Body::from(text) }
+    }
+}
 
 impl IntoResponse for Lines {
     fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/x-ndjson")], self.0).into_response()
+        ([(header::CONTENT_TYPE, self.kind)], self.body).into_response()
     }
 }
 
@@ -47,14 +64,19 @@ impl OperationOutput for Lines {
     type Inner = Self;
 
     fn operation_response(_: &mut GenContext, _: &mut Operation) -> Option<Described> {
-        let schema = SchemaObject {
-            json_schema: json_schema!({"type": "object", "description": "An event, one a line."}),
-            external_docs: None,
-            example: None,
+        let of = |json_schema| MediaType {
+            schema: Some(SchemaObject { json_schema, external_docs: None, example: None }),
+            ..MediaType::default()
         };
-        let media = MediaType { schema: Some(schema), ..MediaType::default() };
-        let content = [("application/x-ndjson".to_owned(), media)].into_iter().collect();
-        Some(Described { description: "Events, one a line.".into(), content, ..Described::default() })
+        let content = [
+            (
+                NDJSON.to_owned(),
+                of(json_schema!({"type": "object", "description": "One of them, each in a line."})),
+            ),
+            ("text/plain".to_owned(), of(json_schema!({"type": "string"}))),
+        ];
+        let description = "JSON objects in Hubble's field names, one a line.".into();
+        Some(Described { description, content: content.into_iter().collect(), ..Described::default() })
     }
 
     fn inferred_responses(
@@ -82,5 +104,5 @@ pub(super) async fn observe(
         let bytes = Bytes::from(format!("{line}\n"));
         Some((Ok::<_, Infallible>(bytes), (old, receiver, shared)))
     });
-    Ok(Lines(Body::from_stream(lines)))
+    Ok(Lines { kind: NDJSON, body: Body::from_stream(lines) })
 }

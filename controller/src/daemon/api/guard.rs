@@ -1,6 +1,6 @@
 //! Blocks and quarantines that operators set by hand.
 
-use super::refuse::Body;
+use super::refuse::{Body, object, objects};
 use super::role::Caller;
 use super::{Committed, blocking};
 use crate::daemon::Shared;
@@ -96,6 +96,7 @@ impl From<Target> for TargetFields {
 #[serde(deny_unknown_fields)]
 pub struct BlockRequest {
     /// What.
+    #[serde(deserialize_with = "object")]
     pub target: TargetFields,
     /// Until when; for ever where it is absent.
     #[serde(default)]
@@ -167,9 +168,10 @@ pub(super) async fn unblock(
 #[serde(deny_unknown_fields)]
 pub struct QuarantineRequest {
     /// Who is cut off: one of spiffeId, spiffePath, trustDomain, labels.
+    #[serde(deserialize_with = "object")]
     pub who: TargetFields,
     /// What stays in reach, whoever opens the connection.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "objects")]
     pub except: Vec<TargetFields>,
     /// Until when; for ever where it is absent.
     #[serde(default)]
@@ -226,6 +228,7 @@ pub(super) async fn quarantine(
 #[serde(deny_unknown_fields)]
 pub struct ReleaseRequest {
     /// Who, as it was given to `POST /v1/quarantine`.
+    #[serde(deserialize_with = "object")]
     pub who: TargetFields,
 }
 

@@ -11,7 +11,10 @@ mod role;
 mod routes;
 mod serve;
 mod svid;
+mod tls;
 mod unix;
+mod views;
+mod waiting;
 
 pub use access::Access;
 pub use attach::{AttachRequest, AttachedPort, DetachRequest, detach_each};
@@ -19,6 +22,7 @@ pub use bindings::{BindRequest, WithdrawRequest};
 pub use guard::{BlockRequest, QuarantineRequest, ReleaseRequest, TargetFields};
 pub use policy::{ApplyRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest};
 pub use routes::{document, router};
+pub use tls::listen;
 pub use unix::{ControlSocket, bind};
 
 use super::{Shared, metrics};

@@ -1,6 +1,6 @@
 //! Changes of policy.
 
-use super::refuse::Body;
+use super::refuse::{Body, objects};
 use super::role::Caller;
 use super::{Committed, blocking};
 use crate::daemon::Shared;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The files, as they are.
+    #[serde(deserialize_with = "objects")]
     pub files: Vec<SourceFile>,
     /// Seconds in which it has to be confirmed, or what counted before counts again.
     pub confirm_within_s: Option<NonZero<u32>>,
@@ -77,6 +78,7 @@ pub(super) async fn rollback(
 #[serde(deny_unknown_fields)]
 pub struct ShadowRequest {
     /// The candidate's files.
+    #[serde(deserialize_with = "objects")]
     pub files: Vec<SourceFile>,
     /// One of so many flows is judged by it.
     pub sample: NonZero<u32>,

@@ -2,7 +2,7 @@
 
 use super::refuse::{self, Patience};
 use super::role::{self, Role};
-use super::{attach, bindings, events, guard, policy, svid};
+use super::{attach, bindings, events, guard, policy, svid, views};
 use crate::daemon::Shared;
 use aide::axum::ApiRouter;
 use aide::axum::routing::{ApiMethodRouter, get_with, post_with};
@@ -34,6 +34,17 @@ fn table() -> Table {
         .get(Viewer, "/v1/openapi.json", "This document", openapi)
         .get(Viewer, "/v1/ping", "Whether a daemon answers, and of which version", attach::ping)
         .get(Viewer, "/v1/svid", "Who the gateway is, until when, and whose SVIDs it believes", svid::svid)
+        .get(Viewer, "/v1/status", "What is attached where, and how full the tables are", views::status)
+        .get(Viewer, "/v1/flows", "Connections: who talks to whom, and what became of it", views::flows)
+        .get(Viewer, "/v1/drops", "What was dropped, or would have been, and why", views::drops)
+        .get(Viewer, "/v1/why", "What would become of a connection: which rule decides, or which one nearly did", views::why)
+        .get(Viewer, "/v1/identities", "Workloads with SPIFFE IDs, addresses and leases", views::identities)
+        .get(Viewer, "/v1/blocks", "What is blocked", views::blocks)
+        .get(Viewer, "/v1/quarantines", "Who is quarantined", views::quarantines)
+        .get(Viewer, "/v1/policy", "The rules that count, in the order in which they are asked", views::policy)
+        .get(Viewer, "/v1/policy/history", "The revisions that are kept: when, who, how, and what became of them", views::history)
+        .get(Viewer, "/v1/policy/revision", "The files of one of them", views::revision)
+        .get(Viewer, "/v1/shadow", "What the candidate policy would change", views::shadow)
         .get(Viewer, "/v1/observe", "Verdicts, handshakes and closed connections, a line each, as they happen", events::observe)
         .get(Viewer, "/v1/flows/recent", "Flows of which the daemon heard lately", events::recent_flows)
         .get(Viewer, "/v1/hellos", "ClientHellos that the daemon remembers", events::hellos)

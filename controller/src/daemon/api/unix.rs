@@ -42,13 +42,13 @@ pub fn bind(path: &Path) -> Result<ControlSocket> {
 impl ControlSocket {
     /// Serves users that have a role; others are not read.
     pub async fn serve(self, router: Router, shared: Arc<Shared>) {
-        let crowd = Arc::new(Crowd::new(MOST, MOST_OF_ONE));
+        let crowd = Crowd::new(MOST, MOST_OF_ONE);
         let mut reload = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        tokio::spawn(admit(stream, router.clone(), shared.clone(), crowd.clone()));
+                        admit(stream, &router, &shared, &crowd);
                     }
                     // Out of descriptors, most likely: others have to be closed first.
                     Err(e) => {
@@ -74,7 +74,8 @@ impl ControlSocket {
     }
 }
 
-async fn admit(stream: UnixStream, router: Router, shared: Arc<Shared>, crowd: Arc<Crowd<u32>>) {
+/// Gives a user a place, in the order in which they came.
+fn admit(stream: UnixStream, router: &Router, shared: &Arc<Shared>, crowd: &Crowd<u32>) {
     let Ok(credentials) = stream.peer_cred() else { return };
     let (uid, gid) = (credentials.uid(), credentials.gid());
     let place = if uid == 0 { None } else { crowd.enter(uid) };
@@ -83,12 +84,15 @@ async fn admit(stream: UnixStream, router: Router, shared: Arc<Shared>, crowd: A
         let _ = stream.try_write(BUSY);
         return;
     }
-    let groups = if uid == 0 { Arc::from([]) } else { groups(uid, gid).await };
-    let peer = Peer { who: Who::User(uid), groups };
-    if shared.access.role_of(&peer).is_some() {
-        serve(stream, router, peer).await;
-    }
-    drop(place);
+    let (router, shared) = (router.clone(), shared.clone());
+    tokio::spawn(async move {
+        let groups = if uid == 0 { Arc::from([]) } else { groups(uid, gid).await };
+        let peer = Peer { who: Who::User(uid), groups };
+        if shared.access.role_of(&peer).is_some() {
+            serve(stream, router, peer).await;
+        }
+        drop(place);
+    });
 }
 
 /// The groups of a user, by this host's word. That may ask a directory and block.

@@ -1,0 +1,214 @@
+//! What the commands show, as they show it: JSON as with `-o json`, or the table.
+
+use super::blocking;
+use super::refuse::Params;
+use crate::daemon::Shared;
+use crate::exit_code::{Failure, Result};
+use crate::svid::Live;
+use crate::view::why::WhyArgs;
+use crate::view::{self, Format, View};
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{MediaType, Operation, Response as Described, SchemaObject, StatusCode};
+use axum::extract::State as Extract;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use schemars::{JsonSchema, json_schema};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Views that are made at once: each reads whole maps. The others wait their turn.
+static TURNS: Semaphore = Semaphore::const_new(4);
+
+/// `?output=table`
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewQuery {
+    /// `json`, or `table` for people.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+fn json() -> Format {
+    Format::Json
+}
+
+/// `GET /v1/why`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhyQuery {
+    /// Who opens the connection: an address, a workload's name or a SPIFFE ID.
+    pub source: String,
+    /// Who answers.
+    pub destination: String,
+    /// Port and protocol: 443, 443/tcp, 53/udp, icmp.
+    pub port: String,
+    /// `json`, or `table` for people.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+/// `GET /v1/policy/revision`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevisionQuery {
+    /// Its number.
+    pub revision: u64,
+    /// `json`, or `table` for the files themselves.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+/// A page, and the form that it has.
+pub struct Page {
+    format: Format,
+    text: String,
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let kind = match self.format {
+            Format::Table => "text/plain; charset=utf-8",
+            Format::Json => "application/json",
+        };
+        ([(header::CONTENT_TYPE, kind)], self.text).into_response()
+    }
+}
+
+impl OperationOutput for Page {
+    type Inner = Self;
+
+    fn operation_response(_: &mut GenContext, _: &mut Operation) -> Option<Described> {
+        let of = |json_schema| MediaType {
+            schema: Some(SchemaObject { json_schema, external_docs: None, example: None }),
+            ..MediaType::default()
+        };
+        let content = [
+            ("application/json".to_owned(), of(json_schema!({"type": ["object", "array"]}))),
+            ("text/plain".to_owned(), of(json_schema!({"type": "string"}))),
+        ];
+        let description = "As the command prints it with `-o json`, or as a table.".into();
+        Some(Described { description, content: content.into_iter().collect(), ..Described::default() })
+    }
+
+    fn inferred_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<StatusCode>, Described)> {
+        let described = Self::operation_response(context, operation);
+        described.map(|described| (Some(StatusCode::Code(200)), described)).into_iter().collect()
+    }
+}
+
+/// Collects what a command prints.
+async fn page(
+    shared: Arc<Shared>,
+    format: Format,
+    print: impl FnOnce(&Shared, Format) -> Result<()> + Send + 'static,
+) -> Result<Page> {
+    let _turn = TURNS.acquire().await.map_err(|e| Failure::failed("the daemon", e))?;
+    let text = blocking(move || view::collect(|| print(&shared, format))).await?;
+    Ok(Page { format, text })
+}
+
+fn open(shared: &Shared) -> Result<View> {
+    View::open(&shared.instance)
+}
+
+pub(super) async fn status(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| {
+        let daemon = view::status::Daemon { svid: shared.svid.as_ref().map(Live::status) };
+        view::status::print(&shared.instance, &open(shared)?, Some(&daemon), format)
+    })
+    .await
+}
+
+pub(super) async fn drops(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| view::drops::print(&open(shared)?, format)).await
+}
+
+pub(super) async fn policy(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| view::lists::policy(&open(shared)?, format)).await
+}
+
+pub(super) async fn shadow(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| view::shadow::print(&open(shared)?, format)).await
+}
+
+pub(super) async fn identities(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| {
+        shared.with_state(|state| view::lists::identities(state, format))
+    })
+    .await
+}
+
+pub(super) async fn blocks(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| shared.with_state(|state| view::lists::blocks(state, format)))
+        .await
+}
+
+pub(super) async fn quarantines(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| {
+        shared.with_state(|state| view::lists::quarantines(state, format))
+    })
+    .await
+}
+
+pub(super) async fn history(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<Page> {
+    page(shared, query.output, |shared, format| crate::change::history::print(&shared.instance, format)).await
+}
+
+pub(super) async fn revision(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<RevisionQuery>,
+) -> Result<Page> {
+    page(shared, query.output, move |shared, format| {
+        crate::change::history::show(&shared.instance, query.revision, format)
+    })
+    .await
+}
+
+pub(super) async fn why(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<WhyQuery>,
+) -> Result<Page> {
+    let WhyQuery { source, destination, port, output } = query;
+    let args = WhyArgs { source, destination, port };
+    page(shared, output, move |shared, format| view::why::print(&open(shared)?, &args, format)).await
+}
+
+/// Flows are lines of JSON, and a table.
+pub(super) async fn flows(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<ViewQuery>,
+) -> Result<super::events::Lines> {
+    let page = page(shared, query.output, |shared, format| {
+        view::flow::print(&open(shared)?, shared.hub.hellos(), format)
+    });
+    page.await.map(|page| super::events::Lines::of_page(page.format, page.text))
+}

@@ -1,0 +1,129 @@
+//! Handshakes that have begun and are not done. Where there are too many, the oldest of whoever has most gives way: who opens
+//! many takes nothing from who opens one.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+
+/// Handshakes at once.
+const MOST: usize = 256;
+/// Of one address; of an IPv6 network that one host can have (/64).
+const MOST_OF_ONE: usize = 32;
+
+#[derive(Debug, Default)]
+struct Begun {
+    next: u64,
+    all: usize,
+    by_address: HashMap<IpAddr, VecDeque<(u64, oneshot::Sender<()>)>>,
+}
+
+impl Begun {
+    /// Gives up the oldest of this address.
+    fn give_up(&mut self, address: IpAddr) {
+        if let Some(own) = self.by_address.get_mut(&address)
+            && own.pop_front().is_some()
+        {
+            self.all -= 1;
+            if own.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// Handshakes that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Arc<Mutex<Begun>>);
+
+impl Waiting {
+    /// One more. The future ends when it has to give way.
+    pub fn enter(&self, from: IpAddr) -> (Waits, impl Future<Output = ()>) {
+        let address = network(from);
+        let (keep, given_up) = oneshot::channel();
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if begun.by_address.get(&address).is_some_and(|own| own.len() >= MOST_OF_ONE) {
+            begun.give_up(address);
+        } else if begun.all >= MOST {
+            let most = begun.by_address.iter().max_by_key(|(_, own)| own.len()).map(|(address, _)| *address);
+            begun.give_up(most.unwrap_or(address));
+        }
+        let number = begun.next;
+        begun.next += 1;
+        begun.all += 1;
+        begun.by_address.entry(address).or_default().push_back((number, keep));
+        // The sender is dropped where it has to give way.
+        (Waits { address, number, waiting: self.clone() }, async move { drop(given_up.await) })
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// A handshake that waits, until it is dropped.
+#[derive(Debug)]
+pub struct Waits {
+    address: IpAddr,
+    number: u64,
+    waiting: Waiting,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut begun = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = begun.by_address.get_mut(&self.address) else { return };
+        let before = own.len();
+        own.retain(|(number, _)| *number != self.number);
+        let gone = before - own.len();
+        if own.is_empty() {
+            begun.by_address.remove(&self.address);
+        }
+        begun.all -= gone;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn address(n: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into()
+    }
+
+    #[test]
+    fn a_flood_of_one_address_or_of_many_gives_up_its_own() {
+        let waiting = Waiting::default();
+        let (_waits, quiet) = waiting.enter(address(1));
+        let mut quiet = quiet.boxed();
+        let mut flood: Vec<_> = (0..MOST_OF_ONE + 3)
+            .map(|_| {
+                let (waits, given_up) = waiting.enter(address(2));
+                (waits, given_up.boxed())
+            })
+            .collect();
+        let given_up =
+            flood.iter_mut().map(|(_, given_up)| given_up.now_or_never().is_some()).collect::<Vec<_>>();
+        assert_eq!(given_up.iter().filter(|up| **up).count(), 3);
+        assert!(given_up[..3].iter().all(|up| *up), "the oldest");
+        // Many addresses, two each: no share is full, all places are.
+        let many: Vec<_> = (0..MOST as u32 * 2).map(|n| waiting.enter(address(100 + n / 2))).collect();
+        assert_eq!(waiting.0.lock().unwrap().all, MOST);
+        assert!((&mut quiet).now_or_never().is_none(), "who has one keeps it");
+        drop((many, flood));
+        let begun = waiting.0.lock().unwrap();
+        assert_eq!((begun.all, begun.by_address.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_host_is_one_however_many_addresses_its_network_has() {
+        let (a, b): (IpAddr, IpAddr) = ("fd00:1::1".parse().unwrap(), "fd00:1::ffff:2".parse().unwrap());
+        assert_eq!(network(a), network(b));
+        assert_ne!(network(a), network("fd00:2::1".parse().unwrap()));
+        assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), address(1));
+    }
+}

@@ -1,0 +1,125 @@
+//! Clients that are slow, huge, many or half open. Others are served meanwhile.
+
+use crate::http::{answer, ask};
+use crate::lab::{Lab, until};
+use crate::remote::{LISTEN, Mesh, of};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+const VIEWER: &str = "\
+apiVersion: tidegate.dev/v1
+kind: RoleBinding
+metadata: {name: watchers}
+spec: {role: viewer, subjects: [{user: '4201'}, {user: '4202'}]}
+";
+
+/// Whether the other end has closed, or reset, a connection that does not block.
+fn is_closed(mut stream: impl Read) -> bool {
+    match stream.read(&mut [0; 512]) {
+        Ok(n) => n == 0,
+        Err(e) => e.kind() != ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn slow_huge_and_many_requests_of_a_user_take_nothing_from_others() {
+    let lab = Lab::new();
+    std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _daemon = lab.run(&["--api-roles", &lab.file("roles.yaml", VIEWER)]);
+    let served = || {
+        assert_eq!(lab.get("/v1/ping").0, 200, "root");
+        assert_eq!(lab.get("/v1/status").0, 200, "root, from the maps");
+        lab.as_user(4202, 4202, || assert_eq!(lab.get("/v1/ping").0, 200, "another user"));
+    };
+    // Heads that never end: as many connections as one user can have, and one more.
+    let slow: Vec<UnixStream> = lab.as_user(4201, 4201, || {
+        let open = |n: usize| {
+            let mut stream = lab.connect();
+            stream
+                .write_all(format!("GET /v1/ping?{n} HTTP/1.1\r\nhost: gw\r\nx-slow: ").as_bytes())
+                .unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        };
+        (0..32).map(open).collect()
+    });
+    let busy = lab.as_user(4201, 4201, || lab.get("/v1/ping"));
+    assert_eq!((busy.0, &busy.1["code"]), (503, &Value::from("busy")));
+    served();
+    // They are closed by time, although each goes on to send.
+    until(|| {
+        slow.iter().for_each(|mut stream| drop(stream.write(b"x")));
+        slow.iter().all(|stream| is_closed(stream))
+    });
+    drop(slow);
+    until(|| lab.as_user(4201, 4201, || lab.get("/v1/ping").0 == 200));
+
+    // Heads that are too long, or have too many fields, end with their connection.
+    let long = format!("x-long: {}\r\n", "x".repeat(1 << 20));
+    let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    for head in [&long, &many] {
+        let (status, _) = lab.as_user(4201, 4201, || ask(lab.connect(), "GET", "/v1/ping", head, b""));
+        assert!(status == 431 || status == 0, "{status}");
+    }
+    // A body is not read of who may not send it, and only so much of who may.
+    let zeros = vec![b'0'; 1 << 20];
+    let json = "content-type: application/json\r\n";
+    let refused = lab.as_user(4201, 4201, || ask(lab.connect(), "POST", "/v1/policy", json, &zeros));
+    assert!(refused.0 == 403 || refused.0 == 0, "{refused:?}");
+    // A body that never comes is not waited for.
+    let mut half = lab.connect();
+    half.write_all(b"POST /v1/block HTTP/1.1\r\nhost: gw\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{").unwrap();
+    served();
+    half.set_read_timeout(None).unwrap();
+    let mut text = [0; 12];
+    half.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"HTTP/1.1 408");
+    served();
+}
+
+/// Connections to the gateway from many addresses of its own loopback.
+fn half_open(lab: &Lab, count: usize, hello: &[u8]) -> Vec<std::net::TcpStream> {
+    let to: SocketAddr = LISTEN.parse().unwrap();
+    let open = |n: usize| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = [127, 1, (n / 100) as u8, (n % 100) as u8 + 1];
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        let mut stream = std::net::TcpStream::from(socket);
+        let _ = stream.write_all(hello);
+        stream.set_nonblocking(true).unwrap();
+        stream
+    };
+    lab.in_gateway_thread(|| (0..count).map(open).collect())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn handshakes_that_are_never_finished_keep_nobody_out() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let _daemon = mesh.run();
+    let watcher = mesh.client("watcher", "spiffe://acme.example/ns/watch/dashboard");
+    lab.ok(&of(&watcher, &["status"]));
+    // Nothing at all, or the header of a ClientHello that does not come.
+    for hello in [&b""[..], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]] {
+        let attack = half_open(&lab, 600, hello);
+        lab.ok(&of(&watcher, &["status"]));
+        // So many wait at once; the others had to give way, and the rest do in time.
+        until(|| attack.iter().filter(|stream| is_closed(*stream)).count() >= 600 - 256);
+        lab.ok(&of(&watcher, &["status"]));
+        until(|| attack.iter().all(|stream| is_closed(stream)));
+    }
+    // No TLS at all is closed at once, and told nothing.
+    let plain = lab.in_gateway_thread(|| {
+        let mut stream = std::net::TcpStream::connect(LISTEN).unwrap();
+        stream.write_all(b"GET /v1/ping HTTP/1.1\r\nhost: gw\r\n\r\n").unwrap();
+        answer(stream)
+    });
+    assert_eq!(plain, (0, Value::Null));
+}
