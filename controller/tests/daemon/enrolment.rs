@@ -197,7 +197,7 @@ fn a_workload_renews_when_its_svid_rotates_and_gives_its_address_back_at_the_end
 
 #[test]
 #[ignore = "needs root"]
-fn an_address_from_which_two_identities_enrol_is_nobodys_until_one_leaves() {
+fn an_address_from_which_two_identities_enrol_is_nobodys() {
     let (lab, acme, partner) = (Lab::new(), Authority::new("acme").unwrap(), Authority::new("p").unwrap());
     let _daemon = gateway(&lab, &acme, &partner, &["--enroll-from", "10.1.0.0/24"]);
     let _server = lab.serve(8443);
