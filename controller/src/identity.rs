@@ -4,7 +4,7 @@ use crate::bindings::{Claim, Slot, SourceName};
 use crate::cli::{block_on, duration};
 use crate::client;
 use crate::daemon::{BindRequest, Bound, WithdrawRequest};
-use crate::exit_code::Result;
+use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::Prefix;
 use crate::policy::document::{Lease, OnExpiry};
@@ -34,6 +34,12 @@ Example:
         /// For how long, such as 90s, 10m, 1h30m, 7d; for ever without it
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         for_: Option<SignedDuration>,
+        /// What the end of that means
+        #[arg(long, value_enum, default_value_t, requires = "for_")]
+        on_expiry: OnExpiry,
+        /// With `--on-expiry grace`: for how long traffic goes on then, and is audited
+        #[arg(long, value_name = "DURATION", value_parser = duration, required_if_eq("on_expiry", "grace"))]
+        grace: Option<SignedDuration>,
         /// A label that selectors can ask for, such as app=orders (may be repeated)
         #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
         labels: Vec<(String, String)>,
@@ -83,14 +89,24 @@ fn label(text: &str) -> Result<(String, String), String> {
     pair.map(|(name, value)| (name.into(), value.into())).ok_or_else(|| "write NAME=VALUE".into())
 }
 
+fn grace_seconds(on_expiry: OnExpiry, grace: Option<SignedDuration>) -> Result<u16> {
+    let wrong = |text: &str| Failure::new(Code::Usage, format!("--grace: {text}"));
+    match grace {
+        None => Ok(0),
+        Some(_) if on_expiry != OnExpiry::Grace => Err(wrong("it is for `--on-expiry grace`")),
+        Some(grace) => u16::try_from(grace.as_secs()).map_err(|_| wrong("at most 18h")),
+    }
+}
+
 /// Runs it.
 pub fn run(instance: &Instance, command: IdentityCommand) -> Result<()> {
     let source = SourceName::manual();
     match command {
         IdentityCommand::List(output) => view::lists::identities(&State::of(instance)?, output.output),
-        IdentityCommand::Bind { at, spiffe_id, for_, labels, reason } => {
+        IdentityCommand::Bind { at, spiffe_id, for_, on_expiry, grace, labels, reason } => {
             let Slot { address, scope } = at.slot();
-            let lease = for_.map(|d| Lease { not_after: Timestamp::now() + d, on_expiry: OnExpiry::Deny });
+            let grace_s = grace_seconds(on_expiry, grace)?;
+            let lease = for_.map(|d| Lease { not_after: Timestamp::now() + d, on_expiry, grace_s });
             let evidence = BTreeMap::from_iter(reason.map(|reason| ("reason".to_owned(), reason)));
             let labels = labels.into_iter().collect();
             let claim = Claim { address, scope, spiffe_id, labels, lease, evidence };

@@ -1,8 +1,9 @@
 //! Numbers of the maps as people know them.
 
 use crate::policy::numbering::Numbering;
+use crate::policy::spiffe::SpiffeId;
 use crate::state::State;
-use datapath::abi::{Action, Reason};
+use datapath::abi::{Action, Binding, Reason};
 use std::collections::HashMap;
 
 /// Names of identities and rules.
@@ -20,6 +21,11 @@ impl Names {
         Self { identities: identities(&state.numbering), rules }
     }
 
+    /// Adds the name of an identity.
+    pub fn learn(&mut self, number: u32, id: &SpiffeId) {
+        self.identities.insert(number, id.to_string());
+    }
+
     /// The SPIFFE ID of an identity.
     pub fn identity(&self, number: u32) -> Option<&str> {
         self.identities.get(&number).map(String::as_str)
@@ -32,7 +38,8 @@ impl Names {
 }
 
 fn identities(numbering: &Numbering) -> HashMap<u32, String> {
-    numbering.identities().map(|(n, id)| (n, id.to_string())).collect()
+    let ambiguous = (Binding::AMBIGUOUS, "ambiguous".to_owned());
+    numbering.identities().map(|(n, id)| (n, id.to_string())).chain([ambiguous]).collect()
 }
 
 /// `policy/NAME/RULE` as `NAME/RULE`; what has no name of its own beside its kind keeps that.

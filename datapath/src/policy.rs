@@ -207,10 +207,13 @@ fn end<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, which: usize, j: &mut 
         let lease = if moment.now_ns < memo.lease_not_after_ns {
             j.until(memo.lease_not_after_ns);
             Lease::Runs
-        } else if memo.on_expiry == LeaseEnd::Deny as u8 {
-            Lease::Denies
-        } else {
+        } else if memo.on_expiry == LeaseEnd::Alert as u8 {
             Lease::Alerts
+        } else if moment.now_ns < memo.grace_ends_ns() {
+            j.until(memo.grace_ends_ns());
+            Lease::Alerts
+        } else {
+            Lease::Denies
         };
         let block = memo.blocks(moment.now_ns);
         if block != 0 {
@@ -278,11 +281,22 @@ fn by_policy<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: u32, t
         _ if moment.flags & Config::DEFAULT_ALLOW != 0 => {}
         _ => {
             let is_strange = from == 0 || to == 0;
-            let reason = if is_strange { Reason::InvalidIdentity } else { Reason::PolicyDenied };
+            let reason = if is_ambiguous(&j.identity) {
+                Reason::AmbiguousIdentity
+            } else if is_strange {
+                Reason::InvalidIdentity
+            } else {
+                Reason::PolicyDenied
+            };
             j.decided(Action::Dropped, reason, 0);
             j.limits = if moment.flags & Config::REJECT != 0 { Limits::REJECT } else { 0 };
         }
     }
+}
+
+#[inline(always)]
+fn is_ambiguous(identity: &[u32; 2]) -> bool {
+    identity[0] == Binding::AMBIGUOUS || identity[1] == Binding::AMBIGUOUS
 }
 
 /// Policy names the port that a service listens on; ICMP has none, its type stands there.

@@ -41,6 +41,16 @@ impl SourceName {
         Self("enrol".into())
     }
 
+    /// What `--identities` reads.
+    pub fn files() -> Self {
+        Self("files".into())
+    }
+
+    /// Before all names.
+    fn first() -> Self {
+        Self(String::new())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,7 +1,9 @@
 //! Every claim of every source.
 
 use super::{Claim, Slot, SourceName};
+use crate::policy::Prefix;
 use crate::policy::document::Workload;
+use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,6 +51,22 @@ impl Bindings {
             }
         }
         done
+    }
+
+    /// What of it changes anything: what is as a source says already is left out.
+    pub fn news(&self, source: &SourceName, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
+        let is_news = |change: &Change| match change {
+            Change::Set(claim) => self.get(source, &claim.slot()) != Some(claim),
+            Change::Withdraw(slot) => self.get(source, slot).is_some(),
+        };
+        changes.into_iter().filter(is_news).collect()
+    }
+
+    /// The claims of just this address or prefix.
+    pub fn at(&self, address: Prefix) -> impl Iterator<Item = (&SourceName, &Claim)> {
+        let first = (Slot { address, scope: Scope::default() }, SourceName::first());
+        let here = self.claims.range(first..).take_while(move |((slot, _), _)| slot.address == address);
+        here.map(|((_, source), claim)| (source, claim))
     }
 
     /// What makes the claims of a source these and no others.

@@ -18,6 +18,9 @@ pub struct RunArgs {
     /// Apply this file or folder (may be repeated); without one, what was applied last
     #[arg(short, long, value_name = "PATH")]
     pub policy: Vec<PathBuf>,
+    /// Bind the workloads of this file or folder, and read it again when it changes (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub identities: Vec<PathBuf>,
     /// Drop what is denied, or only say so [default: as before, at first enforce]
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,

@@ -1,12 +1,14 @@
-//! What sources of bindings want done: recorded, and put before packets.
+//! What sources of bindings want done: checked, and told about.
 
+use super::commit::Committed;
+use super::rebind::Rebound;
 use super::{Shared, lock};
 use crate::bindings::{Change, Claim, Slot, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::Names;
 use crate::state::Author;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 /// What became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -15,6 +17,18 @@ pub struct Bound {
     pub set: usize,
     /// Claims that are gone.
     pub withdrawn: usize,
+    /// Addresses of these that several identities claim now, and who does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ambiguous: Vec<Ambiguity>,
+}
+
+/// Claims of one address that contradict each other: it has no identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Ambiguity {
+    /// What is claimed.
+    pub slot: Slot,
+    /// Who claims it: the SPIFFE ID, and by whom that is said.
+    pub claimants: Vec<(String, String)>,
 }
 
 /// Which claims of a source go.
@@ -31,50 +45,56 @@ impl Shared {
     /// A claim that is made again with a later lease renews the first.
     pub(crate) fn bind(&self, source: &SourceName, claims: Vec<Claim>) -> Result<Bound> {
         check(&claims)?;
-        let changes = claims.into_iter().map(Change::Set).collect();
-        self.rebind(source, changes)
+        self.rebind(source, |_| claims.into_iter().map(Change::Set).collect())
     }
 
     /// Takes claims of a source back.
     pub(crate) fn withdraw(&self, source: &SourceName, which: Withdraw) -> Result<Bound> {
-        let slots = match which {
-            Withdraw::Slots(slots) => slots,
-            Withdraw::All => {
-                self.with_state(|state| state.bindings.of_source(source).map(Claim::slot).collect())
-            }
-        };
-        self.rebind(source, slots.into_iter().map(Change::Withdraw).collect())
+        self.rebind(source, |committed| match which {
+            Withdraw::Slots(slots) => slots.into_iter().map(Change::Withdraw).collect(),
+            Withdraw::All => committed.state.bindings.replacing(source, Vec::new()),
+        })
     }
 
     /// Has a source say this and nothing else.
-    #[allow(dead_code)]
     pub(crate) fn bind_only(&self, source: &SourceName, claims: Vec<Claim>) -> Result<Bound> {
         check(&claims)?;
-        let changes = self.with_state(|state| state.bindings.replacing(source, claims));
-        self.rebind(source, changes)
+        self.rebind(source, |committed| committed.state.bindings.replacing(source, claims))
     }
 
-    fn rebind(&self, source: &SourceName, changes: Vec<Change>) -> Result<Bound> {
+    /// Forgets claims whose leases have been over for long, and settles who an address belongs to whose other claimant's
+    /// lease is over.
+    pub(super) fn let_leases_end(&self) -> Result<()> {
+        let now = jiff::Timestamp::now();
+        let mut outdated: BTreeMap<SourceName, Vec<Change>> = BTreeMap::new();
+        for (source, change) in self.with_state(|state| state.bindings.outdated(now)) {
+            outdated.entry(source).or_default().push(change);
+        }
+        for (source, changes) in outdated {
+            self.rebind(&source, |_| changes)?;
+        }
+        if lock(&self.committed).is_settled_by_time(now) {
+            self.commit(&Author::daemon("a lease of a claimant is over"), |_| {})?;
+        }
+        Ok(())
+    }
+
+    fn rebind(&self, source: &SourceName, changes: impl FnOnce(&Committed) -> Vec<Change>) -> Result<Bound> {
         let mut committed = lock(&self.committed);
-        let mut bindings = (*committed.state.bindings).clone();
-        let changes = bindings.apply(source, changes);
+        let changes = changes(&committed);
+        let Rebound { changes, given, compiled, .. } = committed.rebind(&self.maps, source, changes)?;
+        if compiled {
+            self.hub.rename(Names::of(&committed.state));
+        } else {
+            self.hub.learn(&given);
+        }
         let withdrawn = changes.iter().filter(|change| matches!(change, Change::Withdraw(_))).count();
-        let bound = Bound { set: changes.len() - withdrawn, withdrawn };
-        if changes.is_empty() {
-            return Ok(bound);
+        let ambiguous = committed.ambiguities(changes.iter().map(Change::slot));
+        for Ambiguity { slot, claimants } in &ambiguous {
+            let who: Vec<_> = claimants.iter().map(|(id, source)| format!("{id} ({source})")).collect();
+            tracing::warn!("{slot} is ambiguous, and nobody's: {} claim it", who.join(" and "));
         }
-        let back = undo(&committed.state.bindings, source, &changes);
-        let recorded: Vec<_> = changes.into_iter().map(|change| (source.clone(), change)).collect();
-        let numbering = committed.state.numbering.clone();
-        committed.store.bind(&recorded, &numbering, &numbering)?;
-        let by = Author::daemon(format!("bindings of {source}"));
-        let done = committed.commit(&self.maps, &by, |state| state.bindings = Arc::new(bindings));
-        if let Err(e) = done {
-            committed.store.bind(&back, &numbering, &numbering)?;
-            return Err(e);
-        }
-        self.hub.rename(Names::of(&committed.state));
-        Ok(bound)
+        Ok(Bound { set: changes.len() - withdrawn, withdrawn, ambiguous })
     }
 }
 
@@ -89,17 +109,4 @@ fn check(claims: &[Claim]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What takes changes back.
-fn undo(
-    before: &crate::bindings::Bindings,
-    source: &SourceName,
-    changes: &[Change],
-) -> Vec<(SourceName, Change)> {
-    let undone = changes.iter().map(|change| {
-        let slot = change.slot();
-        before.get(source, &slot).cloned().map_or(Change::Withdraw(slot), Change::Set)
-    });
-    undone.map(|change| (source.clone(), change)).collect()
 }

@@ -3,12 +3,13 @@
 use super::crash::{Step, may_end};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::gateway::{Gateway, configure};
-use crate::policy::{Clock, Compiled, MapDelete, MapWrite, compile, diff, sweep};
+use crate::policy::kinds::Kinds;
+use crate::policy::{Clock, Compiled, MapDelete, MapWrite, Prefix, compile, diff, sweep};
 use crate::state::{Author, InKernel, State, Store};
 use datapath::abi::{Config, Interface};
 use jiff::Timestamp;
 use loader::Maps;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Rules, identities and interfaces are looked up by their whole number.
 const RULE_BITS: u32 = 32;
@@ -26,6 +27,8 @@ pub struct Committed {
     pub(super) rest: Option<Rest>,
     /// What a candidate policy wrote for an epoch that has not come.
     pub(super) shadow: Vec<MapWrite>,
+    /// What bindings can be made of without a compile; made when it is asked for.
+    pub(super) kinds: Option<Kinds>,
     /// The state before the one that counts, where the store could not yet be told.
     pub(super) unmarked: Option<State>,
 }
@@ -34,7 +37,9 @@ pub struct Committed {
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     /// Entries that nobody asks for any more, once those packets are gone.
-    gone: Vec<MapDelete>,
+    pub(super) gone: Vec<MapDelete>,
+    /// The bindings that were written; `None` for more than these.
+    pub(super) written: Option<HashSet<Prefix>>,
 }
 
 impl Committed {
@@ -93,7 +98,8 @@ impl Committed {
         }
         may_end(Step::Flipped);
         state.rules.extend(compiled.rules.clone());
-        self.rest = Some(Rest { gone: sweep(&self.live, &compiled) });
+        self.rest = Some(Rest { gone: sweep(&self.live, &compiled), written: None });
+        self.kinds = None;
         self.live = compiled;
         self.unmarked = Some(std::mem::replace(&mut self.state, state));
         // The kernel judges by it, so it counts; on a full disk that is written as soon as there is room.
@@ -105,7 +111,7 @@ impl Committed {
     }
 
     /// Tells the store that the revision counts by which the kernel judges.
-    fn mark_late(&mut self) -> Result<()> {
+    pub(super) fn mark_late(&mut self) -> Result<()> {
         if let Some(before) = &self.unmarked {
             self.store.mark(&self.state, before)?;
             self.unmarked = None;

@@ -15,10 +15,12 @@ mod half_open;
 pub mod inspect;
 mod metrics;
 mod observe;
+mod rebind;
 mod recent;
 mod recover;
 mod settings;
 mod start;
+mod watch;
 
 pub use api::{
     ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
@@ -29,6 +31,7 @@ pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;
 pub use recent::RecentFlow;
 
+use crate::bindings::SourceName;
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::{Instance, need_root};
 use crate::names::Names;
@@ -58,6 +61,7 @@ pub struct Shared {
     /// Who the gateway is; nobody without a source.
     svid: Option<Live>,
     enrolments: enroll::Counts,
+    reloads: watch::Reloads,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,6 +97,14 @@ impl Shared {
         let done = committed.shadow(&self.maps, candidate);
         self.hub.rename(Names::of(&committed.state));
         done
+    }
+
+    /// What `--identities` says; nothing without it.
+    fn bind_files(self: &Arc<Self>, args: &RunArgs) -> Result<()> {
+        if args.identities.is_empty() {
+            return self.bind_only(&SourceName::files(), Vec::new()).map(drop);
+        }
+        self.follow_files(args.identities.clone())
     }
 
     /// Settings of interfaces follow their names: an interface that is made anew has another index.
@@ -131,7 +143,11 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     let metrics = args.metrics.map(|addr| bind_tcp("--metrics", addr)).transpose()?;
     let listen = args.listen.map(|addr| bind_tcp("--listen", addr)).transpose()?;
     let socket = api::bind(&instance.socket())?;
-    let (shared, attached) = match start(instance, args, store, asked, svid) {
+    let started = start(instance, args, store, asked, svid).and_then(|(shared, attached)| {
+        shared.bind_files(args)?;
+        Ok((shared, attached))
+    });
+    let (shared, attached) = match started {
         Ok(started) => started,
         Err(e) => {
             let _ = std::fs::remove_file(instance.socket());
@@ -155,6 +171,9 @@ fn asked(args: &RunArgs) -> Result<Asked> {
         [] => None,
         paths => Some(PolicySet::read(read_files(paths)?, jiff::Timestamp::now())?),
     };
+    if !args.identities.is_empty() {
+        watch::read(&args.identities)?;
+    }
     Ok(Asked { policy: set, sizes, failsafe: (!args.failsafe.is_empty()).then_some(failsafe), access })
 }
 
@@ -251,6 +270,7 @@ async fn every_second(shared: Arc<Shared>) {
             half_open::time_out(&shared.maps, &shared.hub)?;
             let before_ns = loader::boot_ns().saturating_sub(HELLO_PATIENCE.as_nanos() as u64);
             shared.hub.give_up_hellos(before_ns, &Moment::now());
+            shared.let_leases_end()?;
             if second % 10 == 9 {
                 failsafe::sync(&shared.maps, &shared.failsafe)?;
                 shared.follow_interfaces()?;

@@ -2,8 +2,10 @@
 
 use super::half_open::Begun;
 use super::recent::{Recent, RecentFlow};
+use crate::bindings::SourceName;
 use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
+use crate::policy::spiffe::SpiffeId;
 use crate::view::event;
 use crate::view::flow::{Moment, ReadHello, ReadHellos, key_hex};
 use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HelloSegment};
@@ -45,6 +47,18 @@ impl Hub {
     /// The names by which events are told from now on.
     pub fn rename(&self, names: Names) {
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    }
+
+    /// Adds names of identities.
+    pub fn learn(&self, identities: &[(SpiffeId, u32)]) {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let names = Arc::make_mut(&mut names);
+        identities.iter().for_each(|(id, number)| names.learn(*number, id));
+    }
+
+    /// Tells everybody what became of what a source of bindings said.
+    pub fn tell_of_source(&self, source: &SourceName, outcome: &str, text: &str) {
+        self.send(&event::source_json(source, outcome, text));
     }
 
     /// Hands an event of the ring buffer to everybody.

@@ -71,7 +71,8 @@ impl Committed {
             }
             live.limits.insert(identity, now);
         }
-        Ok(Self { state, store, live, rest: Some(Rest::default()), shadow: Vec::new(), unmarked: None })
+        let rest = Some(Rest::default());
+        Ok(Self { state, store, live, rest, shadow: Vec::new(), kinds: None, unmarked: None })
     }
 }
 

@@ -5,7 +5,7 @@ use super::args::RunArgs;
 use super::commit::Committed;
 use super::observe::Hub;
 use super::settings::Settings;
-use super::{Shared, enroll, failsafe, forward};
+use super::{Shared, enroll, failsafe, forward, watch};
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::names::Names;
@@ -85,8 +85,20 @@ pub(super) fn start(
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
             let (instance, labels, access) = (instance.clone(), Mutex::default(), asked.access);
-            let shared =
-                Shared { instance, maps, kernel, committed, hub, failsafe, labels, access, svid, enrolments };
+            let reloads = watch::Reloads::default();
+            let shared = Shared {
+                instance,
+                maps,
+                kernel,
+                committed,
+                hub,
+                failsafe,
+                labels,
+                access,
+                svid,
+                enrolments,
+                reloads,
+            };
             Ok((Arc::new(shared), attached))
         }
         Err(e) => {

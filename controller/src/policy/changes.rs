@@ -4,6 +4,7 @@ use super::compile::{precedence, rule_text};
 use super::document::{Documents, Lease, Workload};
 use super::place::Place;
 use super::selector::selectors_text;
+use super::time::duration_text;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -126,8 +127,11 @@ fn workload_text(workload: &Workload) -> String {
     for (key, value) in &workload.labels {
         text.push_str(&format!(" {key}={value}"));
     }
-    if let Some(Lease { not_after, on_expiry }) = workload.lease {
-        let then = format!("{on_expiry:?}").to_lowercase();
+    if let Some(Lease { not_after, on_expiry, grace_s }) = workload.lease {
+        let mut then = format!("{on_expiry:?}").to_lowercase();
+        if grace_s != 0 {
+            then.push_str(&format!(" of {}", duration_text(u64::from(grace_s))));
+        }
         text.push_str(&format!("{}, then {then}", until(Some(not_after))));
     }
     text

@@ -3,7 +3,7 @@
 //! A class is the set of selectors that match. Policy is keyed by classes, so its size follows the rules and not the
 //! fleet, and a new workload that known selectors match is one new binding.
 
-use super::document::{Documents, OnExpiry, Workload};
+use super::document::{Documents, Workload};
 use super::identity_limits::{IdentityLimits, Numbered};
 use super::numbering::Numbering;
 use super::prefix::Prefix;
@@ -29,7 +29,7 @@ pub struct Classes<'d> {
 impl<'d> Classes<'d> {
     /// Sorts every prefix of the documents into classes. `guards` are the guard lists of workloads, `limits` the limits of
     /// identities.
-    pub fn of(
+    pub(super) fn of(
         documents: &'d Documents,
         numbering: &mut Numbering,
         (wall_of_boot_ns, now): (i128, Timestamp),
@@ -146,7 +146,7 @@ struct Level<'d> {
 }
 
 /// All that selectors ask of a workload beside its addresses.
-pub(super) type Profile<'d> = (&'d SpiffeId, &'d BTreeMap<String, String>);
+pub type Profile<'d> = (&'d SpiffeId, &'d BTreeMap<String, String>);
 
 struct Builder<'a, 'd> {
     numbering: &'a mut Numbering,
@@ -180,7 +180,7 @@ impl<'d> Builder<'_, 'd> {
                 cidrs = cidrs.iter().copied().chain([own]).collect();
             }
             let answered = above.map_or(Binding::NONE, |level| level.binding);
-            let binding = self.binding(holder.workload(), &cidrs);
+            let binding = self.binding(holder, &cidrs);
             if binding != answered {
                 bindings.insert(prefix, binding);
             }
@@ -189,7 +189,8 @@ impl<'d> Builder<'_, 'd> {
         bindings
     }
 
-    fn binding(&mut self, workload: Option<&'d Workload>, cidrs: &[usize]) -> Binding {
+    fn binding(&mut self, holder: Holder<'d>, cidrs: &[usize]) -> Binding {
+        let workload = holder.workload();
         let mut set = cidrs.to_vec();
         if let Some(workload) = workload {
             let index = self.index;
@@ -203,19 +204,18 @@ impl<'d> Builder<'_, 'd> {
         let class = if set.is_empty() && workload.is_none() { 0 } else { self.class(set) };
         let bits = |limit: Option<Numbered>| limit.map_or(0, |limit| limit.bits);
         let Some(workload) = workload else {
-            return Binding { class, limits: bits(self.limits.unidentified), ..Binding::NONE };
+            let identity = if holder == Holder::Ambiguous { Binding::AMBIGUOUS } else { 0 };
+            return Binding { identity, class, limits: bits(self.limits.unidentified), ..Binding::NONE };
         };
         let (not_after_ns, on_expiry) = match &workload.lease {
             None => (NEVER, LeaseEnd::Deny),
-            Some(lease) => {
-                let end = if lease.on_expiry == OnExpiry::Deny { LeaseEnd::Deny } else { LeaseEnd::Alert };
-                (boot_time_ns(lease.not_after, self.wall_of_boot_ns), end)
-            }
+            Some(lease) => (boot_time_ns(lease.not_after, self.wall_of_boot_ns), lease.on_expiry.in_kernel()),
         };
         let identity = self.numbering.identity(&workload.spiffe_id);
         let guards = self.guards.get(&(&workload.spiffe_id, &workload.labels)).copied().unwrap_or(0);
         let limits = bits(self.limits.get(&workload.spiffe_id));
-        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, limits, guards, ..Binding::NONE }
+        let grace_s = workload.lease.map_or(0, |lease| lease.grace_s);
+        Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, limits, grace_s, guards }
     }
 
     fn class(&mut self, set: Vec<usize>) -> u32 {

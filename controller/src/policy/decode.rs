@@ -158,8 +158,8 @@ fn labels(cx: &mut Context<'_>, node: &Node) -> BTreeMap<String, String> {
 }
 
 fn lease(cx: &mut Context<'_>, node: &Node) -> Option<Lease> {
-    let fields = Fields::of(cx, node, "a lease", &["notAfter", "for", "onExpiry"])?;
-    let words = [("deny", OnExpiry::Deny), ("alert", OnExpiry::Alert)];
+    let fields = Fields::of(cx, node, "a lease", &["notAfter", "for", "onExpiry", "grace"])?;
+    let words = [("deny", OnExpiry::Deny), ("alert", OnExpiry::Alert), ("grace", OnExpiry::Grace)];
     let on_expiry = match fields.optional("onExpiry") {
         Some(node) => cx.word(node, "`onExpiry`", &words),
         None => Some(OnExpiry::default()),
@@ -168,7 +168,30 @@ fn lease(cx: &mut Context<'_>, node: &Node) -> Option<Lease> {
     if !given {
         cx.mistake(node, "a lease says when it ends", "write `for: 1h` or `notAfter: 2027-01-01T00:00:00Z`");
     }
-    Some(Lease { not_after: end(cx, &fields)?, on_expiry: on_expiry? })
+    let grace_s = match (on_expiry, fields.optional("grace")) {
+        (Some(OnExpiry::Grace), Some(node)) => grace(cx, node)?,
+        (Some(OnExpiry::Grace), None) => {
+            cx.mistake(node, "`onExpiry: grace` does not say for how long", GRACE_EXAMPLE);
+            return None;
+        }
+        (_, Some(node)) => {
+            cx.mistake(node, "`grace` is for `onExpiry: grace`", GRACE_EXAMPLE);
+            return None;
+        }
+        (_, None) => 0,
+    };
+    Some(Lease { not_after: end(cx, &fields)?, on_expiry: on_expiry?, grace_s })
+}
+
+const GRACE_EXAMPLE: &str = "for example `lease: {for: 1h, onExpiry: grace, grace: 5m}`";
+
+fn grace(cx: &mut Context<'_>, node: &Node) -> Option<u16> {
+    let text = cx.text(node, "`grace`")?;
+    let seconds = parse_duration(text).and_then(|duration| u16::try_from(duration.as_secs()).ok());
+    if seconds.is_none() {
+        cx.mistake(node, format!("`{text}` is no duration up to 18h"), "such as 90s, 10m, 1h30m");
+    }
+    seconds
 }
 
 /// The end that `for` or `notAfter` names.

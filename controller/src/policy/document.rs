@@ -12,7 +12,8 @@ use super::selector::Selector;
 use super::spiffe::SpiffeId;
 use super::target::Target;
 use super::{decode, load};
-use jiff::Timestamp;
+use datapath::abi::policy::LeaseEnd;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,17 +70,26 @@ pub struct Lease {
     pub not_after: Timestamp,
     /// What the end means.
     pub on_expiry: OnExpiry,
+    /// Seconds from the end in which traffic goes on, where it means grace.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub grace_s: u16,
+}
+
+fn is_zero(seconds: &u16) -> bool {
+    *seconds == 0
 }
 
 impl Lease {
     /// When nothing more passes by it, where its end means that.
     pub fn end(&self) -> Timestamp {
-        self.not_after
+        self.not_after + SignedDuration::from_secs(i64::from(self.grace_s))
     }
 }
 
 /// What the end of a lease means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExpiry {
     /// Traffic of the workload is dropped.
@@ -87,6 +97,19 @@ pub enum OnExpiry {
     Deny,
     /// Traffic goes on and is audited.
     Alert,
+    /// Traffic goes on for a while and is audited; then it is dropped.
+    Grace,
+}
+
+impl OnExpiry {
+    /// As bindings say it.
+    pub fn in_kernel(self) -> LeaseEnd {
+        match self {
+            Self::Deny => LeaseEnd::Deny,
+            Self::Alert => LeaseEnd::Alert,
+            Self::Grace => LeaseEnd::Grace,
+        }
+    }
 }
 
 /// A policy: rules of one tier.

@@ -13,6 +13,7 @@ use super::trie::lookup;
 use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason};
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::wire::proto;
+use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -70,6 +71,9 @@ pub struct End {
     pub spiffe_id: Option<SpiffeId>,
     /// metadata.name of the workload.
     pub workload: Option<String>,
+    /// Whether several identities claim it, so that it has none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ambiguous: bool,
     /// Its class.
     pub class: u32,
     /// Seconds until the lease ends, negative since it ended; absent without a lease.
@@ -93,6 +97,8 @@ pub struct NearMiss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissKind {
+    /// An end is claimed by several identities.
+    Ambiguous,
     /// An end has no identity.
     NoIdentity,
     /// The lease of an end is over.
@@ -119,7 +125,7 @@ pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u
     let near_misses = match reason {
         Reason::LeaseExpired => [&src, &dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
         Reason::PolicyDeny => overridden(documents, &flow, &src, &dst),
-        Reason::InvalidIdentity | Reason::PolicyDenied => {
+        Reason::InvalidIdentity | Reason::AmbiguousIdentity | Reason::PolicyDenied => {
             let mut misses: Vec<NearMiss> = [&src, &dst].into_iter().filter_map(Side::stranger).collect();
             misses.extend(rules_nearby(documents, &flow, &src, &dst));
             misses
@@ -152,6 +158,8 @@ struct Side<'d> {
     prefix: Prefix,
     binding: Binding,
     workload: Option<&'d Workload>,
+    /// Who claims its address, where these are several identities.
+    claimants: Vec<&'d Workload>,
 }
 
 impl<'d> Side<'d> {
@@ -159,8 +167,17 @@ impl<'d> Side<'d> {
         let prefix = Prefix::host(addr);
         let binding = lookup(&compiled.bindings, &prefix).map_or(Binding::NONE, |(_, binding)| *binding);
         let claims = documents.workloads.iter().flat_map(|w| w.addresses.iter().map(move |p| (p, w)));
-        let longest = claims.filter(|(p, _)| p.covers(&prefix)).max_by_key(|(p, _)| p.bits());
-        Self { prefix, binding, workload: longest.map(|(_, workload)| workload) }
+        let claims: Vec<_> = claims.filter(|(p, _)| p.covers(&prefix)).collect();
+        let longest = claims.iter().map(|(p, _)| p.bits()).max();
+        let longest: Vec<_> =
+            claims.into_iter().filter(|(p, _)| Some(p.bits()) == longest).map(|(_, w)| w).collect();
+        if binding.identity == Binding::AMBIGUOUS {
+            return Self { prefix, binding, workload: None, claimants: longest };
+        }
+        // Of several that agree, the one that holds longest.
+        let workload =
+            longest.into_iter().max_by_key(|w| w.lease.map_or(Timestamp::MAX, |lease| lease.end()));
+        Self { prefix, binding, workload, claimants: Vec::new() }
     }
 
     fn address(&self) -> IpAddr {
@@ -192,6 +209,7 @@ impl<'d> Side<'d> {
             address: self.address(),
             spiffe_id: self.workload.map(|w| w.spiffe_id.clone()),
             workload: self.workload.map(|w| w.name.clone()),
+            ambiguous: !self.claimants.is_empty(),
             class: self.binding.class,
             lease_seconds: self.lease_seconds(now_ns),
         }
@@ -200,6 +218,12 @@ impl<'d> Side<'d> {
     fn stranger(&self) -> Option<NearMiss> {
         if self.workload.is_some() {
             return None;
+        }
+        if !self.claimants.is_empty() {
+            let who: Vec<_> =
+                self.claimants.iter().map(|w| format!("{} ({})", w.spiffe_id, w.place.file)).collect();
+            let text = format!("{} is ambiguous: {} claim it", self.address(), who.join(" and "));
+            return Some(NearMiss { kind: MissKind::Ambiguous, rule: None, place: None, text });
         }
         let text = format!("{} has no identity: no Workload has this address", self.address());
         Some(NearMiss { kind: MissKind::NoIdentity, rule: None, place: None, text })
@@ -294,6 +318,7 @@ impl fmt::Display for End {
         write!(f, "{}", self.address)?;
         match (&self.spiffe_id, &self.workload) {
             (Some(id), Some(name)) => write!(f, "  {id} ({name})")?,
+            _ if self.ambiguous => f.write_str("  ambiguous: several identities claim it")?,
             _ if self.class == 0 => f.write_str("  no identity")?,
             _ => f.write_str("  no identity, known by address")?,
         }

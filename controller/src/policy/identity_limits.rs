@@ -10,7 +10,7 @@ use super::place::Place;
 use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
 use super::yaml::Node;
-use datapath::abi::{LimitOf, Limits as Bits, RuleSettings};
+use datapath::abi::{Binding, LimitOf, Limits as Bits, RuleSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -204,7 +204,10 @@ impl<'d> IdentityLimits<'d> {
     pub fn by_number(&self, numbering: &mut Numbering) -> BTreeMap<u32, LimitOf> {
         let identified =
             self.of.iter().map(|(id, limit)| (numbering.identity(id), LimitOf { rule: limit.number }));
-        let strangers = self.unidentified.map(|limit| (0, LimitOf { rule: limit.number }));
+        let strangers = self
+            .unidentified
+            .iter()
+            .flat_map(|limit| [0, Binding::AMBIGUOUS].map(|nobody| (nobody, LimitOf { rule: limit.number })));
         identified.chain(strangers).collect()
     }
 }

@@ -6,7 +6,7 @@
 mod across;
 pub mod changes;
 pub mod check;
-mod classes;
+pub mod classes;
 pub mod compile;
 mod decode;
 pub mod diff;
@@ -17,6 +17,7 @@ mod flatten;
 pub mod gateway;
 mod guards;
 pub mod identity_limits;
+pub mod kinds;
 pub mod limits;
 mod load;
 pub mod native;

@@ -117,6 +117,26 @@ impl Numbering {
         self.wall_of_boot_ns = ns;
     }
 
+    /// The number that something has.
+    pub fn number_of(&self, kind: Numbered, key: &str) -> Option<u32> {
+        match self.texts(kind) {
+            Some(texts) => texts.get(key).copied(),
+            None => self.identity_number(&key.parse().ok()?),
+        }
+    }
+
+    /// The number that an identity has.
+    pub fn identity_number(&self, id: &SpiffeId) -> Option<u32> {
+        self.identities.get(id).copied()
+    }
+
+    /// Takes back numbers of identities, the last that were given, which nobody has seen.
+    pub fn forget(&mut self, given: &[(SpiffeId, u32)]) {
+        for (id, _) in given {
+            self.identities.remove(id);
+        }
+    }
+
     /// The number of an identity, given now if it has none.
     pub fn identity(&mut self, id: &SpiffeId) -> u32 {
         match self.identities.get(id) {

@@ -132,6 +132,8 @@ struct Lease {
     not_after: Option<Time>,
     r#for: Option<Duration>,
     on_expiry: Option<OnExpiry>,
+    /// For how long traffic goes on behind the end, up to 18h: with `onExpiry: grace`.
+    grace: Option<Duration>,
 }
 
 #[derive(JsonSchema)]
@@ -139,6 +141,7 @@ struct Lease {
 enum OnExpiry {
     Deny,
     Alert,
+    Grace,
 }
 
 /// Rules of one tier.

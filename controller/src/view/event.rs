@@ -2,6 +2,7 @@
 
 use super::flow::{Moment, alert_name, ends_json};
 use super::table;
+use crate::bindings::SourceName;
 use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
 use datapath::abi::{Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
@@ -37,6 +38,12 @@ pub fn hello_json(found: &Found, names: &Names, now: &Moment) -> Value {
     object.insert("interface".into(), json!({"index": segment.ifindex, "name": interface}));
     add_hello(&mut object, &found.hello);
     Value::Object(object)
+}
+
+/// What became of what a source of bindings said, as an event.
+pub fn source_json(source: &SourceName, outcome: &str, text: &str) -> Value {
+    let time = jiff::Timestamp::now().to_string();
+    json!({"time": time, "event": "identity_source", "source_name": source, "outcome": outcome, "message": text})
 }
 
 /// Adds the fields of a ClientHello.
@@ -115,6 +122,11 @@ pub fn line(event: &Value) -> String {
     let time = text("/time").and_then(|t| t.get(11..23)).unwrap_or("-");
     if text("/event") == Some("enrolment") {
         return enrolment(event, time);
+    }
+    if text("/event") == Some("identity_source") {
+        let [source, outcome, message] =
+            ["/source_name", "/outcome", "/message"].map(|p| text(p).unwrap_or("-"));
+        return format!("{time}  identities of source {source} {outcome}: {message}");
     }
     let ends = match event.pointer("/IP/source") {
         Some(_) => format!("{} -> {}", end(event, "source"), end(event, "destination")),

@@ -1,6 +1,6 @@
 //! Bindings of sources beside the policy's files.
 
-use crate::lab::{Lab, POLICY, json};
+use crate::lab::{Lab, METRICS, POLICY, json, until};
 use std::io::{Read, Write};
 
 const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
@@ -56,4 +56,105 @@ fn an_address_that_two_sources_give_to_two_identities_is_nobodys() {
     // Who agrees with the files is no second claimant.
     lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "1h"]);
     assert!(lab.connects(8443));
+}
+
+/// A lease of 10.1.0.2 whose end means `words`, and a connection that was opened while it ran; the daemon is killed.
+fn left_alone(words: &[&str]) -> (Lab, impl FnMut() -> bool) {
+    let lab = Lab::new();
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", without_orders())]);
+    drop(lab.serve(8443));
+    let bind = [&["identity", "bind", "10.1.0.2", ORDERS, "--for", "8s"][..], words].concat();
+    lab.ok(&bind);
+    let mut stream = lab.client(8443).expect("the lease runs");
+    let mut echo = move || -> bool {
+        let mut buffer = [0];
+        stream.write_all(b"x").is_ok() && stream.read_exact(&mut buffer).is_ok()
+    };
+    assert!(echo());
+    daemon.kill_nine();
+    assert!(echo());
+    (lab, echo)
+}
+
+/// Verdict and reason of the live flow.
+fn verdict(lab: &Lab) -> (String, String) {
+    let flows = lab.flows();
+    let flow = flows.iter().find(|f| f["l4"]["TCP"]["destination_port"] == 8443).expect("a flow");
+    (flow["verdict"].as_str().unwrap().into(), flow["drop_reason_desc"].as_str().unwrap_or("-").into())
+}
+
+fn is_audited(lab: &Lab) -> bool {
+    verdict(lab) == ("AUDIT".into(), "LEASE_EXPIRED".into())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_daemon_a_lease_that_denies_cuts_a_live_flow() {
+    let (lab, mut echo) = left_alone(&[]);
+    until(|| !echo());
+    assert_eq!(verdict(&lab), ("DROPPED".into(), "LEASE_EXPIRED".into()));
+    assert!(!lab.connects(8443));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_daemon_a_lease_that_alerts_lets_a_live_flow_go_on_and_audits_it() {
+    let (lab, mut echo) = left_alone(&["--on-expiry", "alert"]);
+    until(|| echo() && is_audited(&lab));
+    assert!(lab.connects(8443));
+    assert!(echo());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_daemon_a_lease_with_grace_audits_a_live_flow_and_then_cuts_it() {
+    let (lab, mut echo) = left_alone(&["--on-expiry", "grace", "--grace", "8s"]);
+    until(|| echo() && is_audited(&lab));
+    assert!(lab.connects(8443), "grace is for new connections too");
+    until(|| !echo());
+    assert_eq!(verdict(&lab), ("DROPPED".into(), "LEASE_EXPIRED".into()));
+    assert!(!lab.connects(8443));
+}
+
+fn workload(address: &str) -> String {
+    format!(
+        "apiVersion: tidegate.dev/v1\nkind: Workload\nmetadata: {{name: orders}}\n\
+         spec: {{spiffeId: {ORDERS}, addresses: [{address}]}}\n"
+    )
+}
+
+#[test]
+#[ignore = "needs root"]
+fn files_of_identities_are_read_again_when_they_change_and_wrong_ones_change_nothing() {
+    let lab = Lab::new();
+    let identities = lab.file("orders.yaml", &workload("10.1.0.2"));
+    let policy = lab.file("shop.policy", without_orders());
+    let options = ["-i", "eth1", "-p", &policy, "--identities", &identities, "--metrics", METRICS];
+    let _daemon = lab.run(&options);
+    let _server = lab.serve(8443);
+    assert!(lab.connects(8443));
+
+    let metric = |name: &str| {
+        let page = lab.metrics();
+        let line =
+            page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {page}"));
+        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+    };
+    lab.file("orders.yaml", &workload("10.1.0.2").replace("addresses", "adresses"));
+    until(|| metric("tidegate_identity_files_wrong") == 1.0);
+    assert_eq!(metric("tidegate_identity_reloads_total{result=\"refused\"}"), 1.0);
+    assert!(lab.connects(8443));
+    let told = lab.json(&["observe"]);
+    let event = told.iter().find(|event| event["event"] == "identity_source").expect("an event");
+    assert_eq!((&event["source_name"], &event["outcome"]), (&json("files"), &json("refused")));
+    assert!(event["message"].as_str().unwrap().contains("adresses"), "{event}");
+
+    lab.file("orders.yaml", &workload("10.1.0.3"));
+    until(|| metric("tidegate_identity_files_wrong") == 0.0);
+    assert_eq!(metric("tidegate_identity_reloads_total{result=\"taken\"}"), 1.0);
+    assert!(!lab.connects(8443));
+    let applied = lab.file("policy.yaml", without_orders());
+    let (code, said) = lab.fails(&["run", "--identities", &applied]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("kind: Workload"), "{said}");
 }

@@ -22,8 +22,8 @@ pub struct EndMemo {
     pub on_expiry: u8,
     /// [`Binding::limits`].
     pub limits: u8,
-    /// Padding.
-    pub _pad: [u8; 2],
+    /// [`Binding::grace_s`].
+    pub grace_s: u16,
     /// [`Binding::not_after_ns`].
     pub lease_not_after_ns: u64,
     /// [`Block::not_after_ns`].
@@ -51,6 +51,13 @@ impl EndMemo {
         self.lease_not_after_ns = binding.not_after_ns;
         self.on_expiry = binding.on_expiry;
         self.limits = binding.limits;
+        self.grace_s = binding.grace_s;
+    }
+
+    /// When the grace of its lease ends; when the lease does where it has none.
+    #[inline(always)]
+    pub fn grace_ends_ns(&self) -> u64 {
+        self.lease_not_after_ns.saturating_add(u64::from(self.grace_s) * 1_000_000_000)
     }
 
     /// Notes what blocks it.

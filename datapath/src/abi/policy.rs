@@ -22,8 +22,8 @@ pub struct Binding {
     /// What is asked of connections that it opens, whatever rule lets them pass: the `Limits::IDENTITY_` bits, shifted down
     /// by [`super::Limits::IDENTITY_SHIFT`]. [`super::LimitOf`] has the number.
     pub limits: u8,
-    /// Padding.
-    pub _pad: [u8; 2],
+    /// Seconds from the end of the lease in which traffic goes on and is audited, where its end means [`LeaseEnd::Grace`].
+    pub grace_s: u16,
     /// The list of blocks and quarantines that concern the identity, 0 for none: see [`super::GuardKey`].
     pub guards: u32,
 }
@@ -31,7 +31,9 @@ pub struct Binding {
 impl Binding {
     /// No identity, the class of strangers.
     pub const NONE: Self =
-        Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, limits: 0, _pad: [0; 2], guards: 0 };
+        Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, limits: 0, grace_s: 0, guards: 0 };
+    /// The number of no identity: several claim the address, and nobody knows whose it is.
+    pub const AMBIGUOUS: u32 = u32::MAX;
 }
 
 /// What the end of a lease means.
@@ -42,6 +44,8 @@ pub enum LeaseEnd {
     Deny = 0,
     /// Traffic goes on and is audited.
     Alert = 1,
+    /// Traffic goes on and is audited for [`Binding::grace_s`] more, and is dropped then.
+    Grace = 2,
 }
 
 /// What is said of a prefix, or of what a guard list holds: that connections from it and to it are cut.

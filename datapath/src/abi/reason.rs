@@ -236,6 +236,8 @@ reasons! {
     SctpMidstream = 58, "SCTP_MIDSTREAM", 71;
     /// An SCTP packet that carries another verification tag than its association has (RFC 9260, section 8.5).
     SctpInvalidTag = 59, "SCTP_INVALID_TAG", 72;
+    /// No rule allows it, and one of the ends is claimed by several identities: nobody is taken for any of them.
+    AmbiguousIdentity = 60, "AMBIGUOUS_IDENTITY", 73;
 }
 
 impl Reason {

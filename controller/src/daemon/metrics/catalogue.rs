@@ -1,6 +1,7 @@
 //! Every metric there is, and how many series it can have at most, whoever sends what: docs/metrics.md says the same.
 
 use super::kept::{CHANGES, DURATIONS, PAIRS};
+use super::sources::SOURCES;
 use super::state::IDENTITIES;
 use crate::daemon::enroll::Refused;
 use crate::svid::Reason;
@@ -18,7 +19,7 @@ const HISTOGRAM: usize = HandshakeStats::OCTAVES + 4;
 /// `loader::Sizes::judged_ports`.
 const ATTACHED: usize = 1024;
 
-const CATALOGUE: [(&str, usize); 33] = [
+const CATALOGUE: [(&str, usize); 37] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -40,6 +41,10 @@ const CATALOGUE: [(&str, usize); 33] = [
     ("tidegate_policy_unconfirmed", 1),
     ("tidegate_policy_revision", 1),
     ("tidegate_build_info", 1),
+    ("tidegate_bindings", SOURCES + 1),
+    ("tidegate_ambiguous_bindings", 1),
+    ("tidegate_identity_reloads_total", 2),
+    ("tidegate_identity_files_wrong", 1),
     ("tidegate_shadow_pending", 1),
     ("tidegate_shadow_same_total", 1),
     ("tidegate_shadow_difference_total", CHANGES + 1),

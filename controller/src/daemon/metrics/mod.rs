@@ -5,6 +5,7 @@ mod catalogue;
 mod encode;
 mod handshakes;
 mod kept;
+mod sources;
 mod state;
 mod svid;
 mod traffic;
@@ -22,6 +23,7 @@ pub fn page(shared: &Shared) -> Result<String> {
     let mut families = traffic::traffic(&shared.maps)?;
     families.extend(handshakes::handshakes(shared)?);
     families.extend(state::state(shared)?);
+    families.extend(sources::sources(shared));
     families.extend(state::shadow(shared)?);
     families.extend(svid::families(shared));
     families.extend(svid::enrolments(shared));

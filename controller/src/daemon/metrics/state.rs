@@ -18,7 +18,8 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     let opened = shared.maps.tally(Tally::Opened)?;
     let maps = &shared.maps;
     let (revision, identities, unconfirmed) = shared.with_state(|state| {
-        (state.revision, state.documents().workloads.len(), state.confirmation.is_some())
+        let identities = state.documents().workloads.len() + state.bindings.len();
+        (state.revision, identities, state.confirmation.is_some())
     });
     let ports = loader::pinned_ports(&shared.instance.pin_dir())?;
     let attached = ports.iter().map(|port| {

@@ -180,7 +180,7 @@ fn workload() -> impl Strategy<Value = Workload> {
             addresses,
             scope: Scope::default(),
             labels,
-            lease: end.map(|s| Lease { not_after: moment(s), on_expiry: OnExpiry::Alert }),
+            lease: end.map(|s| Lease { not_after: moment(s), on_expiry: OnExpiry::Alert, grace_s: 0 }),
             place: place(),
         }
     })

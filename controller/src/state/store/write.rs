@@ -4,6 +4,7 @@ use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed};
 use crate::bindings::{Change, SourceName};
 use crate::exit_code::Result;
 use crate::policy::Numbering;
+use crate::policy::numbering::Numbered;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::{Confirmation, PolicySet, State, set};
 use jiff::Timestamp;
@@ -137,12 +138,7 @@ impl Store {
     }
 
     /// Saves what sources of bindings say now, and the numbers that it needs.
-    pub fn bind(
-        &mut self,
-        changes: &[(SourceName, Change)],
-        numbering: &Numbering,
-        before: &Numbering,
-    ) -> Result<()> {
+    pub fn bind(&mut self, changes: &[(SourceName, Change)], given: &[(SpiffeId, u32)]) -> Result<()> {
         self.transact(|db| {
             let json = |value: serde_json::Result<String>| {
                 value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
@@ -159,7 +155,10 @@ impl Store {
                     Change::Withdraw(_) => withdraw.execute(params![source.as_str(), slot])?,
                 };
             }
-            numbers(db, numbering, before)
+            let mut number = db.prepare("INSERT INTO number (kind, key, number) VALUES (?, ?, ?)")?;
+            given.iter().try_for_each(|(id, n)| {
+                number.execute(params![Numbered::Identity.name(), id.as_str(), n]).map(drop)
+            })
         })
     }
 
