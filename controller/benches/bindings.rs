@@ -93,7 +93,8 @@ fn main() {
     let all: Vec<_> = (0..MANY).map(|n| Change::Set(claim(n, 3600))).collect();
     println!("{:<34} {:^32}   {:^32}", "", "accepted: p50, p99, longest", "whole: p50, p99, longest");
     row(&format!("{MANY} at once"), vec![timed(&mut committed, &maps, all)]);
-    let single = |first: u32, change: fn(u32) -> Change| (first..first + SINGLE).map(change).collect::<Vec<_>>();
+    let single =
+        |first: u32, change: fn(u32) -> Change| (first..first + SINGLE).map(change).collect::<Vec<_>>();
     let runs = [
         ("the first beside them", (MANY..=MANY).map(|n| Change::Set(claim(n, 3600))).collect()),
         ("one more beside them", single(MANY + 1, |n| Change::Set(claim(n, 3600)))),

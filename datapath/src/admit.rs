@@ -29,7 +29,8 @@ pub fn admit<F: Stages<T>, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
     };
-    trace.moment = Moment::on(&plane.rules, config, frame.ifindex());
+    let segment = trace.moment.segment;
+    trace.moment = Moment { segment, ..Moment::on(&plane.rules, config, frame.ifindex()) };
     trace.set(admitted(frame, direction, plane, &trace.packet, index, &trace.moment));
 }
 
@@ -42,7 +43,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     index: u32,
     moment: &Moment,
 ) -> Verdict {
-    let related = icmp::is_error(packet) && frame.related(plane, packet);
+    let related = icmp::is_error(packet) && frame.related(plane, packet, moment);
     let Some(config) = plane.rules.config() else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };

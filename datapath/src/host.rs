@@ -5,7 +5,7 @@ use crate::abi::{
     Addr, Answered, Attempt, BindingVersions, BlockVersions, BucketKey, ClosedEvent, Config, Connection,
     DecisionVersions, Direction, Event, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
     FragmentPorts, HandshakeKey, HandshakeStats, HelloSegment, Holdings, InterfaceVersions, LimitVersions,
-    Lost, PolicyKey, RuleVersions, ShadowKey, Tally, Unit,
+    Lost, PolicyKey, RuleVersions, ScopedKey, ShadowKey, Tally, Unit,
 };
 use crate::frame::Frame;
 use crate::guard::Service;
@@ -157,6 +157,8 @@ pub struct HostRules {
     pub config: Config,
     /// Identity bindings.
     pub bindings: PrefixMap<16, BindingVersions>,
+    /// Those that do not hold everywhere.
+    pub scoped: PrefixMap<24, BindingVersions>,
     /// Blocklist.
     pub blocklist: PrefixMap<16, BlockVersions>,
     /// Guard lists.
@@ -178,6 +180,7 @@ impl HostRules {
         Self {
             config: Config::new(1, 0),
             bindings: PrefixMap::default(),
+            scoped: PrefixMap::default(),
             blocklist: PrefixMap::default(),
             guards: PrefixMap::default(),
             policy: PrefixMap::default(),
@@ -210,6 +213,11 @@ impl Rules for HostRules {
 
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
         self.bindings.get(addr.octets(), 128)
+    }
+
+    fn scoped(&self, segment: u32, addr: &Addr, service: u32) -> Option<&BindingVersions> {
+        let key = ScopedKey::new(segment, addr, service);
+        self.scoped.get(bytemuck::cast(key), ScopedKey::FULL_BITS)
     }
 
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {

@@ -296,6 +296,10 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
     let Some(config) = plane.rules.config() else {
         return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
     };
+    if config.has(Config::SCOPED) {
+        frame.place(direction, &plane.rules, trace);
+    }
+    let packet = &trace.packet;
     let index = packet.key.hash(&config.hash_keys) & config.flow_mask;
     frame.admit(direction, plane, trace, index);
     if u32::from(trace.limits) & Limits::SHADOW != 0 {

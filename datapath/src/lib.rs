@@ -26,6 +26,7 @@ mod record;
 pub mod reject;
 pub mod related;
 pub mod reset;
+pub mod scope;
 pub mod shadow;
 pub mod stage;
 pub mod tables;

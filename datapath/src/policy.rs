@@ -8,6 +8,7 @@ use crate::abi::{
     Question, Reason, Side,
 };
 use crate::guard::{Listed, Service};
+use crate::scope;
 use crate::tables::Rules;
 use crate::wire::icmp;
 
@@ -41,7 +42,7 @@ impl Moment {
             now_ns,
             refresh_ns,
             event_limit: config.event_limit,
-            _pad: 0,
+            segment: 0,
         }
     }
 }
@@ -59,6 +60,8 @@ pub struct Ends<'a> {
     pub resp_port: u16,
     /// IP protocol number.
     pub proto: u8,
+    /// The side of the key that the originator is: what says which of them is where the packet is.
+    pub originator: Side,
 }
 
 impl<'a> Ends<'a> {
@@ -67,12 +70,22 @@ impl<'a> Ends<'a> {
     pub fn new(key: &'a FlowKey, originator: Side) -> Self {
         let proto = key.proto;
         match originator {
-            Side::A => {
-                Self { orig: &key.a, resp: &key.b, orig_port: key.a_port, resp_port: key.b_port, proto }
-            }
-            Side::B => {
-                Self { orig: &key.b, resp: &key.a, orig_port: key.b_port, resp_port: key.a_port, proto }
-            }
+            Side::A => Self {
+                orig: &key.a,
+                resp: &key.b,
+                orig_port: key.a_port,
+                resp_port: key.b_port,
+                proto,
+                originator,
+            },
+            Side::B => Self {
+                orig: &key.b,
+                resp: &key.a,
+                orig_port: key.b_port,
+                resp_port: key.a_port,
+                proto,
+                originator,
+            },
         }
     }
 }
@@ -156,8 +169,12 @@ pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mu
     if icmp::is_discovery(ends.proto, ends.orig_port) {
         return j.decided(Action::Forwarded, Reason::Infrastructure, 0);
     }
-    let from = end(rules, moment, ends.orig, 0, j);
-    let to = end(rules, moment, ends.resp, 1, j);
+    let mut from = end(rules, moment, ends.orig, 0, j);
+    let mut to = end(rules, moment, ends.resp, 1, j);
+    if from.asks | to.asks != 0 {
+        narrow(rules, moment, ends, &mut from, 0, j);
+        narrow(rules, moment, ends, &mut to, 1, j);
+    }
     let service = Service { proto: ends.proto, port: policy_port(ends) };
     if is_cut(rules, &from, service, moment, j) || is_cut(rules, &to, service, moment, j) {
         return;
@@ -192,6 +209,8 @@ struct End {
     class: u32,
     guards: u32,
     limits: u8,
+    /// What other bindings of the address there are: the [`Binding::ASKS`] bits.
+    asks: u8,
     lease: Lease,
     /// The block that cuts all of it, 0 for none.
     block: u32,
@@ -204,17 +223,7 @@ struct End {
 fn end<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, which: usize, j: &mut Judgement) -> End {
     let known = rules.about(addr, moment, |memo| {
         j.identity[which] = memo.identity;
-        let lease = if moment.now_ns < memo.lease_not_after_ns {
-            j.until(memo.lease_not_after_ns);
-            Lease::Runs
-        } else if memo.on_expiry == LeaseEnd::Alert as u8 {
-            Lease::Alerts
-        } else if moment.now_ns < memo.grace_ends_ns() {
-            j.until(memo.grace_ends_ns());
-            Lease::Alerts
-        } else {
-            Lease::Denies
-        };
+        let lease = lease(moment, memo.lease_not_after_ns, memo.on_expiry, memo.grace_s, j);
         let block = memo.blocks(moment.now_ns);
         if block != 0 {
             j.until(memo.block_not_after_ns);
@@ -223,12 +232,68 @@ fn end<R: Rules>(rules: &R, moment: &Moment, addr: &Addr, which: usize, j: &mut 
             class: memo.class,
             guards: memo.guards,
             limits: memo.limits,
+            asks: memo.asks(),
             lease,
             block,
             block_guards: memo.block_guards,
         }
     });
-    known.unwrap_or(End { class: 0, guards: 0, limits: 0, lease: Lease::Denies, block: 0, block_guards: 0 })
+    known.unwrap_or(End {
+        class: 0,
+        guards: 0,
+        limits: 0,
+        asks: 0,
+        lease: Lease::Denies,
+        block: 0,
+        block_guards: 0,
+    })
+}
+
+/// How a lease stands; the judgement holds until that changes.
+#[inline(always)]
+fn lease(moment: &Moment, not_after_ns: u64, on_expiry: u8, grace_s: u16, j: &mut Judgement) -> Lease {
+    if moment.now_ns < not_after_ns {
+        j.until(not_after_ns);
+        return Lease::Runs;
+    }
+    if on_expiry & !Binding::ASKS == LeaseEnd::Alert as u8 {
+        return Lease::Alerts;
+    }
+    let grace_ends_ns = not_after_ns.saturating_add(u64::from(grace_s) * 1_000_000_000);
+    if moment.now_ns < grace_ends_ns {
+        j.until(grace_ends_ns);
+        return Lease::Alerts;
+    }
+    Lease::Denies
+}
+
+/// Takes an end for whom a binding says that holds only where it is, or for its port.
+#[inline(always)]
+fn narrow<R: Rules>(
+    rules: &R,
+    moment: &Moment,
+    ends: &Ends<'_>,
+    end: &mut End,
+    which: usize,
+    j: &mut Judgement,
+) {
+    if end.asks == 0 {
+        return;
+    }
+    let (addr, port, side) = if which == 0 {
+        (ends.orig, ends.orig_port, ends.originator)
+    } else {
+        (ends.resp, ends.resp_port, ends.originator.other())
+    };
+    let asks = u32::from(end.asks) | scope::is_here(moment, side);
+    if let Some(versions) = rules.narrowed(addr, moment, asks, scope::service(ends.proto, port)) {
+        let binding = versions.at(moment.epoch);
+        j.identity[which] = binding.identity;
+        end.class = binding.class;
+        end.guards = binding.guards;
+        end.limits = binding.limits;
+        end.lease = lease(moment, binding.not_after_ns, binding.on_expiry, binding.grace_s, j);
+    }
 }
 
 /// Whether an entry blocks an end, or this service of it.

@@ -1,8 +1,10 @@
 //! ICMP errors about connections that are known: they pass with these (RELATED), path-MTU messages among them.
 
-use crate::abi::{Addr, FlowKey, FragmentKey, Packet};
+use crate::abi::{Addr, Config, FlowKey, FragmentKey, Packet};
 use crate::admit::find;
 use crate::frame::Frame;
+use crate::policy::Moment;
+use crate::scope;
 use crate::tables::{Plane, Rules, Table, Tables};
 use crate::track;
 use crate::wire::icmp::{self, Quote};
@@ -12,7 +14,12 @@ use crate::wire::icmp::{self, Quote};
 /// RFC 5927 says why no other should pass. What the error quotes was sent by whom the error goes to; that a router sends
 /// it which nobody knows is usual.
 #[inline(always)]
-pub fn is_related<F: Frame, T: Tables>(frame: &F, plane: &mut Plane<T>, packet: &Packet) -> bool {
+pub fn is_related<F: Frame, T: Tables>(
+    frame: &F,
+    plane: &mut Plane<T>,
+    packet: &Packet,
+    moment: &Moment,
+) -> bool {
     if !icmp::is_error(packet) || packet.fragment_offset != 0 {
         return false;
     }
@@ -31,10 +38,14 @@ pub fn is_related<F: Frame, T: Tables>(frame: &F, plane: &mut Plane<T>, packet: 
         quote.ports = [first.src_port, first.dst_port];
     }
     let (src, dst) = ((quote.src, quote.ports[0]), (quote.dst, quote.ports[1]));
-    let (key, _) = FlowKey::canonical(packet.ip_version, quote.proto as u8, src, dst);
+    let (mut key, side) = FlowKey::canonical(packet.ip_version, quote.proto as u8, src, dst);
     let Some(config) = plane.rules.config() else {
         return false;
     };
+    if config.has(Config::SCOPED) {
+        // The error comes from where the quoted packet went to.
+        key.zone = scope::zone(&plane.rules, &scope::beyond(moment, side), &key);
+    }
     let now_ns = plane.rules.now_ns(config);
     match find(&mut plane.connections, &mut plane.half_open, &key) {
         // What is long over stays in its table until another connection needs the room.

@@ -9,7 +9,7 @@ use crate::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Sid
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, hello, identity, judge, limits, related, reset, shadow, track};
+use crate::{admit, follow, hello, identity, judge, limits, related, reset, scope, shadow, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -57,8 +57,8 @@ pub trait Stages<T: Tables>: Frame + Sized {
 
     /// Is the packet an ICMP error about a connection that is tracked?
     #[inline(always)]
-    fn related(&self, plane: &mut Plane<T>, packet: &Packet) -> bool {
-        related::is_related(self, plane, packet)
+    fn related(&self, plane: &mut Plane<T>, packet: &Packet, moment: &Moment) -> bool {
+        related::is_related(self, plane, packet, moment)
     }
 
     /// Decides on the connection of `key` that `originator` opened.
@@ -97,6 +97,12 @@ pub trait Stages<T: Tables>: Frame + Sized {
         side: Side,
     ) -> u64 {
         reset::counted(slots, spill, conn, key, at, side)
+    }
+
+    /// Where is the packet, if some binding asks for that?
+    #[inline(always)]
+    fn place(&self, direction: Direction, rules: &T::Rules, trace: &mut Trace) {
+        scope::note(self, direction, rules, trace);
     }
 
     /// What would the next epoch decide?

@@ -13,6 +13,7 @@ use crate::guard::{self, Listed, Service};
 use crate::holdings::Wheel;
 use crate::limits::Claim;
 use crate::policy::{self, Judgement, Moment};
+use crate::scope;
 
 /// A keyed table.
 pub trait Table<K, V> {
@@ -66,6 +67,15 @@ pub trait Rules {
     fn now_ns(&self, config: &Config) -> u64;
     /// Both versions of what the longest prefix that holds `addr` is bound to.
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions>;
+    /// Both versions of a binding that does not hold everywhere, by the parts of a [`crate::abi::ScopedKey`].
+    fn scoped(&self, segment: u32, addr: &Addr, service: u32) -> Option<&BindingVersions>;
+    /// [`scope::narrowest`]; a function of its own in BPF.
+    fn narrowed(&self, addr: &Addr, moment: &Moment, asks: u32, service: u32) -> Option<&BindingVersions>
+    where
+        Self: Sized,
+    {
+        scope::narrowest(self, addr, moment, asks, service)
+    }
     /// Both versions of the blocklist entry with the longest prefix that holds `addr`.
     fn block(&self, addr: &Addr) -> Option<&BlockVersions>;
     /// Both versions of what a guard list says of `key`, which is a [`crate::abi::GuardKey`]'s.

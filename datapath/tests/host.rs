@@ -38,6 +38,11 @@ impl Engine for HostEngine {
                 BindingVersions { since: EPOCH, _pad: 0, old: datapath::abi::Binding::NONE, new: *new };
             rules.bindings.insert(addr.octets(), *bits, versions);
         }
+        for (key, bits, new) in &setup.scoped {
+            let old = datapath::abi::Binding::NOT_HERE;
+            let versions = BindingVersions { since: EPOCH, _pad: 0, old, new: *new };
+            rules.scoped.insert(bytemuck::cast(*key), *bits, versions);
+        }
         for (addr, bits, new) in &setup.blocklist {
             let versions =
                 BlockVersions { since: EPOCH, _pad: 0, old: datapath::abi::Block::NONE, new: *new };
@@ -159,7 +164,7 @@ fn each_packet_has_the_verdict_of_the_interface_by_which_it_enters() {
     let denied = |action| (action, Reason::PolicyDenied);
     let setup = Setup {
         flags: Config::ENFORCE | Config::BY_INTERFACE,
-        interface: Some(Interface { mask: Config::ENFORCE, flags: 0 }),
+        interface: Some(Interface { mask: Config::ENFORCE, ..Interface::NONE }),
         ..fixtures::policy::identities()
     };
     let talk = fixtures::frames::Talk::new().handshake().c("PA", b"1").s("PA", b"2").c("PA", b"3").steps;

@@ -11,7 +11,7 @@ use datapath::guard::{self, Listed, Service};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, hello, identity, judge, limits, related, reset, shadow, track};
+use datapath::{admit, follow, hello, identity, judge, limits, related, reset, scope, shadow, track};
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
@@ -50,8 +50,8 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
-    fn related(&self, _: &mut Plane<Kernel>, packet: &Packet) -> bool {
-        tg_related(self.context(), packet) != 0
+    fn related(&self, _: &mut Plane<Kernel>, packet: &Packet, moment: &Moment) -> bool {
+        tg_related(self.context(), packet, moment) != 0
     }
 
     #[inline(always)]
@@ -86,6 +86,11 @@ impl Stages<Kernel> for HookFrame {
         side: Side,
     ) -> u64 {
         tg_counted(conn, key, index, cpu, side.index() as u32)
+    }
+
+    #[inline(always)]
+    fn place(&self, _: Direction, _: &KernelRules, trace: &mut Trace) {
+        tg_place(self.context(), trace);
     }
 
     #[inline(always)]
@@ -246,11 +251,13 @@ pub extern "C" fn tg_admit(ctx: *mut Context, trace: *mut Trace, index: u32) -> 
 /// [`related::is_related`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tg_related(ctx: *mut Context, packet: *const Packet) -> u32 {
-    // SAFETY: the caller's reference.
-    match unsafe { packet.as_ref() } {
-        Some(packet) => u32::from(related::is_related(&HookFrame::new(ctx), &mut plane(), packet)),
-        None => 0,
+pub extern "C" fn tg_related(ctx: *mut Context, packet: *const Packet, moment: *const Moment) -> u32 {
+    // SAFETY: the caller's references.
+    match unsafe { (packet.as_ref(), moment.as_ref()) } {
+        (Some(packet), Some(moment)) => {
+            u32::from(related::is_related(&HookFrame::new(ctx), &mut plane(), packet, moment))
+        }
+        _ => 0,
     }
 }
 
@@ -315,6 +322,17 @@ pub extern "C" fn tg_counted(
         }
         _ => 0,
     }
+}
+
+/// [`scope::note`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_place(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    if let Some(trace) = unsafe { trace.as_mut() } {
+        scope::note(&HookFrame::new(ctx), DIRECTION, &KernelRules, trace);
+    }
+    0
 }
 
 /// [`shadow::judge`].

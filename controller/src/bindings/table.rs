@@ -137,7 +137,7 @@ mod tests {
     fn claim(address: &str, id: &str) -> Claim {
         Claim {
             address: address.parse().unwrap(),
-            scope: crate::policy::scope::Scope::default(),
+            scope: Scope::default(),
             spiffe_id: id.parse().unwrap(),
             labels: BTreeMap::new(),
             lease: None,

@@ -100,13 +100,7 @@ impl Shared {
 
 fn check(claims: &[Claim]) -> Result<()> {
     for claim in claims {
-        let wrong = |e: &dyn std::fmt::Display| Failure::new(Code::Usage, format!("{}: {e}", claim.slot()));
-        claim.check().map_err(|e| wrong(&e))?;
-        if !claim.scope.is_none() {
-            return Err(wrong(
-                &"this version binds addresses wherever they are: leave interface, VLAN and ports out",
-            ));
-        }
+        claim.check().map_err(|e| Failure::new(Code::Usage, format!("{}: {e}", claim.slot())))?;
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ impl Committed {
         state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
         let mut compiled = compile(&state.effective(now), &state.numbering, &clock);
-        compiled.interfaces = interfaces(compiled.gateway.as_ref());
+        compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
         state.numbering = compiled.numbering.clone();
         let kernel = InKernel { epoch: next, ..InKernel::of(&config) };
         self.store.begin(&state, &kernel, by, &self.state.numbering)?;
@@ -133,7 +133,7 @@ impl Committed {
 
     /// Whether interfaces that have settings came or went.
     pub fn interfaces_changed(&self) -> bool {
-        interfaces(self.state.documents().gateway.as_ref()) != self.live.interfaces
+        interfaces(self.live.gateway.as_ref(), &self.live.named_interfaces) != self.live.interfaces
     }
 
     pub(super) fn write_all(&self, maps: &Maps, writes: &[MapWrite]) -> Result<()> {
@@ -154,6 +154,7 @@ impl Committed {
         for one in writes {
             let was_there = match one {
                 MapWrite::Binding(key, _) => self.live.bindings.contains_key(key),
+                MapWrite::Scoped(key, _) => self.live.scoped.contains_key(key),
                 MapWrite::Block(key, _) => self.live.blocklist.contains_key(key),
                 MapWrite::Guard(key, _) => self.live.guards.contains_key(key),
                 MapWrite::Decision(key, _) => self.live.policy.contains_key(key),
@@ -172,14 +173,22 @@ impl Committed {
 
 /// Flips the epoch, and with it what holds for the gateway as a whole.
 fn turn(maps: &Maps, compiled: &Compiled, next: u32) -> Result<()> {
-    if !compiled.interfaces.is_empty() {
-        // Ahead of the epoch: no packet of the new one may miss it.
-        maps.config.update(|config| config.flags |= Config::BY_INTERFACE)?;
+    // Ahead of the epoch: no packet of the new one may miss these.
+    let mut ahead = 0;
+    if compiled.interfaces.values().any(|interface| interface.mask != 0) {
+        ahead |= Config::BY_INTERFACE;
+    }
+    if !compiled.scoped.is_empty() {
+        ahead |= Config::SCOPED;
+    }
+    if ahead != 0 {
+        maps.config.update(|config| config.flags |= ahead)?;
     }
     maps.config.update(|config| {
         config.epoch = next;
         configure(compiled.gateway.as_ref(), config);
-        config.flags &= !Config::DEFAULT_ALLOW;
+        config.flags &= !(Config::DEFAULT_ALLOW | Config::SCOPED);
+        config.flags |= ahead & Config::SCOPED;
         if compiled.default_allow {
             config.flags |= Config::DEFAULT_ALLOW;
         }
@@ -187,16 +196,22 @@ fn turn(maps: &Maps, compiled: &Compiled, next: u32) -> Result<()> {
     Ok(())
 }
 
-/// Settings of the interfaces that are there.
-fn interfaces(gateway: Option<&Gateway>) -> BTreeMap<u32, Interface> {
-    let named = gateway.map_or(&[][..], |gateway| &gateway.interfaces);
-    named.iter().filter_map(|one| Some((loader::netdev::index(&one.name).ok()?, one.settings()))).collect()
+/// Settings of the interfaces that are there, and the numbers by which bindings name them.
+fn interfaces(gateway: Option<&Gateway>, named: &BTreeMap<String, u32>) -> BTreeMap<u32, Interface> {
+    let settings = gateway.map_or(&[][..], |gateway| &gateway.interfaces);
+    let mut by_name: BTreeMap<&str, Interface> =
+        settings.iter().map(|one| (one.name.as_str(), one.settings())).collect();
+    for (name, number) in named {
+        by_name.entry(name).or_insert(Interface::NONE).number = *number;
+    }
+    by_name.into_iter().filter_map(|(name, one)| Some((loader::netdev::index(name).ok()?, one))).collect()
 }
 
 /// Writes one entry of a commit.
 pub fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
     match write {
         MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), v),
+        MapWrite::Scoped(key, v) => maps.scoped.insert(&key.key, key.bits, v),
         MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), v),
         MapWrite::Guard(key, v) => maps.guards.insert(&key.key, key.bits, v),
         MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, v),
@@ -210,6 +225,7 @@ pub fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
 pub fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
     match delete {
         MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits()),
+        MapDelete::Scoped(key) => maps.scoped.remove(&key.key, key.bits),
         MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits()),
         MapDelete::Guard(key) => maps.guards.remove(&key.key, key.bits),
         MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits),

@@ -9,14 +9,16 @@ use crate::bindings::{Change, Slot, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::classes::Holder;
 use crate::policy::kinds::Kinds;
+use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
 use crate::policy::trie::TrieKey;
-use crate::policy::{MapDelete, MapWrite, Prefix};
+use crate::policy::{MapDelete, MapWrite, Prefix, ScopedPrefix};
 use crate::state::Author;
 use datapath::abi::{Binding, BindingVersions};
+use datapath::scope::segment;
 use jiff::Timestamp;
 use loader::Maps;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -121,6 +123,13 @@ impl Committed {
         if prefix.bits() != 128 || kinds.is_contested(&prefix) {
             return None;
         }
+        let shorter = |map: &BTreeMap<Prefix, Binding>| {
+            let lengths = (0..=prefix.bits()).rev().map(|bits| prefix.truncated(bits));
+            lengths.filter_map(|above| map.get(&above)).next().copied().unwrap_or(Binding::NONE)
+        };
+        if shorter(&self.live.bindings).on_expiry & Binding::ASKS != 0 {
+            return None;
+        }
         let mut claims = self.state.bindings.at(prefix);
         let (first, second) = (claims.next(), claims.next());
         let current = self.live.bindings.get(&prefix).copied();
@@ -211,7 +220,7 @@ impl Committed {
     /// What several identities claim.
     pub fn ambiguous(&self) -> impl Iterator<Item = Prefix> {
         let all = self.live.bindings.iter();
-        all.filter(|(_, binding)| binding.identity == Binding::AMBIGUOUS).map(|(prefix, _)| *prefix)
+        all.filter(|(_, binding)| is_nobodys(binding)).map(|(prefix, _)| *prefix)
     }
 
     /// Whether an address that several identities claim is one's by now: the leases of the others are over.
@@ -226,11 +235,24 @@ impl Committed {
         })
     }
 
+    /// The segment that a scope names; nothing where it is about ports.
+    fn segment(&self, scope: &Scope) -> Option<u32> {
+        let interface = match &scope.interface {
+            Some(name) => *self.live.named_interfaces.get(name)?,
+            None => 0,
+        };
+        scope.ports.is_empty().then(|| segment(interface, scope.vlan.unwrap_or(0)))
+    }
+
     /// Which of these slots several identities claim, and who does.
     pub fn ambiguities(&self, slots: impl IntoIterator<Item = Slot>) -> Vec<Ambiguity> {
         let slots: BTreeSet<Slot> = slots.into_iter().collect();
-        let is_ambiguous = |slot: &Slot| {
-            self.live.bindings.get(&slot.address).is_some_and(|b| b.identity == Binding::AMBIGUOUS)
+        let is_ambiguous = |slot: &Slot| match self.segment(&slot.scope) {
+            Some(0) => self.live.bindings.get(&slot.address).is_some_and(is_nobodys),
+            Some(segment) => {
+                self.live.scoped.get(&ScopedPrefix::of(segment, &slot.address)).is_some_and(is_nobodys)
+            }
+            None => false,
         };
         let files = &self.state.documents().workloads;
         let of = |slot: Slot| {
@@ -244,6 +266,10 @@ impl Committed {
         };
         slots.into_iter().filter(is_ambiguous).map(of).collect()
     }
+}
+
+fn is_nobodys(binding: &Binding) -> bool {
+    binding.identity == Binding::AMBIGUOUS
 }
 
 /// Whether only the lease is another, and ends no earlier.

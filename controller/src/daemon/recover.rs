@@ -2,7 +2,7 @@
 
 use super::commit::{Committed, Rest};
 use crate::exit_code::Result;
-use crate::policy::{Compiled, PolicyPrefix, Prefix};
+use crate::policy::{Compiled, PolicyPrefix, Prefix, ScopedPrefix};
 use crate::state::{InKernel, Store};
 use datapath::abi::{
     Addr, BindingVersions, BlockVersions, Config, DecisionVersions, InterfaceVersions, LimitVersions,
@@ -28,6 +28,13 @@ impl Committed {
                 maps.bindings.insert(&addr, bits, &BindingVersions { old: now, new: now, ..v })?;
             }
             live.bindings.insert(prefix(addr, bits), now);
+        }
+        for ((key, bits), v) in maps.scoped.entries()? {
+            let now = *v.at(epoch);
+            if pending(v.since) {
+                maps.scoped.insert(&key, bits, &BindingVersions { old: now, new: now, ..v })?;
+            }
+            live.scoped.insert(ScopedPrefix::new(key, bits), now);
         }
         for ((addr, bits), v) in maps.blocklist.entries()? {
             let now = *v.at(epoch);

@@ -2,7 +2,9 @@
 
 use super::fields::Context;
 use super::place::Place;
+use super::ports::PortMatch;
 use super::prefix::Prefix;
+use super::scope::Scope;
 use super::spiffe::SpiffeId;
 use super::yaml::Node;
 use std::collections::HashMap;
@@ -12,11 +14,13 @@ use std::collections::hash_map::Entry;
 #[derive(Default)]
 pub struct Across {
     names: HashMap<(String, String), Place>,
-    claims: HashMap<Prefix, Claim>,
+    /// By prefix, interface and VLAN.
+    claims: HashMap<(Prefix, Option<String>, Option<u16>), Vec<Claim>>,
 }
 
 struct Claim {
     workload: String,
+    ports: Vec<PortMatch>,
     id: Option<SpiffeId>,
     place: Place,
 }
@@ -40,16 +44,21 @@ impl Across {
         &mut self,
         cx: &mut Context<'_>,
         node: &Node,
-        prefix: Prefix,
+        (prefix, scope): (Prefix, &Scope),
         workload: &str,
         id: Option<&SpiffeId>,
     ) {
-        let first = match self.claims.entry(prefix) {
-            Entry::Vacant(entry) => {
-                entry.insert(Claim { workload: workload.to_owned(), id: id.cloned(), place: cx.place(node) });
-                return;
-            }
-            Entry::Occupied(first) => first.into_mut(),
+        let place = (prefix, scope.interface.clone(), scope.vlan);
+        let claims = self.claims.entry(place).or_default();
+        // Who claims all ports gives way to who claims some of them.
+        let meets = |claim: &&Claim| {
+            claim.ports.is_empty() && scope.ports.is_empty()
+                || claim.ports.iter().any(|ports| scope.ports.iter().any(|own| own.meets(ports)))
+        };
+        let Some(first) = claims.iter().find(meets) else {
+            let (workload, id) = (workload.to_owned(), id.cloned());
+            claims.push(Claim { workload, ports: scope.ports.clone(), id, place: cx.place(node) });
+            return;
         };
         let what = match (&first.id, id) {
             _ if first.workload == workload => format!("`{workload}` names {prefix} twice"),

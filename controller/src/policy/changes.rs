@@ -123,7 +123,7 @@ fn said(documents: &Documents) -> Said<'_> {
 
 fn workload_text(workload: &Workload) -> String {
     let addresses: Vec<_> = workload.addresses.iter().map(ToString::to_string).collect();
-    let mut text = format!("{} at {}", workload.spiffe_id, addresses.join(", "));
+    let mut text = format!("{} at {}{}", workload.spiffe_id, addresses.join(", "), workload.scope);
     for (key, value) in &workload.labels {
         text.push_str(&format!(" {key}={value}"));
     }

@@ -6,10 +6,12 @@
 use super::document::{Documents, Workload};
 use super::identity_limits::{IdentityLimits, Numbered};
 use super::numbering::Numbering;
+use super::placed::{Claims, Placed};
 use super::prefix::Prefix;
 use super::selector::Selector;
 use super::spiffe::{SpiffeId, SpiffePattern};
 use super::time::boot_time_ns;
+use super::trie::ScopedPrefix;
 use datapath::abi::policy::LeaseEnd;
 use datapath::abi::{Binding, NEVER};
 use jiff::Timestamp;
@@ -20,6 +22,10 @@ use std::rc::Rc;
 pub struct Classes<'d> {
     /// What each prefix is bound to.
     pub bindings: BTreeMap<Prefix, Binding>,
+    /// The same of those that do not hold everywhere.
+    pub scoped: BTreeMap<ScopedPrefix, Binding>,
+    /// Interfaces that bindings name, and their numbers.
+    pub named_interfaces: BTreeMap<String, u32>,
     /// The selectors of each class that some prefix has.
     pub selectors: BTreeMap<u32, Vec<&'d Selector>>,
     members: HashMap<&'d Selector, Vec<u32>>,
@@ -48,7 +54,11 @@ impl<'d> Classes<'d> {
             limits,
             index: &index,
         };
-        let bindings = builder.bind(points(documents, &index, limits.unidentified.is_some()));
+        let named = documents.workloads.iter().filter_map(|w| w.scope.interface.as_ref());
+        let named_interfaces: BTreeMap<String, u32> =
+            named.map(|name| (name.clone(), builder.numbering.interface(name))).collect();
+        let points = points(documents, &index, limits.unidentified.is_some());
+        let (bindings, scoped) = builder.bind(points, &named_interfaces);
         let mut selectors: BTreeMap<u32, Vec<&Selector>> = BTreeMap::from([(0, Vec::new())]);
         let mut members: HashMap<&Selector, Vec<u32>> = HashMap::new();
         for (set, class) in &builder.classes {
@@ -58,7 +68,7 @@ impl<'d> Classes<'d> {
             selectors.insert(*class, set.iter().map(|n| index.selectors[*n]).collect());
         }
         let all = selectors.keys().copied().collect();
-        Self { bindings, selectors, members, all }
+        Self { bindings, scoped, named_interfaces, selectors, members, all }
     }
 
     /// The classes that any of the selectors matches, sorted.
@@ -106,6 +116,19 @@ impl<'d> Holder<'d> {
         }
     }
 
+    /// Whose an end is that may be any of these.
+    pub fn any_of(all: impl IntoIterator<Item = Self>) -> Self {
+        all.into_iter().fold(Self::Nobody, |known, other| match (known, other) {
+            (known, Self::Nobody) => known,
+            (Self::Nobody, other) => other,
+            (Self::One(a), Self::One(b)) if a.spiffe_id == b.spiffe_id => {
+                let end = |w: &Workload| w.lease.map_or(Timestamp::MAX, |lease| lease.end());
+                Self::One(if end(a) >= end(b) { a } else { b })
+            }
+            _ => Self::Ambiguous,
+        })
+    }
+
     fn workload(self) -> Option<&'d Workload> {
         if let Self::One(workload) = self { Some(workload) } else { None }
     }
@@ -141,6 +164,8 @@ fn points<'d>(
 struct Level<'d> {
     prefix: Prefix,
     holder: Holder<'d>,
+    /// Whose it is on segments.
+    placed: Placed<'d>,
     cidrs: Rc<[usize]>,
     binding: Binding,
 }
@@ -162,8 +187,12 @@ struct Builder<'a, 'd> {
 }
 
 impl<'d> Builder<'_, 'd> {
-    fn bind(&mut self, points: BTreeMap<Prefix, Point<'d>>) -> BTreeMap<Prefix, Binding> {
-        let mut bindings = BTreeMap::new();
+    fn bind(
+        &mut self,
+        points: BTreeMap<Prefix, Point<'d>>,
+        interfaces: &BTreeMap<String, u32>,
+    ) -> (BTreeMap<Prefix, Binding>, BTreeMap<ScopedPrefix, Binding>) {
+        let (mut bindings, mut scoped) = (BTreeMap::new(), BTreeMap::new());
         let mut path: Vec<Level<'d>> = Vec::new();
         for (prefix, point) in points {
             while path.last().is_some_and(|level| !level.prefix.holds(&prefix)) {
@@ -171,22 +200,28 @@ impl<'d> Builder<'_, 'd> {
             }
             let above = path.last();
             let inherited = above.filter(|level| level.prefix.covers(&prefix));
-            let holder = match Holder::of(&point.claims, self.now) {
+            let claims = Claims::of(&point.claims, interfaces);
+            let holder = match Holder::of(&claims.everywhere, self.now) {
                 Holder::Nobody => inherited.map_or(Holder::Nobody, |level| level.holder),
                 own => own,
             };
+            let placed = claims.placed(inherited.map(|level| &level.placed), self.now);
             let mut cidrs: Rc<[usize]> = inherited.map_or_else(|| Rc::from([]), |level| level.cidrs.clone());
             if let Some(own) = point.cidr {
                 cidrs = cidrs.iter().copied().chain([own]).collect();
             }
             let answered = above.map_or(Binding::NONE, |level| level.binding);
-            let binding = self.binding(holder, &cidrs);
+            let mut binding = self.binding(holder, &cidrs);
+            binding.on_expiry |= claims.asks(&placed);
             if binding != answered {
                 bindings.insert(prefix, binding);
             }
-            path.push(Level { prefix, holder, cidrs, binding });
+            for (key, holder) in claims.entries(&prefix, holder, &placed, self.now) {
+                scoped.insert(key, self.binding(holder, &cidrs));
+            }
+            path.push(Level { prefix, holder, placed, cidrs, binding });
         }
-        bindings
+        (bindings, scoped)
     }
 
     fn binding(&mut self, holder: Holder<'d>, cidrs: &[usize]) -> Binding {

@@ -13,7 +13,7 @@ use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::selector::selectors_text;
 use super::time::Clock;
-use super::trie::PolicyPrefix;
+use super::trie::{PolicyPrefix, ScopedPrefix};
 use datapath::abi::{Binding, Block, Decision, Interface, LimitOf, PolicyKey, RuleSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +24,10 @@ use std::rc::Rc;
 pub struct Compiled {
     /// Identity, class and lease of every prefix.
     pub bindings: BTreeMap<Prefix, Binding>,
+    /// The same of those that do not hold everywhere.
+    pub scoped: BTreeMap<ScopedPrefix, Binding>,
+    /// Interfaces that bindings name, and their numbers.
+    pub named_interfaces: BTreeMap<String, u32>,
     /// Blocked prefixes, and those of which only services are.
     pub blocklist: BTreeMap<Prefix, Block>,
     /// What the lists say that prefixes and identities name: [`datapath::abi::GuardKey`].
@@ -115,11 +119,13 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
         |selectors: &Vec<&super::selector::Selector>| selectors.iter().map(|s| s.to_string()).collect();
     let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();
     let default_allow = documents.policies.is_empty();
-    let bindings = classes.bindings;
+    let (bindings, scoped, named_interfaces) = (classes.bindings, classes.scoped, classes.named_interfaces);
     let gateway = documents.gateway.clone();
     let classes = class_texts;
     Compiled {
         bindings,
+        scoped,
+        named_interfaces,
         blocklist,
         guards,
         policy,

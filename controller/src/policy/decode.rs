@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 const KINDS: [&str; 6] = ["Workload", "Policy", "Blocklist", "Quarantine", "Limit", "Gateway"];
+const WORKLOAD_FIELDS: [&str; 7] = ["spiffeId", "addresses", "interface", "vlan", "ports", "labels", "lease"];
 const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
 const ENTRY_EXAMPLE: &str = "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`";
 
@@ -109,8 +110,7 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
 }
 
 fn workload(cx: &mut Context<'_>, spec: &Node, name: &str, across: &mut Across) -> Option<Workload> {
-    let fields =
-        Fields::of(cx, spec, "the spec of a Workload", &["spiffeId", "addresses", "labels", "lease"])?;
+    let fields = Fields::of(cx, spec, "the spec of a Workload", &WORKLOAD_FIELDS)?;
     let spiffe_id = fields.required(cx, "spiffeId", SPIFFE_EXAMPLE).and_then(|node| {
         let id: SpiffeId = cx.parsed(node, "`spiffeId`", SPIFFE_EXAMPLE)?;
         if id.path().is_empty() {
@@ -121,18 +121,36 @@ fn workload(cx: &mut Context<'_>, spec: &Node, name: &str, across: &mut Across) 
         Some(id)
     });
     let example = "for example `addresses: [10.1.0.2/32, fd00:1::2]`";
+    let scope = scope(cx, &fields);
     let mut addresses = Vec::new();
     if let Some(node) = fields.required(cx, "addresses", example) {
         for item in cx.items(node, "`addresses`", example) {
             let Some(prefix) = cx.parsed::<Prefix>(item, "an address", "") else { continue };
-            across.claim(cx, item, prefix, name, spiffe_id.as_ref());
+            across.claim(cx, item, (prefix, &scope), name, spiffe_id.as_ref());
             addresses.push(prefix);
+        }
+        if let Err(error) = scope.check(&addresses) {
+            let at = ["interface", "vlan", "ports"].iter().find_map(|name| fields.optional(name));
+            cx.mistake(at.unwrap_or(node), error.to_string(), "");
         }
     }
     let labels = fields.optional("labels").map(|node| labels(cx, node)).unwrap_or_default();
     let lease = fields.optional("lease").and_then(|node| lease(cx, node));
     let (name, place) = (String::new(), cx.place(spec));
-    Some(Workload { name, spiffe_id: spiffe_id?, addresses, scope: Scope::default(), labels, lease, place })
+    Some(Workload { name, spiffe_id: spiffe_id?, addresses, scope, labels, lease, place })
+}
+
+fn scope(cx: &mut Context<'_>, fields: &Fields<'_>) -> Scope {
+    let interface = fields.optional("interface").and_then(|node| cx.text(node, "`interface`"));
+    let example = "accepted: a VLAN ID from 1 to 4094";
+    let vlan = fields.optional("vlan").and_then(|node| cx.parsed(node, "`vlan`", example));
+    let mut ports = Vec::new();
+    if let Some(node) = fields.optional("ports") {
+        for item in cx.items(node, "`ports`", "for example `ports: [tcp/30000-30999]`") {
+            ports.extend(cx.parsed::<PortMatch>(item, "ports", PortError::ACCEPTED));
+        }
+    }
+    Scope { interface: interface.map(str::to_owned), vlan, ports }
 }
 
 fn labels(cx: &mut Context<'_>, node: &Node) -> BTreeMap<String, String> {

@@ -6,7 +6,7 @@
 
 use super::compile::Compiled;
 use super::prefix::Prefix;
-use super::trie::{PolicyPrefix, TrieKey, lookup_sorted};
+use super::trie::{PolicyPrefix, ScopedPrefix, TrieKey, lookup_sorted};
 use datapath::abi::{
     Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, Interface, InterfaceVersions,
     LimitOf, LimitVersions, MapName, RuleSettings, RuleVersions,
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum MapWrite {
     /// Into the bindings.
     Binding(Prefix, BindingVersions),
+    /// Into those that do not hold everywhere.
+    Scoped(ScopedPrefix, BindingVersions),
     /// Into the blocklist.
     Block(Prefix, BlockVersions),
     /// Into the guard lists.
@@ -37,6 +39,8 @@ pub enum MapWrite {
 pub enum MapDelete {
     /// From the bindings.
     Binding(Prefix),
+    /// From those that do not hold everywhere.
+    Scoped(ScopedPrefix),
     /// From the blocklist.
     Block(Prefix),
     /// From the guard lists.
@@ -56,6 +60,7 @@ impl MapWrite {
     pub fn map(&self) -> &'static str {
         match self {
             Self::Binding(..) => MapName::BINDINGS,
+            Self::Scoped(..) => MapName::SCOPED,
             Self::Block(..) => MapName::BLOCKLIST,
             Self::Guard(..) => MapName::GUARDS,
             Self::Decision(..) => MapName::POLICY,
@@ -70,6 +75,7 @@ impl MapWrite {
     pub fn given_up(self) -> Self {
         match self {
             Self::Binding(key, v) => Self::Binding(key, BindingVersions { new: v.old, ..v }),
+            Self::Scoped(key, v) => Self::Scoped(key, BindingVersions { new: v.old, ..v }),
             Self::Block(key, v) => Self::Block(key, BlockVersions { new: v.old, ..v }),
             Self::Guard(key, v) => Self::Guard(key, BlockVersions { new: v.old, ..v }),
             Self::Decision(key, v) => Self::Decision(key, DecisionVersions { new: v.old, ..v }),
@@ -83,6 +89,7 @@ impl MapWrite {
     pub fn delete(&self) -> MapDelete {
         match self {
             Self::Binding(key, _) => MapDelete::Binding(*key),
+            Self::Scoped(key, _) => MapDelete::Scoped(*key),
             Self::Block(key, _) => MapDelete::Block(*key),
             Self::Guard(key, _) => MapDelete::Guard(*key),
             Self::Decision(key, _) => MapDelete::Decision(*key),
@@ -98,6 +105,7 @@ impl MapDelete {
     pub fn map(&self) -> &'static str {
         match self {
             Self::Binding(_) => MapName::BINDINGS,
+            Self::Scoped(_) => MapName::SCOPED,
             Self::Block(_) => MapName::BLOCKLIST,
             Self::Guard(_) => MapName::GUARDS,
             Self::Decision(_) => MapName::POLICY,
@@ -115,6 +123,10 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
     let since = next_epoch;
     changes(&old.bindings, &new.bindings, Binding::NONE, |key, old, new| {
         writes.push(MapWrite::Binding(key, BindingVersions { since, _pad: 0, old, new }));
+    });
+    // What is not there in an epoch is looked for in the next wider scope.
+    changes(&old.scoped, &new.scoped, Binding::NOT_HERE, |key, old, new| {
+        writes.push(MapWrite::Scoped(key, BindingVersions { since, _pad: 0, old, new }));
     });
     changes(&old.blocklist, &new.blocklist, Block::NONE, |key, old, new| {
         writes.push(MapWrite::Block(key, BlockVersions { since, _pad: 0, old, new }));
@@ -141,6 +153,7 @@ pub fn diff(old: &Compiled, new: &Compiled, next_epoch: u32) -> Vec<MapWrite> {
 /// What may be deleted once no packet is judged in the old epoch any more, in any order.
 pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
     let bindings = gone(&old.bindings, &new.bindings).map(MapDelete::Binding);
+    let scoped = gone(&old.scoped, &new.scoped).map(MapDelete::Scoped);
     let blocks = gone(&old.blocklist, &new.blocklist).map(MapDelete::Block);
     let guards = gone(&old.guards, &new.guards).map(MapDelete::Guard);
     let decisions = gone(&old.policy, &new.policy).map(MapDelete::Decision);
@@ -148,7 +161,7 @@ pub fn sweep(old: &Compiled, new: &Compiled) -> Vec<MapDelete> {
     let limits = gone(&old.limits, &new.limits).map(MapDelete::Limit);
     let interfaces = gone(&old.interfaces, &new.interfaces).map(MapDelete::Interface);
     let by_number = rules.chain(limits).chain(interfaces);
-    bindings.chain(blocks).chain(guards).chain(decisions).chain(by_number).collect()
+    bindings.chain(scoped).chain(blocks).chain(guards).chain(decisions).chain(by_number).collect()
 }
 
 fn in_full<V: Copy + PartialEq>(

@@ -9,9 +9,10 @@ use super::prefix::Prefix;
 use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
-use super::trie::lookup;
-use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason};
+use super::trie::{ScopedPrefix, lookup};
+use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason, ScopedKey};
 use datapath::policy::{Ends, Judgement, Moment, decide};
+use datapath::scope;
 use datapath::wire::proto;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -119,8 +120,9 @@ pub enum MissKind {
 
 /// Judges a new connection at a time of the boot clock. `compiled` is of these documents.
 pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u64) -> Explanation {
-    let src = Side::of(documents, compiled, flow.src);
-    let dst = Side::of(documents, compiled, flow.dst);
+    let service = scope::service(flow.proto, flow.port);
+    let src = Side::of(documents, compiled, flow.src, service);
+    let dst = Side::of(documents, compiled, flow.dst, service);
     let Judgement { action, reason, rule, .. } = judge(compiled, &flow, now_ns);
     let near_misses = match reason {
         Reason::LeaseExpired => [&src, &dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
@@ -149,7 +151,8 @@ fn judge(compiled: &Compiled, flow: &Flow, now_ns: u64) -> Judgement {
     let moment = Moment::at(&Config { epoch: 0, ..rules.config }, now_ns);
     // ICMP has its type where other protocols have the source port, of which no policy speaks.
     let Flow { src, dst, proto, port } = flow;
-    let ends = Ends { orig: src, resp: dst, orig_port: *port, resp_port: *port, proto: *proto };
+    let (orig_port, resp_port, originator) = (*port, *port, datapath::abi::Side::A);
+    let ends = Ends { orig: src, resp: dst, orig_port, resp_port, proto: *proto, originator };
     decide(&rules, &moment, &ends)
 }
 
@@ -163,9 +166,26 @@ struct Side<'d> {
 }
 
 impl<'d> Side<'d> {
-    fn of(documents: &'d Documents, compiled: &Compiled, addr: Addr) -> Self {
+    fn of(documents: &'d Documents, compiled: &Compiled, addr: Addr, service: u32) -> Self {
         let prefix = Prefix::host(addr);
-        let binding = lookup(&compiled.bindings, &prefix).map_or(Binding::NONE, |(_, binding)| *binding);
+        let mut binding = lookup(&compiled.bindings, &prefix).map_or(Binding::NONE, |(_, binding)| *binding);
+        if binding.on_expiry & Binding::ASKS != 0 {
+            // Nobody says where it is.
+            let at =
+                |segment| ScopedPrefix::new(ScopedKey::new(segment, &addr, service), ScopedKey::FULL_BITS);
+            let found = [ScopedKey::SOMEWHERE, 0].map(|segment| lookup(&compiled.scoped, &at(segment)));
+            binding = found.into_iter().flatten().next().map_or(binding, |(_, scoped)| *scoped);
+            let is_its =
+                |w: &Workload| compiled.numbering.identity_number(&w.spiffe_id) == Some(binding.identity);
+            let mut claimants =
+                documents.workloads.iter().filter(|w| w.addresses.iter().any(|p| p.covers(&prefix)));
+            return match binding.identity {
+                Binding::AMBIGUOUS => {
+                    Self { prefix, binding, workload: None, claimants: claimants.collect() }
+                }
+                _ => Self { prefix, binding, workload: claimants.find(|w| is_its(w)), claimants: Vec::new() },
+            };
+        }
         let claims = documents.workloads.iter().flat_map(|w| w.addresses.iter().map(move |p| (p, w)));
         let claims: Vec<_> = claims.filter(|(p, _)| p.covers(&prefix)).collect();
         let longest = claims.iter().map(|(p, _)| p.bits()).max();

@@ -307,8 +307,9 @@ mod tests {
         let gateway = documents.gateway.expect("a gateway");
         let settings: Vec<_> = gateway.interfaces.iter().map(OneInterface::settings).collect();
         let (enforce, both) = (Config::ENFORCE, Config::ENFORCE | Midstream::MASK);
-        assert_eq!(settings[0], Interface { mask: enforce, flags: 0 });
-        assert_eq!(settings[1], Interface { mask: both, flags: enforce | Config::MIDSTREAM_ALERT });
+        assert_eq!(settings[0], Interface { mask: enforce, ..Interface::NONE });
+        let flags = enforce | Config::MIDSTREAM_ALERT;
+        assert_eq!(settings[1], Interface { mask: both, flags, ..Interface::NONE });
         let mut config = Config::new(64, 7);
         configure(Some(&gateway), &mut config);
         assert!(config.has(Config::BY_INTERFACE));

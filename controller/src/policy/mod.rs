@@ -25,6 +25,7 @@ pub mod numbering;
 #[cfg(test)]
 mod oracle;
 pub mod place;
+mod placed;
 pub mod ports;
 pub mod prefix;
 pub mod quantity;
@@ -44,6 +45,8 @@ mod tests_of_identity_limits;
 mod tests_of_limits;
 #[cfg(test)]
 mod tests_of_schema;
+#[cfg(test)]
+mod tests_of_scopes;
 pub mod time;
 pub mod trie;
 pub mod what_if;
@@ -60,4 +63,4 @@ pub use numbering::Numbering;
 pub use place::{Mistake, Mistakes, Place};
 pub use prefix::Prefix;
 pub use time::Clock;
-pub use trie::PolicyPrefix;
+pub use trie::{PolicyPrefix, ScopedPrefix};

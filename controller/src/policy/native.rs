@@ -17,6 +17,9 @@ pub fn host_rules(compiled: &Compiled) -> HostRules {
     for (prefix, binding) in &compiled.bindings {
         rules.bindings.insert(prefix.addr().octets(), prefix.bits(), binding_versions(*binding));
     }
+    for (prefix, binding) in &compiled.scoped {
+        rules.scoped.insert(bytemuck::cast(prefix.key), prefix.bits, binding_versions(*binding));
+    }
     for (prefix, block) in &compiled.blocklist {
         rules.blocklist.insert(prefix.addr().octets(), prefix.bits(), block_versions(*block));
     }
@@ -31,6 +34,12 @@ pub fn host_rules(compiled: &Compiled) -> HostRules {
 
 /// What one connection looks up, and nothing else.
 pub(super) fn rules_of_flow(compiled: &Compiled, src: Addr, dst: Addr, proto: u8, port: u16) -> HostRules {
+    let asks = |addr| {
+        lookup(&compiled.bindings, &Prefix::host(addr)).is_some_and(|(_, b)| b.on_expiry & Binding::ASKS != 0)
+    };
+    if asks(src) || asks(dst) {
+        return host_rules(compiled); // where an end is, or its port, says who it is
+    }
     let mut rules = with_default(compiled);
     let mut lists = Vec::new();
     let classes = [src, dst].map(|addr| {

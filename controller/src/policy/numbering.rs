@@ -18,6 +18,8 @@ pub struct Numbering {
     rules: BTreeMap<String, u32>,
     #[serde(default)]
     guards: BTreeMap<String, u32>,
+    #[serde(default)]
+    interfaces: BTreeMap<String, u32>,
     /// Wall-clock time of boot by which deadlines were computed last.
     wall_of_boot_ns: Option<i64>,
 }
@@ -35,10 +37,13 @@ pub enum Numbered {
     Rule,
     /// A guard list, by what stands in it.
     Guard,
+    /// An interface that bindings name.
+    Interface,
 }
 
 impl Numbered {
-    const ALL: [Self; 5] = [Self::Identity, Self::Selector, Self::Class, Self::Rule, Self::Guard];
+    const ALL: [Self; 6] =
+        [Self::Identity, Self::Selector, Self::Class, Self::Rule, Self::Guard, Self::Interface];
 
     /// In the saved state.
     pub fn name(self) -> &'static str {
@@ -48,6 +53,7 @@ impl Numbered {
             Self::Class => "class",
             Self::Rule => "rule",
             Self::Guard => "guard",
+            Self::Interface => "interface",
         }
     }
 
@@ -89,6 +95,7 @@ impl Numbering {
             Numbered::Class => &mut self.classes,
             Numbered::Rule => &mut self.rules,
             Numbered::Guard => &mut self.guards,
+            Numbered::Interface => &mut self.interfaces,
         };
         numbers.insert(key.to_owned(), number).is_none()
     }
@@ -100,6 +107,7 @@ impl Numbering {
             Numbered::Class => Some(&self.classes),
             Numbered::Rule => Some(&self.rules),
             Numbered::Guard => Some(&self.guards),
+            Numbered::Interface => Some(&self.interfaces),
         }
     }
 
@@ -190,6 +198,11 @@ impl Numbering {
     /// The number of a guard list by the numbers of what stands in it.
     pub(super) fn guards(&mut self, content: String) -> u32 {
         give(&mut self.guards, content)
+    }
+
+    /// The number of an interface that bindings name.
+    pub(super) fn interface(&mut self, name: &str) -> u32 {
+        give(&mut self.interfaces, name.to_owned())
     }
 
     /// The wall-clock time of boot; the one of last time where it differs by less than a step of the clock, so that

@@ -120,6 +120,12 @@ struct WorkloadSpec {
     spiffe_id: SpiffeId,
     #[schemars(length(min = 1))]
     addresses: Vec<Cidr>,
+    /// Only what is on this interface.
+    interface: Option<String>,
+    /// Only what has this as its outermost VLAN ID.
+    vlan: Option<u16>,
+    /// Only these of its own ports; of single addresses.
+    ports: Option<Vec<Port>>,
     #[schemars(default)]
     labels: Option<Labels>,
     lease: Option<Lease>,

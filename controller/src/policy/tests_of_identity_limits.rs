@@ -118,7 +118,9 @@ fn the_first_limit_that_fits_an_identity_holds_for_all_of_its_addresses() {
     assert_eq!(of("10.1.0.4").as_deref(), Some("limit/all"));
     assert_eq!(of("192.0.2.1").as_deref(), Some("limit/strangers"));
     assert_eq!(of("2001:db8::1").as_deref(), Some("limit/strangers"));
-    assert_eq!(compiled.limits.len(), 3);
+    // Whom several identities claim is limited as a stranger.
+    assert_eq!(compiled.limits[&datapath::abi::Binding::AMBIGUOUS], compiled.limits[&0]);
+    assert_eq!(compiled.limits.len(), 4);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Longest-prefix tables as sorted maps: a prefix comes right before all that lie in it.
 
 use super::prefix::Prefix;
-use datapath::abi::PolicyKey;
+use datapath::abi::{Addr, PolicyKey, ScopedKey};
+use datapath::scope::service;
 use std::collections::BTreeMap;
 
 /// A prefix of a trie's key. Its order has to be that of a walk: a prefix before all that it holds.
@@ -66,6 +67,52 @@ impl PolicyPrefix {
 }
 
 impl TrieKey for PolicyPrefix {
+    fn holds(&self, other: &Self) -> bool {
+        self.bits <= other.bits && Self::new(other.key, self.bits).key == self.key
+    }
+
+    fn length(&self) -> u32 {
+        self.bits
+    }
+
+    fn truncated(&self, bits: u32) -> Self {
+        Self::new(self.key, bits)
+    }
+}
+
+/// A prefix of the key of bindings that do not hold everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScopedPrefix {
+    /// The key; bits beyond the length are zero.
+    pub key: ScopedKey,
+    /// Its length.
+    pub bits: u32,
+}
+
+impl ScopedPrefix {
+    /// The first `bits` bits of a key.
+    pub fn new(key: ScopedKey, bits: u32) -> Self {
+        let mut bytes: [u8; 24] = bytemuck::cast(key);
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            let keep = bits.saturating_sub(n as u32 * 8).min(8);
+            *byte &= !(0xff_u16 >> keep) as u8;
+        }
+        Self { key: bytemuck::cast(bytes), bits }
+    }
+
+    /// A prefix of addresses on a segment, whatever the port.
+    pub fn of(segment: u32, prefix: &Prefix) -> Self {
+        Self::new(ScopedKey::new(segment, &prefix.addr(), 0), ScopedKey::SEGMENT_BITS + prefix.bits())
+    }
+
+    /// Ports of a single address on a segment.
+    pub fn of_ports(segment: u32, addr: &Addr, proto: u8, port: u16, port_bits: u32) -> Self {
+        let key = ScopedKey::new(segment, addr, service(proto, port));
+        Self::new(key, ScopedKey::PROTOCOL_BITS + port_bits)
+    }
+}
+
+impl TrieKey for ScopedPrefix {
     fn holds(&self, other: &Self) -> bool {
         self.bits <= other.bits && Self::new(other.key, self.bits).key == self.key
     }

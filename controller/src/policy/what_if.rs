@@ -4,7 +4,7 @@ use super::compile::Compiled;
 use super::explain::Flow;
 use super::native::host_rules;
 use super::ports::protocol_and_port;
-use datapath::abi::{Action, Config, FailsafeKey, Reason};
+use datapath::abi::{Action, Config, FailsafeKey, Reason, Side as KeySide};
 use datapath::host::HostRules;
 use datapath::policy::{Ends, Moment, decide};
 use serde::Serialize;
@@ -116,7 +116,8 @@ impl<'c> Side<'c> {
     fn decide(&self, flow: &Flow) -> (Decided, [Option<String>; 2]) {
         // ICMP has its type where other protocols have the source port, of which no policy speaks.
         let Flow { src, dst, proto, port } = flow;
-        let ends = Ends { orig: src, resp: dst, orig_port: *port, resp_port: *port, proto: *proto };
+        let (orig_port, resp_port, originator) = (*port, *port, KeySide::A);
+        let ends = Ends { orig: src, resp: dst, orig_port, resp_port, proto: *proto, originator };
         let judged = decide(&self.rules, &self.moment, &ends);
         let rule = self.compiled.rules.get(&judged.rule).map(|rule| rule.label());
         let (action, reason): (Action, Reason) = (judged.action, judged.reason);

@@ -61,6 +61,9 @@ impl Setup {
             config.flags |= Config::ENFORCE;
         }
         crate::policy::gateway::configure(self.compiled.gateway.as_ref(), &mut config);
+        if !self.compiled.scoped.is_empty() {
+            config.flags |= Config::SCOPED;
+        }
         if self.compiled.default_allow {
             config.flags |= Config::DEFAULT_ALLOW;
         }
@@ -79,6 +82,9 @@ impl Setup {
             match *write {
                 MapWrite::Binding(prefix, versions) => {
                     rules.bindings.insert(prefix.addr().octets(), prefix.bits(), versions);
+                }
+                MapWrite::Scoped(prefix, versions) => {
+                    rules.scoped.insert(bytemuck::cast(prefix.key), prefix.bits, versions);
                 }
                 MapWrite::Block(prefix, versions) => {
                     rules.blocklist.insert(prefix.addr().octets(), prefix.bits(), versions);
@@ -110,6 +116,9 @@ impl Setup {
             match *write {
                 MapWrite::Binding(prefix, versions) => {
                     maps.bindings.insert(&prefix.addr(), prefix.bits(), &versions)?;
+                }
+                MapWrite::Scoped(prefix, versions) => {
+                    maps.scoped.insert(&prefix.key, prefix.bits, &versions)?
                 }
                 MapWrite::Block(prefix, versions) => {
                     maps.blocklist.insert(&prefix.addr(), prefix.bits(), &versions)?;

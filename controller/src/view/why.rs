@@ -10,11 +10,12 @@ use crate::policy::{Clock, Documents, Prefix, compile};
 use crate::state::State;
 use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, GuardKey,
-    InterfaceVersions, LimitVersions, Limits, PolicyKey, RuleVersions,
+    InterfaceVersions, LimitVersions, Limits, PolicyKey, RuleVersions, ScopedKey, Side,
 };
 use datapath::guard::Service;
 use datapath::holdings::Held;
 use datapath::policy::{Ends, Judgement, Moment, decide};
+use datapath::scope;
 use datapath::tables::Rules;
 use loader::Maps;
 use serde_json::json;
@@ -29,6 +30,12 @@ pub struct WhyArgs {
     pub destination: String,
     /// Port and protocol: 443, 443/tcp, 53/udp, icmp
     pub port: String,
+    /// The interface by which it comes in, for bindings that hold on an interface
+    #[arg(long, value_name = "IF")]
+    pub interface: Option<String>,
+    /// The VLAN ID with which it comes in, for bindings that hold on a VLAN
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<u16>,
 }
 
 impl WhyArgs {
@@ -51,7 +58,8 @@ pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
     let documents = view.state.effective(jiff::Timestamp::now());
     let (port, proto) = parse_port(&args.port)?;
     let (source, destination) = (address(&documents, &args.source)?, address(&documents, &args.destination)?);
-    let ask = Asked { source, destination, proto, port };
+    let place = place(view, args)?;
+    let ask = Asked { source, destination, proto, port, place };
     let judgement = ask.judge(&view.maps)?;
     let misses = if judgement.passes() { Vec::new() } else { ask.near_misses(&view.state, &documents) };
     let [from, to] = judgement.identity;
@@ -138,18 +146,32 @@ fn address(documents: &Documents, text: &str) -> Result<Addr> {
     })
 }
 
+/// Where the source is, as a [`Moment`] says it; 0 where nobody says.
+fn place(view: &View, args: &WhyArgs) -> Result<u32> {
+    if args.interface.is_none() && args.vlan.is_none() {
+        return Ok(0);
+    }
+    let mut number = 0;
+    if let Some(name) = &args.interface {
+        let (index, epoch) = (loader::netdev::index(name)?, view.maps.config.get()?.epoch);
+        number = view.maps.interfaces.longest(&index, u32::BITS)?.map_or(0, |v| v.at(epoch).number);
+    }
+    Ok(scope::with(scope::segment(number, args.vlan.unwrap_or(0)), Side::A))
+}
+
 struct Asked {
     source: Addr,
     destination: Addr,
     proto: u8,
     port: u16,
+    place: u32,
 }
 
 impl Asked {
     fn judge(&self, maps: &Maps) -> Result<Judgement> {
         let config = maps.config.get()?;
-        let moment = Moment::at(&config, loader::boot_ns());
-        let rules = Fetched::new(maps, self, config)?;
+        let moment = Moment { segment: self.place, ..Moment::at(&config, loader::boot_ns()) };
+        let rules = Fetched::new(maps, self, config, &moment)?;
         // Policy names a service's port; of ICMP, the type, which stands in the originator's place.
         let ends = Ends {
             orig: &self.source,
@@ -157,6 +179,7 @@ impl Asked {
             orig_port: self.port,
             resp_port: self.port,
             proto: self.proto,
+            originator: Side::A,
         };
         Ok(decide(&rules, &moment, &ends))
     }
@@ -168,7 +191,7 @@ impl Asked {
         let now_ns = loader::boot_ns();
         let clock = Clock { wall_now: jiff::Timestamp::now(), boot_now_ns: now_ns };
         let compiled = compile(documents, &state.numbering, &clock);
-        let Self { source: src, destination: dst, proto, port } = *self;
+        let Self { source: src, destination: dst, proto, port, place: _ } = *self;
         explain(documents, &compiled, Flow { src, dst, proto, port }, now_ns).near_misses
     }
 }
@@ -177,6 +200,7 @@ impl Asked {
 struct Fetched {
     config: Config,
     bindings: [(Addr, Option<BindingVersions>); 2],
+    scoped: Vec<(ScopedKey, BindingVersions)>,
     blocks: [(Addr, Option<BlockVersions>); 2],
     guards: Vec<(PolicyKey, BlockVersions)>,
     decision: Option<DecisionVersions>,
@@ -184,35 +208,46 @@ struct Fetched {
 }
 
 impl Fetched {
-    fn new(maps: &Maps, asked: &Asked, config: Config) -> Result<Self> {
+    fn new(maps: &Maps, asked: &Asked, config: Config, moment: &Moment) -> Result<Self> {
         let both = [asked.source, asked.destination];
+        let service = scope::service(asked.proto, asked.port);
         let [from, to] = both.map(|addr| maps.bindings.longest(&addr, 128));
-        let (from, to) = (from?, to?);
-        let class = |v: Option<BindingVersions>| v.map_or(Binding::NONE, |v| *v.at(config.epoch)).class;
-        let key = PolicyKey::new(class(from), class(to), asked.proto, asked.port);
         let [block_from, block_to] = both.map(|addr| maps.blocklist.longest(&addr, 128));
-        let (block_from, block_to) = (block_from?, block_to?);
-        let lists = [from, to].into_iter().flatten().map(|v| v.at(config.epoch).guards);
-        let lists =
-            lists.chain([block_from, block_to].into_iter().flatten().map(|v| v.at(config.epoch).guards));
-        let mut guards = Vec::new();
-        for list in lists.filter(|list| *list != 0) {
-            let peers =
-                [from, to].map(|peer| GuardKey::quarantine(list, class(peer), asked.proto, asked.port));
-            for key in peers.into_iter().chain([GuardKey::block(list, asked.proto, asked.port)]) {
-                let found = maps.guards.longest(&key, PolicyKey::FULL_BITS)?;
-                guards.extend(found.map(|versions| (key, versions)));
+        let mut fetched = Self {
+            config,
+            bindings: [(asked.source, from?), (asked.destination, to?)],
+            scoped: Vec::new(),
+            blocks: [(asked.source, block_from?), (asked.destination, block_to?)],
+            guards: Vec::new(),
+            decision: None,
+            failsafe: false,
+        };
+        for addr in both {
+            for segment in scope::segments(asked.place) {
+                let key = ScopedKey::new(segment, &addr, service);
+                fetched.scoped.extend(maps.scoped.longest(&key, ScopedKey::FULL_BITS)?.map(|v| (key, v)));
             }
         }
+        let ends = [(0, Side::A), (1, Side::B)].map(|(n, side)| {
+            let (addr, versions) = &fetched.bindings[n];
+            let wide = versions.map_or(Binding::NONE, |v| *v.at(config.epoch));
+            let asks = u32::from(wide.on_expiry & Binding::ASKS) | scope::is_here(moment, side);
+            fetched.narrowed(addr, moment, asks, service).map_or(wide, |v| *v.at(config.epoch))
+        });
+        let lists = fetched.blocks.iter().filter_map(|(_, v)| Some(v.as_ref()?.at(config.epoch).guards));
+        let lists: Vec<u32> = ends.iter().map(|end| end.guards).chain(lists).collect();
+        for list in lists.into_iter().filter(|list| *list != 0) {
+            let peers = ends.map(|peer| GuardKey::quarantine(list, peer.class, asked.proto, asked.port));
+            for key in peers.into_iter().chain([GuardKey::block(list, asked.proto, asked.port)]) {
+                let found = maps.guards.longest(&key, PolicyKey::FULL_BITS)?;
+                fetched.guards.extend(found.map(|versions| (key, versions)));
+            }
+        }
+        let key = PolicyKey::new(ends[0].class, ends[1].class, asked.proto, asked.port);
+        fetched.decision = maps.policy.longest(&key, PolicyKey::FULL_BITS)?;
         let failsafe = FailsafeKey::new(asked.destination, asked.proto, asked.port);
-        Ok(Self {
-            config,
-            bindings: [(asked.source, from), (asked.destination, to)],
-            blocks: [(asked.source, block_from), (asked.destination, block_to)],
-            guards,
-            decision: maps.policy.longest(&key, PolicyKey::FULL_BITS)?,
-            failsafe: maps.failsafe.get(&failsafe)?.is_some(),
-        })
+        fetched.failsafe = maps.failsafe.get(&failsafe)?.is_some();
+        Ok(fetched)
     }
 }
 
@@ -231,6 +266,11 @@ impl Rules for Fetched {
 
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
         self.bindings.iter().find(|(a, _)| a == addr)?.1.as_ref()
+    }
+
+    fn scoped(&self, segment: u32, addr: &Addr, service: u32) -> Option<&BindingVersions> {
+        let key = ScopedKey::new(segment, addr, service);
+        self.scoped.iter().find(|(k, _)| *k == key).map(|(_, versions)| versions)
     }
 
     fn block(&self, addr: &Addr) -> Option<&BlockVersions> {

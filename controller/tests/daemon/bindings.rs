@@ -158,3 +158,30 @@ fn files_of_identities_are_read_again_when_they_change_and_wrong_ones_change_not
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("kind: Workload"), "{said}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_binding_on_an_interface_holds_there_and_answers_come_by_another() {
+    let lab = Lab::new();
+    let policy = lab.file("shop.yaml", without_orders());
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &policy]);
+    let _server = lab.serve(8443);
+    lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--interface", "eth2"]);
+    assert!(!lab.connects(8443));
+    lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--interface", "eth1"]);
+    lab.ok(&["identity", "unbind", "10.1.0.2", "--interface", "eth2"]);
+    assert!(lab.connects(8443));
+    let flows = lab.flows();
+    let flow = flows.iter().find(|f| f["source"]["spiffe_id"] == ORDERS).expect("a flow");
+    assert_eq!((&flow["verdict"], &flow["conn_state"]), (&json("FORWARDED"), &json("SF")));
+    let why = |interface: &str| {
+        let words = ["why", "10.1.0.2", "10.2.0.2", "8443", "--interface", interface];
+        lab.json(&words)[0]["drop_reason_desc"].clone()
+    };
+    assert_eq!((why("eth1"), why("eth2")), (json("FORWARDED"), json("INVALID_IDENTITY")));
+    // By ports, it is the host's own.
+    lab.ok(&["identity", "unbind", "10.1.0.2", "--interface", "eth1"]);
+    assert!(!lab.connects(8443));
+    lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--port", "tcp/1024-65535"]);
+    assert!(lab.connects(8443));
+}

@@ -85,6 +85,8 @@ impl Config {
     pub const FORWARD: u32 = 1 << 9;
     /// There are failsafe services.
     pub const FAILSAFE: u32 = 1 << 10;
+    /// Some bindings do not hold everywhere: see [`crate::scope`].
+    pub const SCOPED: u32 = 1 << 11;
     /// Packets to UDP port 4789 are judged by what they carry.
     pub const INSPECT_VXLAN: u32 = 1 << 16;
     /// Packets to UDP port 6081 are judged by what they carry.
@@ -242,6 +244,7 @@ impl MapName {
     pub const CONNECTIONS: &str = "TG_CONNECTIONS";
     pub const HALF_OPEN: &str = "TG_HALF_OPEN";
     pub const BINDINGS: &str = "TG_BINDINGS";
+    pub const SCOPED: &str = "TG_SCOPED";
     pub const BLOCKLIST: &str = "TG_BLOCKLIST";
     pub const GUARDS: &str = "TG_GUARDS";
     pub const POLICY: &str = "TG_POLICY";
@@ -265,13 +268,14 @@ impl MapName {
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
     pub const REDIRECT: &str = "TG_REDIRECT";
 
-    pub const ALL: [&str; 28] = [
+    pub const ALL: [&str; 29] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
         Self::CONNECTIONS,
         Self::HALF_OPEN,
         Self::BINDINGS,
+        Self::SCOPED,
         Self::BLOCKLIST,
         Self::GUARDS,
         Self::POLICY,

@@ -12,11 +12,13 @@ pub struct Interface {
     pub mask: u32,
     /// Their values.
     pub flags: u32,
+    /// What bindings know it by, 0 where none names it.
+    pub number: u32,
 }
 
 impl Interface {
     /// Everything as for the gateway.
-    pub const NONE: Self = Self { mask: 0, flags: 0 };
+    pub const NONE: Self = Self { mask: 0, flags: 0, number: 0 };
 }
 
 /// An interface that is judged: the value of `TG_JUDGED_PORTS`.
@@ -32,7 +34,7 @@ const _: () = assert!(size_of::<JudgedPort>() == 8);
 
 versions! {
     /// Two versions of an [`Interface`].
-    InterfaceVersions of Interface, size 24
+    InterfaceVersions of Interface, size 32
 }
 
 /// What two epochs say of one flow.

@@ -235,6 +235,35 @@ impl PolicyKey {
     }
 }
 
+/// Key of the bindings that do not hold everywhere: segment, address, protocol, port of the end itself, longest prefix first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct ScopedKey {
+    /// Where: see [`crate::scope::segment`]; 0 for everywhere. Big-endian.
+    pub segment: [u8; 4],
+    /// The address.
+    pub addr: [u8; 16],
+    /// Protocol (1), zero (1), port (2).
+    pub service: [u8; 4],
+}
+
+impl ScopedKey {
+    /// The segment of an end of which nobody knows where it is.
+    pub const SOMEWHERE: u32 = u32::MAX;
+    /// Prefix length that fixes the segment alone.
+    pub const SEGMENT_BITS: u32 = 32;
+    /// Prefix length that fixes segment, address and protocol.
+    pub const PROTOCOL_BITS: u32 = 32 + 128 + 16;
+    /// Prefix length of a key with every field fixed.
+    pub const FULL_BITS: u32 = 32 + 128 + 32;
+
+    /// The key of an end; `service` is protocol and port as [`crate::scope::service`] puts them together.
+    #[inline(always)]
+    pub fn new(segment: u32, addr: &Addr, service: u32) -> Self {
+        Self { segment: segment.to_be_bytes(), addr: addr.octets(), service: service.to_be_bytes() }
+    }
+}
+
 /// What a guard list says of a service: a [`PolicyKey`] whose first word is the list and the layer.
 ///
 /// A list is what blocks and quarantines say of some end of a connection: of a prefix, of an identity. Two layers are

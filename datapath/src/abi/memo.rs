@@ -54,10 +54,10 @@ impl EndMemo {
         self.grace_s = binding.grace_s;
     }
 
-    /// When the grace of its lease ends; when the lease does where it has none.
+    /// What other bindings there are of the address: the [`Binding::ASKS`] bits.
     #[inline(always)]
-    pub fn grace_ends_ns(&self) -> u64 {
-        self.lease_not_after_ns.saturating_add(u64::from(self.grace_s) * 1_000_000_000)
+    pub fn asks(&self) -> u8 {
+        self.on_expiry & Binding::ASKS
     }
 
     /// Notes what blocks it.

@@ -28,7 +28,9 @@ pub use handshake::{
 };
 pub use hello::HelloSegment;
 pub use holdings::{Holding, Holdings};
-pub use key::{Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, GuardKey, HashKeys, PolicyKey, Side};
+pub use key::{
+    Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, GuardKey, HashKeys, PolicyKey, ScopedKey, Side,
+};
 pub use limits::{Bucket, BucketKey, LimitOf, LimitVersions, Limits, Rate, RuleSettings, RuleVersions, Unit};
 pub use memo::{DecisionMemo, EndMemo, Question};
 pub use packet::Packet;
@@ -36,7 +38,7 @@ pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, Decis
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

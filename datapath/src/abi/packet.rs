@@ -179,8 +179,8 @@ pub struct Moment {
     pub refresh_ns: u64,
     /// [`super::Config::event_limit`].
     pub event_limit: u32,
-    /// Padding.
-    pub _pad: u32,
+    /// Where the packet is, if some binding asks for that: see [`crate::scope`].
+    pub segment: u32,
 }
 
 /// A packet and what became of it: the one entry of the trace map. The kernel programs keep a packet there that is

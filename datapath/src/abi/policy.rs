@@ -17,7 +17,8 @@ pub struct Binding {
     pub class: u32,
     /// Lease: the boot-clock time from which the binding no longer holds; [`NEVER`] for none.
     pub not_after_ns: u64,
-    /// What its end means, a [`LeaseEnd`].
+    /// What its end means, a [`LeaseEnd`], in the low half. In the high half, of a binding that holds everywhere: the
+    /// [`Binding::ASKS`] bits, which say what other bindings there are of addresses in it.
     pub on_expiry: u8,
     /// What is asked of connections that it opens, whatever rule lets them pass: the `Limits::IDENTITY_` bits, shifted down
     /// by [`super::Limits::IDENTITY_SHIFT`]. [`super::LimitOf`] has the number.
@@ -32,6 +33,20 @@ impl Binding {
     /// No identity, the class of strangers.
     pub const NONE: Self =
         Self { identity: 0, class: 0, not_after_ns: NEVER, on_expiry: 0, limits: 0, grace_s: 0, guards: 0 };
+    /// In the tables of those that do not hold everywhere: none here, the next wider one is asked.
+    pub const NOT_HERE: Self = Self { class: u32::MAX, ..Self::NONE };
+    /// Some hold on an interface and a VLAN.
+    pub const ASKS_BOTH: u8 = 1 << 4;
+    /// Some hold on an interface.
+    pub const ASKS_INTERFACE: u8 = 1 << 5;
+    /// Some hold on a VLAN.
+    pub const ASKS_VLAN: u8 = 1 << 6;
+    /// Some hold everywhere for some ports.
+    pub const ASKS_PORTS: u8 = 1 << 7;
+    /// Those of a place.
+    pub const ASKS_WHERE: u8 = Self::ASKS_BOTH | Self::ASKS_INTERFACE | Self::ASKS_VLAN;
+    /// All of them.
+    pub const ASKS: u8 = Self::ASKS_WHERE | Self::ASKS_PORTS;
     /// The number of no identity: several claim the address, and nobody knows whose it is.
     pub const AMBIGUOUS: u32 = u32::MAX;
 }

@@ -34,6 +34,8 @@ pub struct Maps {
     pub half_open: Attempts,
     /// Identities by prefix.
     pub bindings: Trie<Addr, BindingVersions>,
+    /// Those that do not hold everywhere.
+    pub scoped: Trie<ScopedKey, BindingVersions>,
     /// Blocks by prefix.
     pub blocklist: Trie<Addr, BlockVersions>,
     /// Blocks and quarantines by list, peer's class, protocol and port.
@@ -103,6 +105,7 @@ impl Maps {
             connections: Table::new(take(MapName::CONNECTIONS)?)?,
             half_open: Attempts::new(take(MapName::HALF_OPEN)?)?,
             bindings: Trie::new(take(MapName::BINDINGS)?)?,
+            scoped: Trie::new(take(MapName::SCOPED)?)?,
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
             guards: Trie::new(take(MapName::GUARDS)?)?,
             policy: Trie::new(take(MapName::POLICY)?)?,

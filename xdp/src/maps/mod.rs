@@ -50,6 +50,9 @@ pub(crate) static TG_JUDGED_PORTS: HashMap<u32, JudgedPort> = HashMap::pinned(10
 /// Prefix to identity.
 #[map]
 static TG_BINDINGS: LpmTrie<[u8; 16], BindingVersions> = LpmTrie::pinned(262_144, 0);
+/// Segment, prefix, protocol and port to identity, for bindings that do not hold everywhere.
+#[map]
+static TG_SCOPED: LpmTrie<[u8; 24], BindingVersions> = LpmTrie::pinned(262_144, 0);
 /// Prefix to blocklist entry.
 #[map]
 static TG_BLOCKLIST: LpmTrie<[u8; 16], BlockVersions> = LpmTrie::pinned(1_048_576, 0);

@@ -2,17 +2,18 @@
 
 use super::{
     TG_BINDINGS, TG_BLOCKLIST, TG_CONFIG, TG_FAILSAFE, TG_GUARDS, TG_INTERFACES, TG_LIMITS, TG_POLICY,
-    TG_RULES,
+    TG_RULES, TG_SCOPED,
 };
 use crate::{memos, stages};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::maps::lpm_trie;
 use datapath::abi::{
     Addr, BindingVersions, BlockVersions, Config, Decision, DecisionVersions, EndMemo, FailsafeKey,
-    InterfaceVersions, LimitVersions, PolicyKey, Question, RuleVersions,
+    InterfaceVersions, LimitVersions, PolicyKey, Question, RuleVersions, ScopedKey,
 };
 use datapath::guard::{Listed, Service};
 use datapath::policy::{Judgement, Moment};
+use datapath::scope;
 use datapath::tables::Rules;
 
 /// A trie's key, laid out so that no store to it crosses an eight-byte boundary of the stack: the verifier refuses
@@ -42,6 +43,31 @@ impl PrefixKey<12> {
     #[inline(always)]
     fn policy(key: &PolicyKey) -> Self {
         Self { _pad: 0, prefix_len: PolicyKey::FULL_BITS, data: key.bytes }
+    }
+}
+
+/// A [`ScopedKey`] in full behind its length, in words: as bytes its address would lie across two of the stack's.
+#[repr(C)]
+struct PlaceKey {
+    prefix_len: u32,
+    segment: u32,
+    addr: Addr,
+    service: u32,
+    _pad: u32,
+}
+
+impl PlaceKey {
+    #[inline(always)]
+    fn new(segment: u32, addr: &Addr, service: u32) -> Self {
+        let prefix_len = ScopedKey::FULL_BITS;
+        Self { prefix_len, segment: segment.to_be(), addr: *addr, service: service.to_be(), _pad: 0 }
+    }
+
+    #[inline(always)]
+    fn key(&self) -> &lpm_trie::Key<[u8; 24]> {
+        let key = (&raw const self.prefix_len).cast::<lpm_trie::Key<[u8; 24]>>();
+        // SAFETY: a Key is the length and the data, packed, and that is what lies there.
+        unsafe { &*key }
     }
 }
 
@@ -85,6 +111,16 @@ impl Rules for KernelRules {
     #[inline(always)] // in a function of its own
     fn binding(&self, addr: &Addr) -> Option<&BindingVersions> {
         TG_BINDINGS.get(PrefixKey::address(addr).key())
+    }
+
+    #[inline(always)] // in a function of its own
+    fn scoped(&self, segment: u32, addr: &Addr, service: u32) -> Option<&BindingVersions> {
+        TG_SCOPED.get(PlaceKey::new(segment, addr, service).key())
+    }
+
+    #[inline(never)] // its key has a stack of its own
+    fn narrowed(&self, addr: &Addr, moment: &Moment, asks: u32, service: u32) -> Option<&BindingVersions> {
+        scope::narrowest(self, addr, moment, asks, service)
     }
 
     #[inline(always)] // in a function of its own

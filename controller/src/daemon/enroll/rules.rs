@@ -146,7 +146,7 @@ pub fn claim(peer: &Peer, certificate: &[u8], address: IpAddr, not_after: Timest
         scope: Scope::default(),
         spiffe_id: peer.id.clone(),
         labels: BTreeMap::new(),
-        lease: Some(Lease { not_after, on_expiry: OnExpiry::Deny }),
+        lease: Some(Lease { not_after, on_expiry: OnExpiry::Deny, grace_s: 0 }),
         evidence: evidence.map(|(name, text)| (name.to_owned(), text)).into(),
     }
 }

@@ -14,7 +14,8 @@ pub(super) const SOURCES: usize = 16;
 pub(super) fn sources(shared: &Shared) -> Vec<MetricFamily> {
     let (mut by_source, ambiguous) = {
         let committed = lock(&shared.committed);
-        let mut by_source = BTreeMap::from([("policy".into(), committed.state.documents().workloads.len() as u64)]);
+        let mut by_source =
+            BTreeMap::from([("policy".into(), committed.state.documents().workloads.len() as u64)]);
         for (source, _) in committed.state.bindings.iter() {
             *by_source.entry(source.to_string()).or_default() += 1;
         }

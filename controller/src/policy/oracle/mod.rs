@@ -20,7 +20,7 @@ use super::selector::Selector;
 use super::target::Target;
 use super::time::Clock;
 use super::trie::{PolicyPrefix, lookup};
-use datapath::abi::{Addr, Binding, Config, Decision, NEVER, Reason};
+use datapath::abi::{Addr, Binding, Config, Decision, NEVER, Reason, Side};
 use datapath::policy::{Ends, Moment, decide};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -395,7 +395,8 @@ proptest! {
             let flow = Flow { src: addr(src), dst: addr(dst), proto, port };
             let found = explain(&d, &compiled, flow, now_ns);
             let (orig_port, resp_port) = if matches!(proto, 1 | 58) { (port, 0) } else { (40_000, port) };
-            let ends = Ends { orig: &flow.src, resp: &flow.dst, orig_port, resp_port, proto };
+            let originator = Side::A;
+            let ends = Ends { orig: &flow.src, resp: &flow.dst, orig_port, resp_port, proto, originator };
             let judged = decide(&rules, &Moment::at(&Config { epoch: 7, ..rules.config }, now_ns), &ends);
             prop_assert_eq!((found.verdict, found.reason), (judged.action.name(), judged.reason.name()));
             let guard = naive_guard(&d, (flow.src, flow.dst, proto, port), second);
