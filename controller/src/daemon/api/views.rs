@@ -198,7 +198,7 @@ pub(super) async fn why(
     Params(query): Params<WhyQuery>,
 ) -> Result<Page> {
     let WhyQuery { source, destination, port, output } = query;
-    let args = WhyArgs { source, destination, port };
+    let args = WhyArgs { source, destination, port, interface: None, vlan: None };
     page(shared, output, move |shared, format| view::why::print(&open(shared)?, &args, format)).await
 }
 
