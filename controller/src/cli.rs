@@ -6,7 +6,8 @@ use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, Detach
 use crate::doctor;
 use crate::exit_code::{Code, Failure, Result};
 use crate::guard;
-use crate::instance::{Instance, need_root};
+use crate::instance::Instance;
+use crate::privileges;
 use crate::remote::RemoteArgs;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -139,6 +140,13 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write manual pages into a folder
+    #[command(after_help = "Example:\n  tidegate man /usr/local/share/man/man1")]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: std::path::PathBuf,
+    },
 }
 
 impl Command {
@@ -241,6 +249,8 @@ pub fn run(cli: Cli) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
             Ok(())
         }
+        Command::Man { folder } => clap_mangen::generate_to(Cli::command(), &folder)
+            .map_err(|e| Failure::io(format!("write into {}", folder.display()), &e)),
     }
 }
 
@@ -283,7 +293,7 @@ fn attach(instance: &Instance, request: &AttachRequest, format: Format) -> Resul
 
 fn detach(instance: &Instance, interfaces: Vec<String>, all: bool) -> Result<()> {
     if instance.remote.is_none() {
-        need_root("detaching")?;
+        privileges::need("detaching")?;
     }
     let running = daemon_runs(instance)?;
     if all {

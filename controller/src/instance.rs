@@ -64,11 +64,3 @@ impl Instance {
         self.state_dir.join(&self.name).join("state.db")
     }
 }
-
-/// Root, or an error that says how to become it.
-pub fn need_root(what: &str) -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Failure::new(Code::NotPermitted, format!("{what} needs root: run it with sudo")))
-}

@@ -1,5 +1,6 @@
 //! What this process may do.
 
+use crate::exit_code::{Code, Failure, Result};
 use rustix::thread::CapabilitySet;
 
 /// What loading, attaching and reading maps needs. The kernel takes CAP_SYS_ADMIN for each of them too, but for
@@ -9,6 +10,17 @@ const NEEDED: [(CapabilitySet, &str, &str); 3] = [
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "load programs of the network and attach them"),
     (CapabilitySet::PERFMON, "CAP_PERFMON", "have programs that do arithmetic with pointers"),
 ];
+
+/// All of them, or an error that says how to get them.
+pub fn need(what: &str) -> Result<()> {
+    let absent: Vec<_> = absent(effective()).into_iter().map(|(name, _)| name).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("{what} needs root: run it with sudo (or with {}, which are not held)", absent.join(", "));
+    Err(Failure::new(Code::NotPermitted, message))
+}
 
 /// Those of [`NEEDED`] that are not held, with what they are for.
 pub fn absent(held: CapabilitySet) -> Vec<(&'static str, &'static str)> {

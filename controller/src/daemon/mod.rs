@@ -18,6 +18,7 @@ mod observe;
 mod rebind;
 mod recent;
 mod recover;
+mod service_manager;
 mod settings;
 mod start;
 mod watch;
@@ -33,9 +34,10 @@ pub use recent::RecentFlow;
 
 use crate::bindings::SourceName;
 use crate::exit_code::{Code, Failure, Result};
-use crate::instance::{Instance, need_root};
+use crate::instance::Instance;
 use crate::names::Names;
 use crate::policy::read_files;
+use crate::privileges;
 use crate::state::{Author, PolicySet, Shadow, State, Store};
 use crate::svid::{Live, Source};
 use crate::view::flow::Moment;
@@ -118,7 +120,7 @@ impl Shared {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
-    need_root("loading programs into the kernel")?;
+    privileges::need("loading programs into the kernel")?;
     let asked = asked(args)?;
     let svid = args.svid.source()?;
     let enrolment = args.enrolment.rules(svid.is_some())?;
@@ -240,14 +242,17 @@ async fn serve(
         tokio::spawn(api::serve_metrics(listener, shared.clone()));
     }
     crate::view::say(&ready)?;
-    tokio::select! {
+    service_manager::ready(&ready);
+    let ended = tokio::select! {
         _ = term.recv() => Ok(()),
         _ = int.recv() => Ok(()),
         ended = reader => Err(match ended {
             Ok(e) => Failure::io("read the ring buffer", &e),
             Err(_) => Failure::new(Code::Failure, "the reader of the ring buffer ended"),
         }),
-    }
+    };
+    service_manager::stopping();
+    ended
 }
 
 /// A hello of which nothing came for so long is read as far as it goes.
@@ -283,5 +288,7 @@ async fn every_second(shared: Arc<Shared>) {
             Err(e) => tracing::error!("{e}"),
             Ok(Ok(())) => {}
         }
+        // What hangs does not come here, and is started anew.
+        service_manager::alive();
     }
 }

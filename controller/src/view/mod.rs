@@ -13,8 +13,9 @@ pub mod why;
 pub use page::collect;
 
 use crate::exit_code::{Code, Failure, Result};
-use crate::instance::{Instance, need_root};
+use crate::instance::Instance;
 use crate::names::Names;
+use crate::privileges;
 use crate::state::{InKernel, State};
 use loader::Maps;
 
@@ -61,7 +62,7 @@ pub struct View {
 impl View {
     /// Opens the pinned maps of an instance.
     pub fn open(instance: &Instance) -> Result<Self> {
-        need_root("reading the pinned maps")?;
+        privileges::need("reading the pinned maps")?;
         let maps = Maps::open(&instance.pin_dir()).map_err(|e| match e {
             loader::Error::NotPinned { pin_dir } => Failure::new(
                 Code::NoDaemon,
