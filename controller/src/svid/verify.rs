@@ -81,9 +81,9 @@ fn path_to(
     let path = end
         .verify_for_usage(algorithms, anchors, intermediates, now, usage, None, Some(&signers))
         .map_err(|e| Reason::UntrustedChain.because(e))?;
-    let ends = path.intermediate_certificates().map(|certificate| {
+    let mut ends = path.intermediate_certificates().map(|certificate| {
         let der = certificate.der();
         leaf::parse(&der).map(|parsed| parsed.validity().not_after.timestamp())
     });
-    ends.fold(Ok(i64::MAX), |first, end| Ok(first?.min(end?)))
+    ends.try_fold(i64::MAX, |first, end| Ok(first.min(end?)))
 }

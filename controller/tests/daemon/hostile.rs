@@ -54,7 +54,7 @@ fn slow_huge_and_many_requests_of_a_user_take_nothing_from_others() {
     // They are closed by time, although each goes on to send.
     until(|| {
         slow.iter().for_each(|mut stream| drop(stream.write(b"x")));
-        slow.iter().all(|stream| is_closed(stream))
+        slow.iter().all(is_closed)
     });
     drop(slow);
     until(|| lab.as_user(4201, 4201, || lab.get("/v1/ping").0 == 200));
@@ -113,7 +113,7 @@ fn handshakes_that_are_never_finished_keep_nobody_out() {
         // So many wait at once; the others had to give way, and the rest do in time.
         until(|| attack.iter().filter(|stream| is_closed(*stream)).count() >= 600 - 256);
         lab.ok(&of(&watcher, &["status"]));
-        until(|| attack.iter().all(|stream| is_closed(stream)));
+        until(|| attack.iter().all(is_closed));
     }
     // No TLS at all is closed at once, and told nothing.
     let plain = lab.in_gateway_thread(|| {

@@ -128,7 +128,9 @@ impl Door {
         let there = self.shared.with_state(|state| state.bindings.get(&source, &claim.slot()).cloned());
         match there.filter(|there| self.rules.is_good(there, not_after)).and_then(|there| there.lease) {
             Some(lease) => not_after = lease.not_after,
-            None => drop(self.shared.bind(&source, vec![claim]).map_err(failed)?),
+            None => {
+                self.shared.bind(&source, vec![claim]).map_err(failed)?;
+            }
         }
         self.shared.enrolments.grant();
         let details = json!({"outcome": "granted", "not_after": not_after});
