@@ -12,7 +12,7 @@ fn a_cut_file_prints_its_whole_frames_and_then_fails_with_the_place() {
     let (text, error) = HOST.packets().text(&capture[..end]);
     assert_eq!(parse(&text).len(), 2);
     let error = error.unwrap();
-    assert_eq!(error.exit_code() as u8, 1);
+    assert_eq!(error.exit_code().exit(), 1);
     // A header of 24 bytes, then records of 16 + 54 bytes.
     let expected = format!(
         "the capture is cut off at byte {end}: the packet at byte 164 is not whole; the 2 frames before that were replayed"
@@ -21,7 +21,7 @@ fn a_cut_file_prints_its_whole_frames_and_then_fails_with_the_place() {
 
     let (text, error) = HOST.text(&capture[..end]);
     assert_eq!(parse(&text)[0]["history"], "Sh");
-    assert_eq!(error.unwrap().exit_code() as u8, 1);
+    assert_eq!(error.unwrap().exit_code().exit(), 1);
 }
 
 #[test]
@@ -39,12 +39,12 @@ fn no_cut_and_no_flipped_byte_makes_it_panic() {
 fn what_is_no_capture_is_refused_as_bad_input() {
     let (text, error) = HOST.text(b"GET / HTTP/1.1\r\n");
     let error = error.unwrap();
-    assert_eq!((text.as_str(), error.exit_code() as u8), ("", 2));
+    assert_eq!((text.as_str(), error.exit_code().exit()), ("", 2));
     assert!(error.to_string().contains("not a capture: it begins with 0x47455420"), "{error}");
 
     let (_, error) = HOST.text_of(std::path::Path::new("/nonexistent/file.pcap"));
     let error = error.unwrap();
-    assert_eq!(error.exit_code() as u8, 2);
+    assert_eq!(error.exit_code().exit(), 2);
     assert!(error.to_string().starts_with("cannot open /nonexistent/file.pcap: "), "{error}");
 }
 
@@ -52,7 +52,7 @@ fn what_is_no_capture_is_refused_as_bad_input() {
 fn a_link_type_that_is_not_read_is_named() {
     let (text, error) = HOST.text(&Scene::default().frame(vec![0; 60]).pcap_of_link(127));
     let error = error.unwrap();
-    assert_eq!((text.as_str(), error.exit_code() as u8), ("", 2));
+    assert_eq!((text.as_str(), error.exit_code().exit()), ("", 2));
     assert!(error.to_string().contains("link type 127 (IEEE 802.11 radiotap)"), "{error}");
 }
 

@@ -102,6 +102,6 @@ fn a_mistake_in_a_policy_is_told_with_its_line_and_nothing_is_replayed() {
     let run = Run { policy: Some("apiVersion: tidegate.dev/v1\nkind: Polcy\n"), ..HOST };
     let (text, error) = run.text(&traffic().pcap());
     let error = error.unwrap();
-    assert_eq!((text.as_str(), error.exit_code() as u8), ("", 2));
+    assert_eq!((text.as_str(), error.exit_code().exit()), ("", 2));
     assert!(matches!(&error, ReplayError::Policy(message) if message.contains(":2:")), "{error}");
 }

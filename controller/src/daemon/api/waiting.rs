@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(given_up.iter().filter(|up| **up).count(), 3);
         assert!(given_up[..3].iter().all(|up| *up), "the oldest");
         // Many addresses, two each: no share is full, all places are.
-        let many: Vec<_> = (0..MOST as u32 * 2).map(|n| waiting.enter(address(100 + n / 2))).collect();
+        let many: Vec<_> = (0..MOST as u32).map(|n| waiting.enter(address(100 + n / 2))).collect();
         assert_eq!(waiting.0.lock().unwrap().all, MOST);
         assert!((&mut quiet).now_or_never().is_none(), "who has one keeps it");
         drop((many, flood));
