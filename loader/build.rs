@@ -10,8 +10,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The packages, whose binaries have the same names.
-const OBJECTS: [&str; 2] = ["tidegate-xdp", "tidegate-tc"];
+/// The packages with programs.
+const PACKAGES: [&str; 2] = ["tidegate-xdp", "tidegate-tc"];
+/// Their binaries.
+const OBJECTS: [&str; 3] = ["tidegate-xdp", "tidegate-tc", "tidegate-tc-ingress"];
 
 const FLAGS: [&str; 10] = [
     "-C",
@@ -55,15 +57,12 @@ fn build(toolchain: &bpf_toolchain::BpfToolchain, root: &Path, out: &Path) -> Re
     let target_dir = out.join("bpf");
     let mut cargo = toolchain.command("build", &FLAGS);
     cargo.current_dir(root).args(["--profile", "bpf", "--target-dir"]).arg(&target_dir);
-    for package in OBJECTS {
+    for package in PACKAGES {
         cargo.args(["--package", package]);
     }
     let status = cargo.status().context("start cargo for the BPF objects")?;
     if !status.success() {
         bail!("the BPF objects did not build with {} (see the messages above)", toolchain.chosen);
     }
-    Ok(OBJECTS
-        .iter()
-        .map(|package| target_dir.join(bpf_toolchain::TARGET).join("bpf").join(package))
-        .collect())
+    Ok(OBJECTS.iter().map(|object| target_dir.join(bpf_toolchain::TARGET).join("bpf").join(object)).collect())
 }

@@ -52,10 +52,13 @@ The programs stay attached and go on enforcing when the daemon ends; `tidegate d
         /// Interfaces
         #[arg(required = true, value_name = "IF")]
         interfaces: Vec<String>,
+        /// Where what comes in is judged [default: as it is, or as the daemon was told last]
+        #[arg(long, value_enum, value_name = "WHERE")]
+        ingress: Option<daemon::ingress::IngressArg>,
         /// Where the XDP program runs
         #[arg(long, value_enum, default_value_t)]
         xdp_mode: daemon::XdpModeArg,
-        /// How the TC program is attached
+        /// How TC programs are attached
         #[arg(long, value_enum, default_value_t)]
         tc_mode: daemon::TcModeArg,
         #[command(flatten)]
@@ -220,8 +223,8 @@ pub fn run(cli: Cli) -> Result<()> {
     }
     match command {
         Command::Run(args) => daemon::run(&instance, &args),
-        Command::Attach { interfaces, xdp_mode, tc_mode, output } => {
-            attach(&instance, &AttachRequest { interfaces, xdp_mode, tc_mode }, output.output)
+        Command::Attach { interfaces, ingress, xdp_mode, tc_mode, output } => {
+            attach(&instance, &AttachRequest { interfaces, ingress, xdp_mode, tc_mode }, output.output)
         }
         Command::Detach { interfaces, all } => detach(&instance, interfaces, all),
         Command::Status(output) => {
@@ -283,7 +286,8 @@ fn attach(instance: &Instance, request: &AttachRequest, format: Format) -> Resul
         return print_json(&ports);
     }
     for port in ports {
-        say(&format!("{}: {} XDP, {}", port.interface, port.xdp_mode, port.tc_mode))?;
+        let AttachedPort { interface, ingress, ingress_mode, tc_mode, .. } = &port;
+        say(&format!("{interface}: ingress {ingress} ({ingress_mode}), egress {tc_mode}"))?;
         if let Some(why) = port.native_refused {
             say(&format!("  the driver refused: {why}"))?;
         }

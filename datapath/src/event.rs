@@ -167,5 +167,5 @@ fn describe<F: Frame>(e: &mut Event, frame: &F, direction: Direction, packet: &P
     e.from_b = packet.from_b;
     e.tcp_flags = packet.tcp_flags;
     e.eth_type = packet.eth_type;
-    e.frame_bytes = packet.ip_bytes + u32::from(packet.l3_offset);
+    e.frame_bytes = packet.ip_bytes + u32::from(packet.l3_offset) + frame.bytes_beside();
 }

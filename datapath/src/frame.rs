@@ -30,6 +30,18 @@ pub trait Frame {
 
     /// The interface that the frame crosses.
     fn ifindex(&self) -> u32;
+
+    /// What the outermost VLAN tag says, where it lies beside the bytes: a socket buffer keeps it in a field.
+    #[inline(always)]
+    fn tag_beside(&self) -> Option<u16> {
+        None
+    }
+
+    /// Bytes of that tag: the wire has them, [`Self::len`] and offsets do not.
+    #[inline(always)]
+    fn bytes_beside(&self) -> u32 {
+        if self.tag_beside().is_some() { 4 } else { 0 }
+    }
 }
 
 /// A frame in a buffer of its own, that can be made its answer.

@@ -198,7 +198,7 @@ fn pass<F: Frame, S: Sink>(
     record: &FlowRecord,
 ) -> Action {
     let action = Action::from_u8(record.action);
-    let bytes = u64::from(lane.ip_bytes) + u64::from(lane.l3_offset);
+    let bytes = u64::from(lane.ip_bytes) + u64::from(lane.l3_offset) + u64::from(frame.bytes_beside());
     sink.count(frame.ifindex(), direction, record.reason, action == Action::Audit, bytes);
     action
 }
@@ -381,7 +381,9 @@ fn follow_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool
 }
 
 /// Counts what was not settled.
-#[inline(always)]
+///
+/// A function of its own in BPF: what it keeps beside would lie on the kernel's stack under all the stages.
+#[inline(never)]
 fn leave<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &Trace) {
     let packet = &trace.packet;
     let bytes = if packet.ip_bytes != 0 {
@@ -389,5 +391,6 @@ fn leave<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane
     } else {
         frame.len() as u64
     };
+    let bytes = bytes + u64::from(frame.bytes_beside());
     plane.sink.count(frame.ifindex(), direction, trace.reason, trace.action() == Action::Audit, bytes);
 }

@@ -20,6 +20,14 @@ pub trait Answer: Frame {
     fn grow(&mut self, bytes: usize) -> bool;
     /// Cuts the frame to so many bytes.
     fn cut(&mut self, len: usize) -> bool;
+
+    /// Whether the transport checksum of the packet is still to be made by whoever sends the frame on, the answer too.
+    /// `at`: two bytes to find it out by.
+    #[inline(always)]
+    fn owes_checksum(&mut self, at: usize) -> bool {
+        let _ = at;
+        false
+    }
 }
 
 /// Answers a second, of the whole gateway: a flood of what is rejected is not doubled.
@@ -31,6 +39,9 @@ const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const TCP_BYTES: usize = 20;
 const ICMP_BYTES: usize = 8;
+/// Where TCP and UDP have their checksums.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
 /// RFC 1812, section 4.3.2.3: as much as fits into 576 bytes.
 const MOST_V4: usize = 576 - IPV4_BYTES - ICMP_BYTES;
 /// RFC 4443, section 3.1: as much as fits into the minimum MTU.
@@ -131,6 +142,13 @@ fn reset<F: Answer>(frame: &mut F, packet: &Packet) -> bool {
     let Some(payload_at) = network(frame, packet, at, proto::TCP, TCP_BYTES, 0) else {
         return false;
     };
+    if frame.owes_checksum(payload_at + TCP_CHECKSUM) {
+        // It is made where it was to be made in the packet, of what is there then: the pseudo header's part.
+        if payload_at != usize::from(packet.l4_offset) {
+            return false;
+        }
+        tcp[4] = (!checksum(pseudo_header(packet, proto::TCP, TCP_BYTES)) & 0xffff) << 16;
+    }
     stored && frame.store(payload_at, &bytes::<5, TCP_BYTES>(tcp).0) && frame.cut(payload_at + TCP_BYTES)
 }
 
@@ -160,10 +178,32 @@ fn prohibited<F: Answer>(frame: &mut F, packet: &Packet) -> bool {
     if !is_v4 {
         sum += pseudo_header(packet, protocol, ICMP_BYTES + quoted);
     }
-    let Some(quote) = quotation(frame, icmp_at + ICMP_BYTES, quoted) else {
+    let quote_at = icmp_at + ICMP_BYTES;
+    let header = usize::from(packet.l4_offset) - usize::from(packet.l3_offset);
+    let owed_at = quote_at + header + UDP_CHECKSUM;
+    let owes = header + UDP_CHECKSUM + 2 <= quoted && frame.owes_checksum(owed_at);
+    // It would be made in the quotation, behind the back of the answer's own: it counts there as nothing.
+    if owes && !(packet.key.proto == proto::UDP && frame.store(owed_at, &[0, 0])) {
+        return false;
+    }
+    let Some(quote) = quotation(frame, quote_at, quoted) else {
         return false;
     };
     icmp[0] |= checksum(sum + quote);
+    if owes {
+        // What makes it come out as 0xffff, which is nothing in a sum of this kind. So is a header of IPv4.
+        let mut rest = quote;
+        if !is_v4 {
+            let mut ip = Part([0; IPV6_BYTES]);
+            if header != IPV6_BYTES || !frame.load(quote_at, &mut ip.0) {
+                return false;
+            }
+            rest += checksum(pairs(&ip.0));
+        }
+        if !frame.store(owed_at, &(checksum(rest) as u16).to_be_bytes()) {
+            return false;
+        }
+    }
     frame.store(icmp_at, &bytes::<2, ICMP_BYTES>(icmp).0) && frame.cut(icmp_at + ICMP_BYTES + quoted)
 }
 

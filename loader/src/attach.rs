@@ -1,15 +1,53 @@
 //! Putting the programs on an interface, and replacing them there without a gap.
 
-use crate::error::{Error, Result, chain, os_error};
+use crate::error::{Error, Result, chain};
+use crate::hooks::{EGRESS, INGRESS};
 use crate::kernel::Kernel;
-use crate::links::{self, Pins, link_error, links_dir, unpin, unpin_link};
-use crate::object::{TC_PROGRAM, XDP_PROGRAM};
+use crate::links::{self, Pins, link_error, links_dir, unpin_link};
+use crate::object::XDP_PROGRAM;
 use crate::{netdev, ports};
+use aya::programs::Xdp;
 use aya::programs::links::FdLink;
-use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::xdp::{XdpLink, XdpMode as KernelMode};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use datapath::abi::Config;
 use std::path::Path;
+
+/// Where what comes in may be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// Where it costs least: see [`Ingress::resolve`].
+    Auto,
+    /// By XDP.
+    Xdp(XdpModeChoice),
+    /// At TC.
+    Tc,
+}
+
+impl From<XdpModeChoice> for Ingress {
+    fn from(mode: XdpModeChoice) -> Self {
+        Self::Xdp(mode)
+    }
+}
+
+impl Ingress {
+    /// What [`Ingress::Auto`] means on an interface: XDP in the driver of a network card; TC where the driver has no XDP,
+    /// where the interface is virtual (its peer hands on segments of 64 kB, which an XDP program in its driver would have
+    /// cut up or copied), and beside somebody else's XDP program.
+    fn resolve(self, interface: &str, ifindex: u32, ours: u32, forward: bool) -> Result<Self> {
+        match self {
+            Self::Auto if forward => Ok(Self::Xdp(XdpModeChoice::Auto)),
+            Self::Auto => {
+                let there = netdev::xdp(ifindex)?.program_id;
+                let others = there != 0 && there != ours;
+                let in_driver = netdev::xdp_features(ifindex)?.is_none_or(|features| features.native());
+                let native = !netdev::facts(ifindex)?.is_virtual && !others && in_driver;
+                Ok(if native { Self::Xdp(XdpModeChoice::Native) } else { Self::Tc })
+            }
+            Self::Tc if forward => Err(Error::ForwardNeedsXdp { interface: interface.into() }),
+            asked => Ok(asked),
+        }
+    }
+}
 
 /// Where the XDP program may run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +111,39 @@ impl TcMode {
     }
 }
 
+/// Where what comes in is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgedAt {
+    /// By XDP.
+    Xdp(XdpMode),
+    /// At TC.
+    Tc(TcMode),
+}
+
+impl JudgedAt {
+    /// The hook: `xdp` or `tc`.
+    pub fn hook(self) -> &'static str {
+        match self {
+            Self::Xdp(_) => "xdp",
+            Self::Tc(_) => "tc",
+        }
+    }
+
+    /// How it is attached there.
+    pub fn mode(self) -> &'static str {
+        match self {
+            Self::Xdp(mode) => mode.name(),
+            Self::Tc(mode) => mode.name(),
+        }
+    }
+}
+
+impl std::fmt::Display for JudgedAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.hook(), self.mode())
+    }
+}
+
 /// What attaching did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
@@ -80,24 +151,26 @@ pub struct Attached {
     pub interface: String,
     /// Its index.
     pub ifindex: u32,
-    /// Where the XDP program runs.
-    pub xdp: XdpMode,
+    /// Where what comes in is judged.
+    pub ingress: JudgedAt,
     /// Why the driver did not take it, where the mode is a fallback.
     pub native_refused: Option<String>,
-    /// How the TC program is attached.
+    /// How the TC program for what leaves is attached.
     pub tc: TcMode,
-    /// The programs were there and were replaced in place.
+    /// The interface was judged before; there was no moment at which it was not.
     pub replaced: bool,
 }
 
-/// Priority and handle of our clsact filter: fixed, so that the next daemon finds it again.
-const CLSACT_PRIORITY: u16 = 0x7469;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
-
 impl Kernel {
-    /// Attaches both programs to an interface, or replaces them where they are. The kernel has to have been loaded with
-    /// a pin directory. On failure the interface is as it was.
-    pub fn attach(&mut self, interface: &str, xdp: XdpModeChoice, tc: TcModeChoice) -> Result<Attached> {
+    /// Attaches programs to an interface for both ways, or replaces them where they are. What is to be judged elsewhere from
+    /// now on is judged there before it ends where it was. The kernel has to have been loaded with a pin directory. On
+    /// failure the interface is as it was.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ingress: impl Into<Ingress>,
+        tc: TcModeChoice,
+    ) -> Result<Attached> {
         let ifindex = netdev::index(interface)?;
         let pin_dir = self.pin_dir.clone().ok_or_else(|| Error::Attach {
             program: XDP_PROGRAM,
@@ -107,9 +180,11 @@ impl Kernel {
         let dir = links_dir(&pin_dir);
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let pins = Pins::of(&pin_dir, interface);
+        let forward = self.maps().config.get()?.has(Config::FORWARD);
+        let ingress = ingress.into().resolve(interface, ifindex, links::program(&pins.xdp), forward)?;
         let new_port = self.maps().judged_ports.get(&ifindex)?.is_none();
         ports::claim(self.maps(), ifindex)?;
-        let result = self.attach_both(interface, ifindex, (xdp, tc), &pins).and_then(|attached| {
+        let result = self.attach_both(interface, ifindex, (ingress, tc), &pins).and_then(|attached| {
             ports::refresh_ports(self.maps())?;
             Ok(attached)
         });
@@ -124,21 +199,34 @@ impl Kernel {
         &mut self,
         interface: &str,
         ifindex: u32,
-        (xdp, tc): (XdpModeChoice, TcModeChoice),
+        (ingress, tc): (Ingress, TcModeChoice),
         pins: &Pins,
     ) -> Result<Attached> {
-        let (native_refused, replaced) = self.attach_xdp(interface, ifindex, xdp, &pins.xdp)?;
-        let tc = match self.attach_tc(interface, tc, pins) {
-            Ok(tc) => tc,
+        let new = match ingress {
+            Ingress::Auto | Ingress::Tc => {
+                let (mode, was_there) =
+                    INGRESS.attach(self.ingress_object()?, interface, tc, &pins.ingress)?;
+                New { at: JudgedAt::Tc(mode), native_refused: None, was_there }
+            }
+            Ingress::Xdp(choice) => {
+                let (native_refused, was_there) = self.attach_xdp(interface, ifindex, choice, &pins.xdp)?;
+                let mode = if netdev::xdp(ifindex)?.generic { XdpMode::Generic } else { XdpMode::Native };
+                New { at: JudgedAt::Xdp(mode), native_refused, was_there }
+            }
+        };
+        let tc = match EGRESS.attach(&mut self.tc, interface, tc, &pins.egress) {
+            Ok((mode, _)) => mode,
             Err(e) => {
-                if !replaced {
-                    unpin_link(&pins.xdp, interface)?;
+                if !new.was_there {
+                    end(new.at, interface, pins)?;
                 }
                 return Err(e);
             }
         };
-        let xdp = if netdev::xdp(ifindex)?.generic { XdpMode::Generic } else { XdpMode::Native };
-        Ok(Attached { interface: interface.into(), ifindex, xdp, native_refused, tc, replaced })
+        let was_elsewhere = end_other(new.at, interface, pins)?;
+        let New { at: ingress, native_refused, was_there } = new;
+        let replaced = was_there || was_elsewhere;
+        Ok(Attached { interface: interface.into(), ifindex, ingress, native_refused, tc, replaced })
     }
 
     /// Returns why the driver refused, where it did, and whether a link was there.
@@ -193,110 +281,34 @@ impl Kernel {
         }
         Err(error(refused.join("; ")))
     }
+}
 
-    fn attach_tc(&mut self, interface: &str, choice: TcModeChoice, pins: &Pins) -> Result<TcMode> {
-        let error = |reason| Error::Attach { program: TC_PROGRAM, interface: interface.into(), reason };
-        let program = self.tc.program_mut(TC_PROGRAM);
-        let program: &mut SchedClassifier = program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| Error::Missing { what: format!("program {TC_PROGRAM}") })?;
-        if let Some(link) = links::open(&pins.tcx)? {
-            if choice == TcModeChoice::Clsact {
-                drop(link);
-                unpin_link(&pins.tcx, interface)?;
-            } else if replace_tcx(program, link, &pins.tcx, interface)? {
-                return Ok(TcMode::Tcx);
-            }
-        }
-        if pins.clsact.exists() {
-            if choice != TcModeChoice::Tcx {
-                clsact_attach(program, interface).map_err(error)?;
-                return Ok(TcMode::Clsact);
-            }
-            clsact_detach(interface, TC_PROGRAM)?;
-            std::fs::remove_dir(&pins.clsact).map_err(Error::io("remove", &pins.clsact))?;
-        }
-        let tcx = match choice {
-            TcModeChoice::Clsact => "not asked for".to_owned(),
-            _ => match new_tcx_link(program, interface) {
-                Ok(link) => {
-                    link.pin(&pins.tcx).map_err(|e| error(chain(&e)))?;
-                    return Ok(TcMode::Tcx);
-                }
-                Err(e) => e,
-            },
-        };
-        if choice == TcModeChoice::Tcx {
-            return Err(error(format!("TCX: {tcx}")));
-        }
-        clsact_attach(program, interface).map_err(|clsact| error(format!("TCX: {tcx}; clsact: {clsact}")))?;
-        std::fs::create_dir(&pins.clsact).map_err(Error::io("create", &pins.clsact))?;
-        Ok(TcMode::Clsact)
+/// What judges from now on.
+struct New {
+    at: JudgedAt,
+    native_refused: Option<String>,
+    was_there: bool,
+}
+
+/// Takes off what judges at a place.
+fn end(at: JudgedAt, interface: &str, pins: &Pins) -> Result<bool> {
+    match at {
+        JudgedAt::Xdp(_) => unpin_link(&pins.xdp, interface),
+        JudgedAt::Tc(_) => INGRESS.detach(interface, false, &pins.ingress),
     }
 }
 
-/// Puts the program into a link that is there; `false` if the link's interface is gone, and now the pin too.
-fn replace_tcx(program: &mut SchedClassifier, link: FdLink, pin: &Path, interface: &str) -> Result<bool> {
-    let error = |reason| Error::Attach { program: TC_PROGRAM, interface: interface.into(), reason };
-    let link = SchedClassifierLink::try_from(link).map_err(|e| link_error(pin, &e))?;
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            program.take_link(id).map_err(|e| error(chain(&e)))?;
-            Ok(true)
-        }
-        Err(e) if os_error(&e) == Some(ENOLINK) => {
-            unpin(pin)?;
-            Ok(false)
-        }
-        Err(e) => Err(error(chain(&e))),
+/// Takes off what judges at the other place.
+fn end_other(at: JudgedAt, interface: &str, pins: &Pins) -> Result<bool> {
+    match at {
+        JudgedAt::Xdp(_) => INGRESS.detach(interface, false, &pins.ingress),
+        JudgedAt::Tc(_) => unpin_link(&pins.xdp, interface),
     }
 }
-
-const ENOLINK: i32 = 67;
-const EEXIST: i32 = 17;
 
 fn new_xdp_link(program: &mut Xdp, ifindex: u32, mode: KernelMode) -> Result<FdLink, String> {
     let id = program.attach_to_if_index(ifindex, mode).map_err(|e| chain(&e))?;
     let link = program.take_link(id).map_err(|e| chain(&e))?;
     // A link that is none of the kernel's objects would go when we go: aya made it by netlink. It is undone by drop.
     FdLink::try_from(link).map_err(|_| "this kernel has no XDP links (Linux 5.9 or newer has)".into())
-}
-
-fn new_tcx_link(program: &mut SchedClassifier, interface: &str) -> Result<FdLink, String> {
-    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program.attach_with_options(interface, TcAttachType::Egress, order).map_err(|e| chain(&e))?;
-    let link = program.take_link(id).map_err(|e| chain(&e))?;
-    FdLink::try_from(link).map_err(|e| chain(&e))
-}
-
-/// Adds our filter, or replaces its program where it is.
-fn clsact_attach(program: &mut SchedClassifier, interface: &str) -> Result<(), String> {
-    match tc::qdisc_add_clsact(interface) {
-        Err(e) if os_error(&e) != Some(EEXIST) => return Err(chain(&e)),
-        _ => {}
-    }
-    let old =
-        SchedClassifierLink::attached(interface, TcAttachType::Egress, CLSACT_PRIORITY, CLSACT_HANDLE, None)
-            .map_err(|e| e.to_string())?;
-    let options = || NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
-    let replaced = program.attach_to_link(old);
-    let id = match replaced {
-        Ok(id) => id,
-        Err(_) => program
-            .attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options()))
-            .map_err(|e| chain(&e))?,
-    };
-    let link = program.take_link(id).map_err(|e: ProgramError| chain(&e))?;
-    // Dropping it would take the filter off; it has to stay when we go.
-    std::mem::forget(link);
-    Ok(())
-}
-
-/// Takes our filter off; the qdisc stays, others may use it.
-pub(crate) fn clsact_detach(interface: &str, program: &'static str) -> Result<()> {
-    match tc::qdisc_detach_program(interface, TcAttachType::Egress, program) {
-        Ok(()) => Ok(()),
-        Err(TcError::IoError(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::Attach { program, interface: interface.into(), reason: chain(&e) }),
-    }
 }

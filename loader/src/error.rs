@@ -109,6 +109,14 @@ pub enum Error {
         /// Id of the program there.
         id: u32,
     },
+    /// XDP forwards only what it judged itself.
+    #[error(
+        "{interface} cannot be judged at TC while XDP forwards: use --ingress xdp, or start the daemon with --forward linux"
+    )]
+    ForwardNeedsXdp {
+        /// The interface.
+        interface: String,
+    },
     /// Attaching failed.
     #[error("attach {program} to {interface}: {reason}")]
     Attach {

@@ -3,7 +3,7 @@
 use crate::clock::{Clock, boot_ns};
 use crate::error::{Error, Result, chain, os_error};
 use crate::maps::{Maps, check_version};
-use crate::object::{CLOCK_PROGRAM, TC, TC_PROGRAM, XDP, XDP_PROGRAM};
+use crate::object::{CLOCK_PROGRAM, TC, TC_IN, TC_IN_PROGRAM, TC_PROGRAM, XDP, XDP_PROGRAM};
 use crate::shape::SHAPES;
 use crate::sizes::Sizes;
 use crate::{bpffs, links};
@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub pin_dir: Option<PathBuf>,
     /// Capacities of maps that are made. Maps that are pinned keep theirs.
     pub sizes: Sizes,
+    /// Whether the program that judges at TC what enters is loaded at once; else it is with the first interface that needs it.
+    pub tc_ingress: bool,
     /// What the verifier reports.
     pub log: VerifierLog,
     /// The time that the programs take for now instead of the clock's, for replays and tests.
@@ -55,13 +57,15 @@ pub struct ProgramFacts {
 pub struct Kernel {
     pub(crate) xdp: Ebpf,
     pub(crate) tc: Ebpf,
+    pub(crate) tc_in: Option<Ebpf>,
     pub(crate) pin_dir: Option<PathBuf>,
+    log: VerifierLog,
     maps: Maps,
     reused: bool,
 }
 
 impl Kernel {
-    /// Loads both programs with shared maps. Pinned maps of this ABI are taken over with all that they hold; what this
+    /// Loads the programs with shared maps. Pinned maps of this ABI are taken over with all that they hold; what this
     /// call has pinned is removed again if it fails.
     pub fn load(options: &LoadOptions) -> Result<Self> {
         let Some(pin_dir) = &options.pin_dir else {
@@ -78,12 +82,14 @@ impl Kernel {
     fn load_in(dir: &Path, options: &LoadOptions) -> Result<Self> {
         let mut xdp = load_object("xdp", XDP, dir, options)?;
         let mut tc = load_object("tc", TC, dir, options)?;
+        let mut tc_in = options.tc_ingress.then(|| load_object("tc", TC_IN, dir, options)).transpose()?;
         let maps = Maps::from_source(|name| xdp.take_map(name).or_else(|| tc.take_map(name)))?;
         check_version(&maps, dir)?;
         // The verifier takes a second or two for each: side by side where there are two CPUs.
         std::thread::scope(|scope| {
             let tc = scope.spawn(|| {
-                load_program(&mut tc, TC_PROGRAM, |program| <&mut SchedClassifier>::try_from(program)?.load())
+                tc_in.as_mut().map(|object| load_classifier(object, TC_IN_PROGRAM)).transpose()?;
+                load_classifier(&mut tc, TC_PROGRAM)
             });
             load_program(&mut xdp, XDP_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
             load_program(&mut xdp, CLOCK_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
@@ -91,7 +97,7 @@ impl Kernel {
         })?;
         let before = maps.config.get()?;
         let reused = before.abi_version == ABI_VERSION;
-        let kernel = Self { xdp, tc, maps, pin_dir: None, reused };
+        let kernel = Self { xdp, tc, tc_in, maps, pin_dir: None, log: options.log, reused };
         let mut config = if reused { before } else { kernel.new_config(options) };
         kernel.set_clock(&mut config, options.fixed_now_ns)?;
         kernel.maps.config.set(&config)?;
@@ -163,8 +169,28 @@ impl Kernel {
                 jited_bytes: info.size_jitted(),
             })
         };
-        [facts(&self.xdp, XDP_PROGRAM), facts(&self.tc, TC_PROGRAM)].into_iter().flatten().collect()
+        let at_tc = self.tc_in.as_ref().and_then(|object| facts(object, TC_IN_PROGRAM));
+        [facts(&self.xdp, XDP_PROGRAM), facts(&self.tc, TC_PROGRAM), at_tc].into_iter().flatten().collect()
     }
+
+    /// The object with the program that judges at TC what enters, loaded if it was not yet.
+    pub(crate) fn ingress_object(&mut self) -> Result<&mut Ebpf> {
+        let object = match (self.tc_in.take(), &self.pin_dir) {
+            (Some(object), _) => object,
+            (None, Some(dir)) => {
+                let options = LoadOptions { log: self.log, ..LoadOptions::default() };
+                let mut object = load_object("tc", TC_IN, dir, &options)?;
+                load_classifier(&mut object, TC_IN_PROGRAM)?;
+                object
+            }
+            (None, None) => return Err(Error::Missing { what: format!("program {TC_IN_PROGRAM}") }),
+        };
+        Ok(self.tc_in.insert(object))
+    }
+}
+
+fn load_classifier(object: &mut Ebpf, program: &'static str) -> Result<()> {
+    load_program(object, program, |program| <&mut SchedClassifier>::try_from(program)?.load())
 }
 
 fn load_object(object: &'static str, bytes: &[u8], dir: &Path, options: &LoadOptions) -> Result<Ebpf> {

@@ -8,6 +8,7 @@ pub mod bpffs;
 mod clock;
 mod error;
 mod grace;
+mod hooks;
 mod kernel;
 mod links;
 pub mod maps;
@@ -21,7 +22,7 @@ mod run;
 mod shape;
 mod sizes;
 
-pub use attach::{Attached, TcMode, TcModeChoice, XdpMode, XdpModeChoice};
+pub use attach::{Attached, Ingress, JudgedAt, TcMode, TcModeChoice, XdpMode, XdpModeChoice};
 pub use clock::{Clock, boot_ns};
 pub use error::{Error, Result};
 pub use grace::wait_for_programs;

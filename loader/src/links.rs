@@ -1,10 +1,10 @@
 //! Pinned links: what keeps programs attached when nobody runs.
 
-use crate::attach::{TcMode, XdpMode, clsact_detach};
+use crate::attach::{JudgedAt, TcMode, XdpMode};
 use crate::clock::boot_ns;
 use crate::error::{Error, Result, os_error};
+use crate::hooks::{EGRESS, INGRESS};
 use crate::maps::Maps;
-use crate::object::TC_PROGRAM;
 use crate::{netdev, ports};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -15,13 +15,33 @@ const XDP: &str = "-xdp";
 const TCX: &str = "-tc";
 /// An empty folder: a filter of clsact is no object that could be pinned.
 const CLSACT: &str = "-clsact";
+/// The same for what enters.
+const TCX_IN: &str = "-tc-in";
+const CLSACT_IN: &str = "-clsact-in";
 
 /// The pins of one interface. bpffs allows no dots in names, interfaces do (`eth0.100`).
 #[derive(Debug)]
 pub(crate) struct Pins {
     pub xdp: PathBuf,
+    pub egress: TcPins,
+    pub ingress: TcPins,
+}
+
+/// Those of one hook of TC; at most one of them is there.
+#[derive(Debug)]
+pub(crate) struct TcPins {
     pub tcx: PathBuf,
     pub clsact: PathBuf,
+}
+
+impl TcPins {
+    /// How the hook's program is attached.
+    fn mode(&self) -> Result<Option<TcMode>> {
+        if open(&self.tcx)?.is_some() {
+            return Ok(Some(TcMode::Tcx));
+        }
+        Ok(self.clsact.exists().then_some(TcMode::Clsact))
+    }
 }
 
 pub(crate) fn links_dir(pin_dir: &Path) -> PathBuf {
@@ -32,7 +52,11 @@ impl Pins {
     pub(crate) fn of(pin_dir: &Path, interface: &str) -> Self {
         let name = interface.replace('%', "%25").replace('.', "%2E");
         let path = |suffix: &str| links_dir(pin_dir).join(format!("{name}{suffix}"));
-        Self { xdp: path(XDP), tcx: path(TCX), clsact: path(CLSACT) }
+        Self {
+            xdp: path(XDP),
+            egress: TcPins { tcx: path(TCX), clsact: path(CLSACT) },
+            ingress: TcPins { tcx: path(TCX_IN), clsact: path(CLSACT_IN) },
+        }
     }
 }
 
@@ -44,6 +68,11 @@ pub(crate) fn open(path: &Path) -> Result<Option<FdLink>> {
         Err(e) if os_error(&e) == Some(ENOENT) => Ok(None),
         Err(e) => Err(link_error(path, &e)),
     }
+}
+
+/// Id of the program of a pinned link, 0 for none.
+pub(crate) fn program(pin: &Path) -> u32 {
+    open(pin).ok().flatten().and_then(|link| link.info().ok()).map_or(0, |info| info.program_id())
 }
 
 pub(crate) fn link_error(path: &Path, error: &LinkError) -> Error {
@@ -58,9 +87,11 @@ pub struct PinnedPort {
     pub interface: String,
     /// Its index now, `None` if it is gone.
     pub ifindex: Option<u32>,
-    /// Id of the XDP program and how it runs, `None` if it is not attached any more.
-    pub xdp: Option<(u32, XdpMode)>,
-    /// How the TC program is attached, `None` if it is not.
+    /// Where what comes in is judged, `None` if the program is not attached any more.
+    pub ingress: Option<JudgedAt>,
+    /// Id of the program there; `None` too for a filter of clsact.
+    pub program_id: Option<u32>,
+    /// How the TC program for what leaves is attached, `None` if it is not.
     pub tc: Option<TcMode>,
 }
 
@@ -72,18 +103,18 @@ pub fn pinned_ports(pin_dir: &Path) -> Result<Vec<PinnedPort>> {
 fn pinned_port(pin_dir: &Path, interface: String) -> Result<PinnedPort> {
     let pins = Pins::of(pin_dir, &interface);
     let ifindex = netdev::index(&interface).ok();
-    let ours = open(&pins.xdp)?.and_then(|link| link.info().ok()).map(|info| info.program_id());
-    let state = ifindex.map(netdev::xdp).transpose()?.unwrap_or_default();
-    let mode = if state.generic { XdpMode::Generic } else { XdpMode::Native };
-    let attached = ours.is_some_and(|id| id != 0 && id == state.program_id);
-    let tc = if ifindex.is_none() {
-        None
-    } else if open(&pins.tcx)?.is_some() {
-        Some(TcMode::Tcx)
-    } else {
-        pins.clsact.exists().then_some(TcMode::Clsact)
+    let Some(index) = ifindex else {
+        return Ok(PinnedPort { interface, ifindex, ingress: None, program_id: None, tc: None });
     };
-    Ok(PinnedPort { interface, ifindex, xdp: attached.then_some((state.program_id, mode)), tc })
+    let state = netdev::xdp(index)?;
+    let by_xdp = program(&pins.xdp);
+    let (ingress, program_id) = if by_xdp != 0 && by_xdp == state.program_id {
+        (Some(JudgedAt::Xdp(if state.generic { XdpMode::Generic } else { XdpMode::Native })), by_xdp)
+    } else {
+        (pins.ingress.mode()?.map(JudgedAt::Tc), program(&pins.ingress.tcx))
+    };
+    let program_id = Some(program_id).filter(|id| *id != 0);
+    Ok(PinnedPort { interface, ifindex, ingress, program_id, tc: pins.egress.mode()? })
 }
 
 /// Names of the interfaces that have a pin.
@@ -98,7 +129,8 @@ fn interfaces(pin_dir: &Path) -> Result<Vec<String>> {
         .flatten()
         .filter_map(|entry| {
             let file = entry.file_name().into_string().ok()?;
-            let name = [XDP, TCX, CLSACT].iter().find_map(|suffix| file.strip_suffix(suffix))?;
+            let name =
+                [XDP, TCX, CLSACT, TCX_IN, CLSACT_IN].iter().find_map(|suffix| file.strip_suffix(suffix))?;
             Some(name.replace("%2E", ".").replace("%25", "%"))
         })
         .collect();
@@ -107,31 +139,25 @@ fn interfaces(pin_dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Takes both programs off an interface. Returns whether there was anything to take off.
+/// Takes the programs off an interface. Returns whether there was anything to take off.
 pub fn detach(pin_dir: &Path, interface: &str) -> Result<bool> {
     let pins = Pins::of(pin_dir, interface);
+    let ifindex = netdev::index(interface).ok();
     let had_xdp = unpin_link(&pins.xdp, interface)?;
-    if let (Ok(ifindex), Ok(maps)) = (netdev::index(interface), Maps::open(pin_dir)) {
+    let had_ingress = INGRESS.detach(interface, ifindex.is_none(), &pins.ingress)?;
+    if let (Some(ifindex), Ok(maps)) = (ifindex, Maps::open(pin_dir)) {
         ports::release(&maps, ifindex)?;
     }
-    let had_tcx = unpin_link(&pins.tcx, interface)?;
-    let had_clsact = pins.clsact.exists();
-    if had_clsact {
-        // An interface that is gone has taken the filter with it.
-        if netdev::index(interface).is_ok() {
-            clsact_detach(interface, TC_PROGRAM)?;
-        }
-        std::fs::remove_dir(&pins.clsact).map_err(Error::io("remove", &pins.clsact))?;
-    }
-    Ok(had_xdp || had_tcx || had_clsact)
+    let had_egress = EGRESS.detach(interface, ifindex.is_none(), &pins.egress)?;
+    Ok(had_xdp || had_ingress || had_egress)
 }
 
 /// Removes the pin of a link and waits until its program is off: the kernel takes a link off some time after its last
 /// pin is gone.
 pub(crate) fn unpin_link(pin: &Path, interface: &str) -> Result<bool> {
-    let program = open(pin).ok().flatten().and_then(|link| link.info().ok()).map(|info| info.program_id());
+    let program = program(pin);
     let was_there = unpin(pin)?;
-    if let (Some(id @ 1..), Ok(ifindex)) = (program, netdev::index(interface)) {
+    if let (id @ 1.., Ok(ifindex)) = (program, netdev::index(interface)) {
         let deadline = boot_ns() + 2_000_000_000;
         while runs(id, interface, ifindex) && boot_ns() < deadline {
             std::thread::sleep(Duration::from_millis(2));
@@ -141,9 +167,13 @@ pub(crate) fn unpin_link(pin: &Path, interface: &str) -> Result<bool> {
 }
 
 fn runs(program: u32, interface: &str, ifindex: u32) -> bool {
-    let tcx = || SchedClassifier::query_tcx(interface, TcAttachType::Egress);
+    let at_tc = |hook| {
+        SchedClassifier::query_tcx(interface, hook)
+            .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == program))
+    };
     netdev::xdp(ifindex).is_ok_and(|state| state.program_id == program)
-        || tcx().is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == program))
+        || at_tc(TcAttachType::Egress)
+        || at_tc(TcAttachType::Ingress)
 }
 
 /// Takes everything off and removes every pin: nothing of Tidegate is left in the kernel once no process holds it.

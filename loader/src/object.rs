@@ -6,8 +6,11 @@ use aya::include_bytes_aligned;
 pub(crate) static XDP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-xdp.o"));
 /// The object of `tc/`: the program `tidegate_tc`.
 pub(crate) static TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-tc.o"));
+/// The other object of `tc/`: the program `tidegate_tc_in`.
+pub(crate) static TC_IN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-tc-ingress.o"));
 
 /// Names of the programs in the objects.
 pub(crate) const XDP_PROGRAM: &str = "tidegate_xdp";
 pub(crate) const CLOCK_PROGRAM: &str = "tidegate_clock";
 pub(crate) const TC_PROGRAM: &str = "tidegate_tc";
+pub(crate) const TC_IN_PROGRAM: &str = "tidegate_tc_in";

@@ -3,7 +3,7 @@
 use crate::clock::Reading;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::object::{CLOCK_PROGRAM, TC_PROGRAM, XDP_PROGRAM};
+use crate::object::{CLOCK_PROGRAM, TC_IN_PROGRAM, TC_PROGRAM, XDP_PROGRAM};
 use aya::programs::{
     ProgramError, SchedClassifier, TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp,
 };
@@ -44,6 +44,8 @@ impl RunResult {
     pub const TC_OK: u32 = 0;
     /// TC: drop.
     pub const TC_SHOT: u32 = 2;
+    /// TC: send it by another way, or back.
+    pub const TC_REDIRECT: u32 = 7;
 }
 
 impl Kernel {
@@ -68,7 +70,19 @@ impl Kernel {
         self.run_program(XDP_PROGRAM, frame.len(), options)
     }
 
-    /// Runs the TC program on a frame that came in by `ingress_ifindex` (0: the host itself sends it).
+    /// Runs the TC program for what enters on a frame. The kernel has to have been loaded with it.
+    pub fn run_tc_in(&self, frame: &[u8], repeat: u32) -> Result<RunResult> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        self.run_program(TC_IN_PROGRAM, frame.len(), options)
+    }
+
+    /// Runs the TC program for what enters once and reads the frame back. `out` has to have room for it.
+    pub fn run_tc_in_out(&self, frame: &[u8], out: &mut [u8]) -> Result<RunResult> {
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::new() };
+        self.run_program(TC_IN_PROGRAM, frame.len(), options)
+    }
+
+    /// Runs the TC program for what leaves on a frame that came in by `ingress_ifindex` (0: the host itself sends it).
     pub fn run_tc(&self, frame: &[u8], ingress_ifindex: u32, repeat: u32) -> Result<RunResult> {
         // Of struct __sk_buff the kernel takes mark, priority, ingress_ifindex, ifindex, cb and what follows it;
         // all else has to be 0. Without ifindex the frame leaves by the loopback interface.
@@ -97,10 +111,14 @@ impl Kernel {
         options: TestRunOptions<'_>,
     ) -> Result<RunResult> {
         let missing = || Error::Missing { what: format!("program {program}") };
-        let object = if program == TC_PROGRAM { &self.tc } else { &self.xdp };
-        let loaded = object.program(program).ok_or_else(missing)?;
+        let object = match program {
+            TC_PROGRAM => Some(&self.tc),
+            TC_IN_PROGRAM => self.tc_in.as_ref(),
+            _ => Some(&self.xdp),
+        };
+        let loaded = object.and_then(|object| object.program(program)).ok_or_else(missing)?;
         let run = |loaded| -> Result<TestRunResult, ProgramError> {
-            if program == TC_PROGRAM {
+            if matches!(program, TC_PROGRAM | TC_IN_PROGRAM) {
                 <&SchedClassifier>::try_from(loaded)?.test_run(options)
             } else {
                 <&Xdp>::try_from(loaded)?.test_run(options)

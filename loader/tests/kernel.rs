@@ -2,7 +2,8 @@
 
 use datapath::abi::{ABI_VERSION, Addr, Binding, BindingVersions, Config, HashKeys, MapName};
 use loader::{
-    Error, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, TcModeChoice, XdpMode, XdpModeChoice,
+    Error, Ingress, JudgedAt, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, TcModeChoice, XdpMode,
+    XdpModeChoice,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -195,6 +196,10 @@ fn a_full_map_says_which_and_how_large() {
     assert!(matches!(error, Error::MapFull { map: MapName::BINDINGS, max_entries: 2 }), "{error}");
 }
 
+const NATIVE: JudgedAt = JudgedAt::Xdp(XdpMode::Native);
+const GENERIC: JudgedAt = JudgedAt::Xdp(XdpMode::Generic);
+const AT_TC: JudgedAt = JudgedAt::Tc(TcMode::Tcx);
+
 #[test]
 #[ignore = "needs root"]
 fn attaching_is_native_outlives_the_process_and_is_replaced_in_place() {
@@ -203,14 +208,14 @@ fn attaching_is_native_outlives_the_process_and_is_replaced_in_place() {
     let first = {
         let mut kernel = Kernel::load(&pins.options()).unwrap();
         let attached = kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap();
-        assert_eq!((attached.xdp, attached.tc, attached.replaced), (XdpMode::Native, TcMode::Tcx, false));
+        assert_eq!((attached.ingress, attached.tc, attached.replaced), (NATIVE, TcMode::Tcx, false));
         assert_eq!(attached.native_refused, None);
         kernel.programs()[0].id
     };
     let ports = loader::pinned_ports(&pins.0).unwrap();
     assert_eq!(ports.len(), 1);
     assert_eq!(ports[0].interface, "tg0");
-    assert_eq!(ports[0].xdp, Some((first, XdpMode::Native)));
+    assert_eq!((ports[0].ingress, ports[0].program_id), (Some(NATIVE), Some(first)));
     assert_eq!(ports[0].tc, Some(TcMode::Tcx));
     let ifindex = loader::netdev::index("tg0").unwrap();
     let mut kernel = Kernel::load(&pins.options()).unwrap();
@@ -237,22 +242,16 @@ fn generic_mode_on_request_and_an_interface_that_came_again() {
     let _netns = Netns::enter();
     let pins = PinDir::new();
     let mut kernel = Kernel::load(&pins.options()).unwrap();
-    assert_eq!(
-        kernel.attach("tg0", XdpModeChoice::Generic, TcModeChoice::Auto).unwrap().xdp,
-        XdpMode::Generic
-    );
-    assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].xdp.unwrap().1, XdpMode::Generic);
+    assert_eq!(kernel.attach("tg0", XdpModeChoice::Generic, TcModeChoice::Auto).unwrap().ingress, GENERIC);
+    assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].ingress, Some(GENERIC));
     let native = kernel.attach("tg0", XdpModeChoice::Native, TcModeChoice::Auto).unwrap();
-    assert_eq!((native.xdp, native.replaced), (XdpMode::Native, false), "another mode is another link");
-    assert_eq!(
-        kernel.attach("tg0", XdpModeChoice::Generic, TcModeChoice::Auto).unwrap().xdp,
-        XdpMode::Generic
-    );
+    assert_eq!((native.ingress, native.replaced), (NATIVE, false), "another mode is another link");
+    assert_eq!(kernel.attach("tg0", XdpModeChoice::Generic, TcModeChoice::Auto).unwrap().ingress, GENERIC);
     ip(&["link", "del", "tg0"]);
     assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].ifindex, None);
     ip(&["link", "add", "name", "tg0", "type", "veth", "peer", "name", "tg1"]);
     let attached = kernel.attach("tg0", XdpModeChoice::Auto, TcModeChoice::Auto).unwrap();
-    assert_eq!((attached.xdp, attached.tc, attached.replaced), (XdpMode::Native, TcMode::Tcx, false));
+    assert_eq!((attached.ingress, attached.tc, attached.replaced), (NATIVE, TcMode::Tcx, false));
     let judged: Vec<u32> = kernel.maps().judged_ports.entries().unwrap().into_keys().collect();
     assert_eq!(judged, vec![attached.ifindex]);
 }
@@ -280,27 +279,96 @@ fn somebody_elses_program_and_a_missing_interface_are_named_and_nothing_is_left(
     assert_eq!(loader::pinned_ports(&ours.0).unwrap(), vec![]);
 }
 
+/// Ids of the programs at the TC hook for what enters `tg0`.
+fn at_tc() -> Vec<u32> {
+    use aya::programs::{SchedClassifier, TcAttachType};
+    let (_, programs) = SchedClassifier::query_tcx("tg0", TcAttachType::Ingress).unwrap();
+    programs.iter().map(|info| info.id()).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_comes_in_is_judged_at_tc_on_request_and_by_one_program_at_a_time() {
+    let _netns = Netns::enter();
+    let pins = PinDir::new();
+    let mut kernel = Kernel::load(&pins.options()).unwrap();
+    let xdp = || loader::netdev::xdp(loader::netdev::index("tg0").unwrap()).unwrap().program_id;
+    let attach = |kernel: &mut Kernel, ingress: Ingress| {
+        let attached = kernel.attach("tg0", ingress, TcModeChoice::Auto).unwrap();
+        let port = loader::pinned_ports(&pins.0).unwrap().remove(0);
+        assert_eq!((port.ingress, port.tc), (Some(attached.ingress), Some(TcMode::Tcx)));
+        (attached.ingress, attached.replaced, port.program_id.unwrap())
+    };
+    let native = Ingress::Xdp(XdpModeChoice::Native);
+    let (at, replaced, by_xdp) = attach(&mut kernel, native);
+    assert_eq!((at, replaced, xdp(), at_tc()), (NATIVE, false, by_xdp, vec![]));
+    assert_eq!(kernel.programs().len(), 2, "the other program is loaded when it is needed");
+    let (at, replaced, by_tc) = attach(&mut kernel, Ingress::Tc);
+    assert_eq!((at, replaced, xdp(), at_tc()), (AT_TC, true, 0, vec![by_tc]));
+    assert_eq!(kernel.programs()[2].id, by_tc);
+    drop(kernel);
+    let mut kernel = Kernel::load(&pins.options()).unwrap();
+    let (at, replaced, next) = attach(&mut kernel, Ingress::Tc);
+    assert_eq!((at, replaced, xdp(), at_tc()), (AT_TC, true, 0, vec![next]));
+    assert_ne!(next, by_tc);
+    let (at, replaced, by_xdp) = attach(&mut kernel, native);
+    assert_eq!((at, replaced, xdp(), at_tc()), (NATIVE, true, by_xdp, vec![]));
+    let (at, ..) = attach(&mut kernel, Ingress::Auto);
+    assert_eq!(at, AT_TC, "veth is virtual");
+    assert!(loader::detach(&pins.0, "tg0").unwrap());
+    assert_eq!((xdp(), at_tc()), (0, vec![]));
+    assert!(kernel.maps().judged_ports.is_empty().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn tc_judges_beside_somebody_elses_xdp_program_and_not_beside_forwarding_by_xdp() {
+    let _netns = Netns::enter();
+    let (ours, theirs) = (PinDir::new(), PinDir::new());
+    let mut other = Kernel::load(&theirs.options()).unwrap();
+    other.attach("tg0", XdpModeChoice::Native, TcModeChoice::Auto).unwrap();
+    let mut kernel = Kernel::load(&ours.options()).unwrap();
+    assert_eq!(kernel.attach("tg0", Ingress::Auto, TcModeChoice::Auto).unwrap().ingress, AT_TC);
+    kernel.maps().config.update(|config| config.flags |= Config::FORWARD).unwrap();
+    match kernel.attach("tg0", Ingress::Tc, TcModeChoice::Auto).unwrap_err() {
+        Error::ForwardNeedsXdp { interface } => assert_eq!(interface, "tg0"),
+        e => panic!("{e}"),
+    }
+    assert_eq!(kernel.attach("tg1", Ingress::Auto, TcModeChoice::Auto).unwrap().ingress, NATIVE);
+}
+
 #[test]
 #[ignore = "needs root"]
 fn clsact_is_attached_replaced_and_taken_off() {
     let _netns = Netns::enter();
     let pins = PinDir::new();
     let filters = || {
-        let output = Command::new("tc").args(["filter", "show", "dev", "tg0", "egress"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().matches("direct-action").count()
+        let of = |hook| {
+            let output = Command::new("tc").args(["filter", "show", "dev", "tg0", hook]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().matches("direct-action").count()
+        };
+        [of("ingress"), of("egress")]
     };
-    let attach = |tc| {
+    let attach = |ingress, tc| {
         let mut kernel = Kernel::load(&pins.options()).unwrap();
-        kernel.attach("tg0", XdpModeChoice::Auto, tc).unwrap().tc
+        let attached = kernel.attach("tg0", ingress, tc).unwrap();
+        let port = loader::pinned_ports(&pins.0).unwrap().remove(0);
+        assert_eq!((port.ingress, port.tc), (Some(attached.ingress), Some(attached.tc)));
+        (attached.ingress, attached.tc)
     };
-    assert_eq!(attach(TcModeChoice::Clsact), TcMode::Clsact);
-    assert_eq!(filters(), 1);
-    assert_eq!(loader::pinned_ports(&pins.0).unwrap()[0].tc, Some(TcMode::Clsact));
-    assert_eq!(attach(TcModeChoice::Auto), TcMode::Clsact, "it is replaced where it is");
-    assert_eq!(filters(), 1);
-    assert_eq!(attach(TcModeChoice::Tcx), TcMode::Tcx);
-    assert_eq!(filters(), 0);
-    assert_eq!(attach(TcModeChoice::Clsact), TcMode::Clsact);
+    let xdp = Ingress::Xdp(XdpModeChoice::Auto);
+    let (clsact, tcx) = (TcMode::Clsact, TcMode::Tcx);
+    assert_eq!(attach(xdp, TcModeChoice::Clsact), (NATIVE, clsact));
+    assert_eq!(filters(), [0, 1]);
+    assert_eq!(attach(xdp, TcModeChoice::Auto), (NATIVE, clsact), "it is replaced where it is");
+    assert_eq!(filters(), [0, 1]);
+    assert_eq!(attach(Ingress::Tc, TcModeChoice::Clsact), (JudgedAt::Tc(clsact), clsact));
+    assert_eq!(filters(), [1, 1]);
+    assert_eq!(attach(Ingress::Tc, TcModeChoice::Auto), (JudgedAt::Tc(clsact), clsact));
+    assert_eq!(filters(), [1, 1]);
+    assert_eq!(attach(Ingress::Tc, TcModeChoice::Tcx), (AT_TC, tcx));
+    assert_eq!(filters(), [0, 0]);
+    assert_eq!(attach(Ingress::Tc, TcModeChoice::Clsact), (JudgedAt::Tc(clsact), clsact));
     assert!(loader::detach(&pins.0, "tg0").unwrap());
-    assert_eq!(filters(), 0);
+    assert_eq!(filters(), [0, 0]);
 }

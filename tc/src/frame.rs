@@ -3,7 +3,6 @@
 use crate::buffer;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_pull_data};
-use datapath::abi::Direction;
 use datapath::frame::Frame;
 
 /// Headers and a TLS record's start, which must lie in the linear part.
@@ -13,8 +12,6 @@ const WANTED: u32 = 256;
 pub type Context = __sk_buff;
 /// The frame of this program.
 pub type HookFrame = SkbFrame;
-/// The way that this program judges.
-pub const DIRECTION: Direction = Direction::Egress;
 
 /// The frame of an skb.
 pub struct SkbFrame(*mut Context);
@@ -45,13 +42,14 @@ impl SkbFrame {
     }
 
     /// The interface by which the packet came into the host, 0 if the host sends it.
+    #[allow(dead_code)] // who judges what enters knows
     #[inline(always)]
     pub fn came_in_by(&self) -> u32 {
         // SAFETY: the context is the one the kernel passed in.
         unsafe { (*self.0).ingress_ifindex }
     }
 
-    /// Segments that the host sends may keep all but the link header in pages: pull in what the path reads.
+    /// Segments may keep all but the link header in pages: pull in what the slow path reads.
     #[inline(always)]
     pub fn linearize(&self) {
         let len = self.len() as u32;
@@ -108,5 +106,12 @@ impl Frame for SkbFrame {
     fn ifindex(&self) -> u32 {
         // SAFETY: the context is the one the kernel passed in.
         unsafe { (*self.0).ifindex }
+    }
+
+    #[inline(always)]
+    fn tag_beside(&self) -> Option<u16> {
+        // SAFETY: the context is the one the kernel passed in.
+        let (there, tag) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
+        if there != 0 { Some(tag as u16) } else { None }
     }
 }

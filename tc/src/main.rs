@@ -1,4 +1,4 @@
-//! The TC program: judges what the gateway itself sends, and leaves alone what XDP has judged on its way in.
+//! The TC program: judges what the gateway itself sends, and leaves alone what was judged on its way in.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -18,11 +18,14 @@ mod stages;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use datapath::abi::{Action, Reason};
+use datapath::abi::{Action, Direction, Reason};
 use datapath::frame::Frame;
 use datapath::judge::judge;
 use datapath::tables::Sink;
-use frame::{DIRECTION, SkbFrame};
+use frame::SkbFrame;
+
+/// The way that this program judges.
+const DIRECTION: Direction = Direction::Egress;
 
 /// Judges what leaves.
 #[classifier]
@@ -31,13 +34,15 @@ pub fn tidegate_tc(ctx: TcContext) -> i32 {
     let frame = SkbFrame::new(ctx.skb.skb);
     let came_in_by = frame.came_in_by();
     if came_in_by != 0 && maps::TG_JUDGED_PORTS.get_ptr(came_in_by).is_some() {
-        let bytes = frame.len() as u64;
+        let bytes = frame.len() as u64 + u64::from(frame.bytes_beside());
         maps::plane().sink.count(frame.ifindex(), DIRECTION, Reason::JudgedAtIngress as u8, false, bytes);
         return TC_ACT_UNSPEC;
     }
-    frame.linearize();
-    let action = judge(&frame, DIRECTION, &mut maps::plane(), maps::trace);
-    match action {
+    let trace = || {
+        frame.linearize();
+        maps::trace()
+    };
+    match judge(&frame, DIRECTION, &mut maps::plane(), trace) {
         Action::Dropped => TC_ACT_SHOT,
         Action::Forwarded | Action::Audit => TC_ACT_UNSPEC,
     }

@@ -1,4 +1,4 @@
-//! Reads of a buffer that the verifier has to follow. The TC program includes this same file.
+//! Reads of a buffer that the verifier has to follow. The TC programs include this same file.
 
 /// Beyond this no header is read: it tells the verifier that an offset is small. No power of two, for which LLVM tests a
 /// bit from which the verifier learns nothing ("offset is outside of the packet", 6.18).

@@ -4,15 +4,12 @@ use crate::buffer;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
-use datapath::abi::Direction;
 use datapath::frame::Frame;
 
 /// What the kernel hands to the program.
 pub type Context = xdp_md;
 /// The frame of this program.
 pub type HookFrame = XdpFrame;
-/// The way that this program judges.
-pub const DIRECTION: Direction = Direction::Ingress;
 
 /// The frame of a context.
 pub struct XdpFrame(XdpContext);

@@ -16,9 +16,12 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use datapath::abi::Action;
+use datapath::abi::{Action, Direction};
 use datapath::judge::judge;
-use frame::{DIRECTION, XdpFrame};
+use frame::XdpFrame;
+
+/// The way that this program judges.
+const DIRECTION: Direction = Direction::Ingress;
 
 /// Judges what enters.
 #[xdp(frags)]

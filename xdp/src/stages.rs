@@ -1,9 +1,10 @@
-//! The stages of the slow path as global functions, each verified once and by itself. The TC program includes this same
+//! The stages of the slow path as global functions, each verified once and by itself. The TC programs include this same
 //! file. docs/adr/0004-stages.md says why.
 //!
 //! To the verifier the arguments are the context, numbers, and pointers to memory of their type's size that may be null.
 
-use crate::frame::{Context, DIRECTION, HookFrame};
+use crate::DIRECTION;
+use crate::frame::{Context, HookFrame};
 use crate::maps::{Kernel, KernelBuckets, KernelRules, KernelSink, KernelSlots, KernelSpill, plane};
 use datapath::abi::packet::Trace;
 use datapath::abi::{Connection, Direction, FlowKey, FlowRecord, Holding, Packet, Reason, Side};

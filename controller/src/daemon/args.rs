@@ -1,7 +1,7 @@
 //! What `tidegate run` is asked.
 
 use super::enroll::EnrolArgs;
-use super::{forward, inspect};
+use super::{forward, ingress, inspect};
 use crate::exit_code::{Code, Failure, Result};
 use crate::svid::SourceArgs;
 use datapath::abi::MapName;
@@ -24,10 +24,13 @@ pub struct RunArgs {
     /// Drop what is denied, or only say so [default: as before, at first enforce]
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
+    /// Where what comes in is judged [default: as before, at first xdp]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub ingress: Option<ingress::IngressArg>,
     /// Where the XDP program runs
     #[arg(long, value_enum, default_value_t)]
     pub xdp_mode: XdpModeArg,
-    /// How the TC program is attached
+    /// How TC programs are attached
     #[arg(long, value_enum, default_value_t)]
     pub tc_mode: TcModeArg,
     /// Serve Prometheus metrics here
@@ -106,7 +109,7 @@ impl From<XdpModeArg> for XdpModeChoice {
     }
 }
 
-/// How the TC program is attached.
+/// How TC programs are attached.
 #[derive(
     Clone,
     Copy,

@@ -12,6 +12,7 @@ mod expire;
 mod failsafe;
 pub mod forward;
 mod half_open;
+pub mod ingress;
 pub mod inspect;
 mod metrics;
 mod observe;
@@ -64,6 +65,7 @@ pub struct Shared {
     svid: Option<Live>,
     enrolments: enroll::Counts,
     reloads: watch::Reloads,
+    ingress: Option<ingress::IngressArg>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -206,7 +208,7 @@ fn bind_tcp(option: &str, addr: SocketAddr) -> Result<tokio::net::TcpListener> {
 }
 
 fn ready_line(instance: &Instance, attached: &[Attached]) -> String {
-    let port = |a: &Attached| format!("{} ({} XDP, {})", a.interface, a.xdp.name(), a.tc.name());
+    let port = |a: &Attached| format!("{} ({}, egress {})", a.interface, a.ingress, a.tc.name());
     let ports: Vec<_> = attached.iter().map(port).collect();
     let on = if ports.is_empty() { "no interface yet".to_owned() } else { ports.join(", ") };
     for a in attached {

@@ -1,7 +1,7 @@
 //! Options of `tidegate run` that hold until they are given again, also after the host was started anew.
 
 use super::args::{Mode, RunArgs};
-use super::{failsafe, forward, inspect};
+use super::{failsafe, forward, ingress, inspect};
 use crate::exit_code::Result;
 use crate::state::Store;
 use datapath::abi::Config;
@@ -9,6 +9,7 @@ use loader::Maps;
 
 const FAILSAFE: &str = "failsafe";
 const FORWARD: &str = "forward";
+const INGRESS: &str = "ingress";
 const INSPECT: &str = "inspect";
 const MODE: &str = "mode";
 
@@ -18,7 +19,9 @@ pub struct Settings {
     /// Services of the gateway itself that no policy cuts.
     pub failsafe: Vec<(u8, u16)>,
     /// Who forwards what passes; as the maps say where it was never given.
-    forward: Option<forward::Forward>,
+    pub forward: Option<forward::Forward>,
+    /// Where what comes in by a new interface is judged.
+    pub ingress: Option<ingress::IngressArg>,
     /// Tunnels that are looked into; as the maps say where it was never given.
     inspect: Vec<inspect::Inspect>,
     /// Whether what is denied is dropped; as the maps say where it was never given.
@@ -34,10 +37,11 @@ impl Settings {
         };
         let failsafe = words(FAILSAFE)?.iter().map(|text| failsafe::parse(text)).collect::<Result<_>>()?;
         let inspect = words(INSPECT)?;
-        let (mode, forward) = (words(MODE)?, words(FORWARD)?);
+        let (mode, forward, ingress) = (words(MODE)?, words(FORWARD)?, words(INGRESS)?);
         Ok(Self {
             failsafe,
             forward: forward.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
+            ingress: ingress.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
             inspect: inspect.iter().filter_map(|word| clap::ValueEnum::from_str(word, false).ok()).collect(),
             mode: mode.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
         })
@@ -48,6 +52,7 @@ impl Settings {
         Self {
             failsafe: failsafe.unwrap_or(self.failsafe),
             forward: args.forward.or(self.forward),
+            ingress: args.ingress.or(self.ingress),
             inspect: if args.inspect.is_empty() { self.inspect } else { args.inspect.clone() },
             mode: args.mode.or(self.mode),
         }
@@ -61,6 +66,11 @@ impl Settings {
     /// Tells the kernel who forwards.
     pub fn write_forward(&self, maps: &Maps) -> Result<()> {
         forward::set(maps, self.forward)
+    }
+
+    /// Ends forwarding by XDP, where that is what is asked for.
+    pub fn end_forward(&self, maps: &Maps) -> Result<()> {
+        forward::set(maps, self.forward.filter(|who| *who == forward::Forward::Linux))
     }
 
     /// Tells the kernel the mode, which is to enforce where nobody ever said otherwise.
@@ -87,6 +97,7 @@ impl Settings {
         store.set(&[
             (FAILSAFE, Some(failsafe.join(",")).filter(|text| !text.is_empty())),
             (FORWARD, self.forward.map(|who| who.name().to_owned())),
+            (INGRESS, self.ingress.map(|place| place.name().to_owned())),
             (INSPECT, Some(inspect.join(",")).filter(|text| !text.is_empty())),
             (MODE, mode.map(str::to_owned)),
         ])

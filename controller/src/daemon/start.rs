@@ -5,13 +5,13 @@ use super::args::RunArgs;
 use super::commit::Committed;
 use super::observe::Hub;
 use super::settings::Settings;
-use super::{Shared, enroll, failsafe, forward, watch};
+use super::{Shared, enroll, failsafe, forward, ingress, watch};
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::names::Names;
 use crate::state::{PolicySet, Store};
 use crate::svid::Live;
-use loader::{Attached, Kernel, LoadOptions, Maps, Sizes};
+use loader::{Attached, Ingress, Kernel, LoadOptions, Maps, Sizes};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -38,31 +38,29 @@ pub(super) fn start(
     svid: Option<Live>,
 ) -> Result<(Arc<Shared>, Vec<Attached>)> {
     let pin_dir = instance.pin_dir();
-    let mut interfaces = args.interface.clone();
-    if interfaces.is_empty() {
-        let pinned = loader::pinned_ports(&pin_dir)?.into_iter();
-        interfaces = pinned.filter(|port| port.ifindex.is_some()).map(|port| port.interface).collect();
-    }
+    let before = store.in_force()?;
+    let settings = Settings::load(&store)?.with(args, asked.failsafe);
+    let interfaces = places(&pin_dir, args, &settings)?;
     let options =
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
-    let before = store.in_force()?;
-    let settings = Settings::load(&store)?.with(args, asked.failsafe);
     // Who has no identity yet is to get one.
     let enrolment = args.enrolment.enroll.map(|addr| (TCP, addr.port()));
     let failsafe: Vec<_> = settings.failsafe.iter().copied().chain(enrolment).collect();
     let work = || -> Result<(Maps, Committed)> {
         let maps = Maps::open(&pin_dir)?;
         let mut attach = || -> Result<()> {
-            for interface in &interfaces {
-                attached.push(kernel.attach(interface, args.xdp_mode.into(), args.tc_mode.into())?);
+            for (interface, place) in &interfaces {
+                attached.push(kernel.attach(interface, *place, args.tc_mode.into())?);
             }
             Ok(())
         };
         // What runs already goes on by the old policy until all else has succeeded. What is new never runs without one.
         if reused {
+            // An interface may be at TC from now on.
+            settings.end_forward(&maps)?;
             attach()?;
         }
         let mut committed = Committed::recover(store, &maps)?;
@@ -84,6 +82,7 @@ pub(super) fn start(
             let hub = Arc::new(Hub::new(Names::of(&committed.state)));
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
+            let ingress = settings.ingress;
             let (instance, labels, access) = (instance.clone(), Mutex::default(), asked.access);
             let reloads = watch::Reloads::default();
             let shared = Shared {
@@ -98,6 +97,7 @@ pub(super) fn start(
                 svid,
                 enrolments,
                 reloads,
+                ingress,
             };
             Ok((Arc::new(shared), attached))
         }
@@ -109,6 +109,23 @@ pub(super) fn start(
             Err(e)
         }
     }
+}
+
+/// The interfaces to attach to, and where what comes in by each is to be judged.
+fn places(pin_dir: &Path, args: &RunArgs, settings: &Settings) -> Result<Vec<(String, Ingress)>> {
+    let pinned = loader::pinned_ports(pin_dir)?;
+    let mut interfaces = args.interface.clone();
+    if interfaces.is_empty() {
+        let there = pinned.iter().filter(|port| port.ifindex.is_some());
+        interfaces = there.map(|port| port.interface.clone()).collect();
+    }
+    let place = |interface: String| {
+        let there = ingress::there(&pinned, &interface);
+        let place = ingress::place(args.ingress, args.xdp_mode, there, settings.ingress)?;
+        let place = ingress::beside_forwarding(&interface, place, settings.forward)?;
+        Ok((interface, place))
+    };
+    interfaces.into_iter().map(place).collect()
 }
 
 /// Puts the saved state back: nothing of what it says came to be.

@@ -41,7 +41,7 @@ fn modes(part: &mut Part, features: Option<XdpFeatures>) {
         Some(_) => part.warn(
             "XDP",
             "generic only: the driver runs no programs",
-            "nothing, `--xdp-mode auto` takes generic; it is slower, for the kernel makes a socket buffer first",
+            "nothing, `--xdp-mode auto` takes generic, which is slower, for the kernel makes a socket buffer first; `--ingress tc` spares it a copy",
         ),
         None => part.warn(
             "XDP",
@@ -96,13 +96,13 @@ fn xdp(part: &mut Part, name: &str, there: netdev::XdpState, ours: Option<&Pinne
         return part.ok("XDP program", "none");
     }
     let mode = if there.generic { "generic" } else { "native" };
-    if ours.and_then(|port| port.xdp).is_some_and(|(ours, _)| ours == id) {
+    if ours.is_some_and(|port| port.program_id == Some(id)) {
         return part.ok("XDP program", format!("Tidegate's, id {id}, {mode}"));
     }
     let state = if asked { State::Missing } else { State::Warn };
     let to_do = format!(
         "`bpftool prog show id {id}` says whose it is (and `tidegate --name NAME status`, if it is another instance's); \
-         `ip link set dev {name} xdp off` takes it off if it may go"
+         `ip link set dev {name} xdp off` takes it off if it may go; `--ingress tc` judges beside it"
     );
     part.note(state, "XDP program", format!("somebody else's, id {id}, {mode}"), Some(to_do));
 }

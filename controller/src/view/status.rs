@@ -68,8 +68,8 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
             .iter()
             .map(|p| {
                 json!({
-                    "interface": p.interface, "ifindex": p.ifindex, "xdp_mode": p.xdp.map(|(_, mode)| mode.name()),
-                    "xdp_program_id": p.xdp.map(|(id, _)| id), "tc_mode": p.tc.map(|tc| tc.name()),
+                    "interface": p.interface, "ifindex": p.ifindex, "ingress": p.ingress.map(|at| at.hook()),
+                    "ingress_mode": p.ingress.map(|at| at.mode()), "ingress_program_id": p.program_id, "tc_mode": p.tc.map(|tc| tc.name()),
                     "xdp_sends": p.ifindex.is_some_and(|ifindex| sends.contains(&ifindex)),
                 })
             })
@@ -104,13 +104,13 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
             names(forward::left_to_linux(&view.maps)?)
         ))?;
     }
-    let mut out = table::table(&["INTERFACE", "XDP", "PROGRAM", "TC"]);
+    let mut out = table::table(&["INTERFACE", "INGRESS", "PROGRAM", "EGRESS"]);
     for p in &ports {
         let gone = if p.ifindex.is_none() { "interface is gone" } else { "not attached" };
         out.add_row([
             p.interface.clone(),
-            p.xdp.map_or(gone, |(_, mode)| mode.name()).to_owned(),
-            p.xdp.map_or_else(|| "-".into(), |(id, _)| id.to_string()),
+            p.ingress.map_or_else(|| gone.into(), |at| at.to_string()),
+            p.program_id.map_or_else(|| "-".into(), |id| id.to_string()),
             p.tc.map_or("-", |tc| tc.name()).to_owned(),
         ]);
     }

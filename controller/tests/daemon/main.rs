@@ -8,6 +8,7 @@ mod enrolment;
 mod forwarding;
 mod hostile;
 mod http;
+mod ingress;
 mod lab;
 mod limits;
 mod monitoring;
@@ -394,7 +395,7 @@ fn interfaces_come_and_go_and_detach_all_is_the_way_out() {
         let status = lab.json(&["status"]).remove(0);
         let names = status["interfaces"].as_array().unwrap().iter();
         names
-            .map(|i| format!("{} {}", i["interface"].as_str().unwrap(), i["xdp_mode"].as_str().unwrap()))
+            .map(|i| format!("{} {}", i["interface"].as_str().unwrap(), i["ingress_mode"].as_str().unwrap()))
             .collect()
     };
     assert_eq!(names(&lab), ["eth1 native", "eth2 native"]);

@@ -41,17 +41,23 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<usize, R
     packet.has |= Packet::HAS_ETHERNET;
     packet.eth_type = be16(header[12], header[13]);
     let mut offset = HEADER;
+    let mut read = 0;
+    if let Some(tag) = frame.tag_beside() {
+        packet.vlans[0] = tag & 0x0fff;
+        packet.vlan_count = 1;
+        read = 1;
+    }
     if is_tag(packet.eth_type) {
-        offset = tags(frame, packet)?;
+        offset = tags(frame, packet, read)?;
     }
     packet.l3_offset = offset as u16;
     Ok(offset)
 }
 
 #[inline(always)]
-fn tags<F: Frame>(frame: &F, packet: &mut Packet) -> Result<usize, Reason> {
+fn tags<F: Frame>(frame: &F, packet: &mut Packet, read: usize) -> Result<usize, Reason> {
     let mut offset = HEADER;
-    for i in 0..packet.vlans.len() {
+    for i in read..packet.vlans.len() {
         let Some(tag) = frame.header::<TAG>(offset) else {
             return Err(Reason::VlanTruncated);
         };

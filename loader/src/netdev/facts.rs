@@ -17,6 +17,8 @@ const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 pub struct Facts {
     /// The driver of its device, or its kind where it has no device (`veth`, `bridge`); `None` for what has neither.
     pub driver: Option<String>,
+    /// The kernel names a kind for it (veth, tun, bridge and so on): it is no network card.
+    pub is_virtual: bool,
     /// The largest packet.
     pub mtu: u32,
 }
@@ -31,6 +33,7 @@ pub fn facts(index: u32) -> Result<Facts> {
             IFLA_MTU => facts.mtu = u32_at(value, 0).unwrap_or(0),
             IFLA_LINKINFO => {
                 let kind = Attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                facts.is_virtual = kind.is_some();
                 facts.driver = kind.and_then(|(_, name)| text(name));
             }
             IFLA_PARENT_DEV_NAME => device = text(value),

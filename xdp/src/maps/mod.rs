@@ -1,4 +1,4 @@
-//! The BPF maps, and the packet path's tables on top of them. The TC program includes this same file.
+//! The BPF maps, and the packet path's tables on top of them. The TC programs include this same file.
 //!
 //! Here and in the frame of each program is the only `unsafe` of the kernel side: a map hands out a pointer, the path
 //! wants a reference.

@@ -8,7 +8,7 @@ mod tcp;
 use anyhow::{Context, Result};
 use clap::Parser;
 use datapath::abi::Config;
-use loader::{CpuPin, Kernel, LoadOptions, RunResult};
+use loader::{CpuPin, Ingress, Kernel, LoadOptions, RunResult, XdpModeChoice};
 use route::Route;
 use std::process::ExitCode;
 use tcp::Server;
@@ -42,10 +42,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
         "cargo xtask bench --forward",
         arguments.rounds,
     );
+    let native = Ingress::Xdp(XdpModeChoice::Native);
     let mut kernel = load("forward")?;
     let without = Route::new("without")?;
     let tidegate = Route::new("tidegate")?;
-    tidegate.judged_by(&mut kernel)?;
+    tidegate.judged_by(&mut kernel, native)?;
+    let at_tc = Route::new("tidegate --ingress tc")?;
+    let mut at_tc_kernel = load("tc")?;
+    at_tc.judged_by(&mut at_tc_kernel, Ingress::Tc)?;
     let nft = Route::new("nft with conntrack")?;
     nft.judged_by_nft()?;
     // What any program in the driver costs there: veth copies each of TCP's big segments into pages of its own first.
@@ -55,10 +59,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     // XDP would send checksums that veth has not made yet: TCP by it would have to be measured on other ends.
     let by_xdp = Route::new("tidegate --forward xdp")?;
     let mut forwarding = load("xdp")?;
-    by_xdp.judged_by(&mut forwarding)?;
+    by_xdp.judged_by(&mut forwarding, native)?;
     forwarding.maps().config.update(|config| config.flags |= Config::FORWARD)?;
-    tcp(&mut report, &[&without, &tidegate, &nft, &passing], arguments.rounds)?;
-    small(&mut report, &[&without, &tidegate, &nft, &passing, &by_xdp], arguments)?;
+    tcp(&mut report, &[&without, &tidegate, &nft, &passing, &at_tc], arguments.rounds)?;
+    small(&mut report, &[&without, &tidegate, &nft, &passing, &at_tc, &by_xdp], arguments)?;
     arguments.output.finish(&report)
 }
 
@@ -85,6 +89,7 @@ fn tcp(report: &mut Report, routes: &[&Route], rounds: u32) -> Result<()> {
             let case = format!("{kind}, {names}");
             report.rows.push(Row::new(case, "Gbit/s", &rates[who], &rates[beside], bounds));
         };
+        row("tidegate --ingress tc / without", 4, 0, (at_least(0.97), at_least(0.8)));
         row("tidegate / without", 1, 0, (at_least(0.97), at_least(enforced)));
         row("tidegate / bare XDP_PASS", 1, 3, (at_least(0.97), at_least(0.7)));
         row("bare XDP_PASS / without", 3, 0, (None, None));
@@ -117,11 +122,11 @@ fn small(report: &mut Report, routes: &[&Route], arguments: &Arguments) -> Resul
     let at_least = |value| Some(Bound::AtLeast(value));
     report.rows.push(row(
         "small packets, tidegate --forward xdp / nft with conntrack",
-        4,
+        5,
         2,
         (at_least(2.0), at_least(1.0)),
     ));
-    report.rows.push(row("small packets, tidegate --forward xdp / without", 4, 0, (None, None)));
+    report.rows.push(row("small packets, tidegate --forward xdp / without", 5, 0, (None, None)));
     report.rows.push(row(
         "small packets, tidegate / nft with conntrack",
         1,
@@ -129,6 +134,13 @@ fn small(report: &mut Report, routes: &[&Route], arguments: &Arguments) -> Resul
         (at_least(1.0), at_least(0.7)),
     ));
     report.rows.push(row("small packets, tidegate / without", 1, 0, (None, None)));
+    report.rows.push(row(
+        "small packets, tidegate --ingress tc / nft with conntrack",
+        4,
+        2,
+        (at_least(1.0), at_least(0.7)),
+    ));
+    report.rows.push(row("small packets, tidegate --ingress tc / without", 4, 0, (None, None)));
     report.rows.push(row("small packets, nft with conntrack / without", 2, 0, (None, None)));
     report.rows.push(row("small packets, bare XDP_PASS / without", 3, 0, (None, None)));
     Ok(())

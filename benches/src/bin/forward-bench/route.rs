@@ -1,7 +1,7 @@
 //! Client, gateway and server, a network namespace each.
 
 use anyhow::{Context, Result, ensure};
-use loader::{CpuPin, Kernel, PeerXdp, TcModeChoice, XdpModeChoice, netdev};
+use loader::{CpuPin, Ingress, Kernel, PeerXdp, TcModeChoice, netdev};
 use tidegate_benches::inside::{rx_packets, sh};
 use tidegate_benches::netns::Netns;
 use tidegate_benches::scene;
@@ -57,10 +57,10 @@ impl Route {
     }
 
     /// Attaches our programs to both of the gateway's interfaces.
-    pub fn judged_by(&self, kernel: &mut Kernel) -> Result<()> {
+    pub fn judged_by(&self, kernel: &mut Kernel, ingress: Ingress) -> Result<()> {
         self.gateway.run(|| {
             for interface in GATEWAY {
-                kernel.attach(interface, XdpModeChoice::Native, TcModeChoice::Auto)?;
+                kernel.attach(interface, ingress, TcModeChoice::Auto)?;
             }
             Ok(())
         })

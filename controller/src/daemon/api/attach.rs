@@ -2,6 +2,7 @@
 
 use super::blocking;
 use super::refuse::Body;
+use crate::daemon::ingress::{self, IngressArg};
 use crate::daemon::{Shared, TcModeArg, XdpModeArg, lock, start};
 use crate::exit_code::{Code, Failure, Result};
 use axum::Json;
@@ -29,10 +30,13 @@ pub(super) async fn ping() -> Json<Pong> {
 pub struct AttachRequest {
     /// Names.
     pub interfaces: Vec<String>,
+    /// Where what comes in is judged; as it is, or as the daemon was told last, without it.
+    #[serde(default)]
+    pub ingress: Option<IngressArg>,
     /// Where the XDP program runs.
     #[serde(default)]
     pub xdp_mode: XdpModeArg,
-    /// How the TC program is attached.
+    /// How TC programs are attached.
     #[serde(default)]
     pub tc_mode: TcModeArg,
 }
@@ -42,11 +46,13 @@ pub struct AttachRequest {
 pub struct AttachedPort {
     /// The interface.
     pub interface: String,
-    /// `native` or `generic`.
-    pub xdp_mode: String,
+    /// Where what comes in is judged: `xdp` or `tc`.
+    pub ingress: String,
+    /// How it is attached there: `native` or `generic`, `tcx` or `clsact`.
+    pub ingress_mode: String,
     /// Why the driver refused.
     pub native_refused: Option<String>,
-    /// `tcx` or `clsact`.
+    /// How the TC program for what leaves is attached: `tcx` or `clsact`.
     pub tc_mode: String,
 }
 
@@ -67,9 +73,12 @@ pub(super) async fn attach(
         for interface in &request.interfaces {
             loader::netdev::index(interface)?;
         }
+        let pinned = loader::pinned_ports(&shared.instance.pin_dir())?;
         let mut attached = Vec::new();
         for interface in &request.interfaces {
-            match kernel.attach(interface, request.xdp_mode.into(), request.tc_mode.into()) {
+            let there = ingress::there(&pinned, interface);
+            let place = ingress::place(request.ingress, request.xdp_mode, there, shared.ingress)?;
+            match kernel.attach(interface, place, request.tc_mode.into()) {
                 Ok(port) => attached.push(port),
                 Err(e) => {
                     start::undo(&shared.instance.pin_dir(), true, &attached);
@@ -79,7 +88,8 @@ pub(super) async fn attach(
         }
         let port = |a: loader::Attached| AttachedPort {
             interface: a.interface,
-            xdp_mode: a.xdp.name().into(),
+            ingress: a.ingress.hook().into(),
+            ingress_mode: a.ingress.mode().into(),
             native_refused: a.native_refused,
             tc_mode: a.tc.name().into(),
         };

@@ -23,7 +23,7 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     });
     let ports = loader::pinned_ports(&shared.instance.pin_dir())?;
     let attached = ports.iter().map(|port| {
-        let whole = port.xdp.is_some() && port.tc.is_some();
+        let whole = port.ingress.is_some() && port.tc.is_some();
         (labels(&[("interface", &port.interface)]), f64::from(u8::from(whole)))
     });
     let pressure = pressure(maps)?;
