@@ -240,6 +240,8 @@ impl<'a> Prometheus<'a> {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("prometheus");
         let prometheus = Self { lab, child };
         lab::until(|| prometheus.lab.listens(PROMETHEUS));
+        // It listens before it has read its write-ahead log, and answers 503 until then.
+        lab::until(|| lab.http(PROMETHEUS, "GET /-/ready HTTP/1.0\r\nHost: gw\r\n\r\n").contains("Ready"));
         prometheus
     }
 
