@@ -39,7 +39,7 @@ fn the_unit_enforces_with_three_capabilities_and_comes_back_with_systemd() {
     };
     let one = |name: &str| all(name).first().copied().unwrap_or("nothing");
     assert_eq!(one("started"), "0");
-    assert_eq!(one("state"), "active ready default: eth1 (native XDP, tcx)");
+    assert_eq!(one("state"), "active ready default: eth1 (xdp (native), egress tcx)");
     assert!(!one("Uid").split(' ').any(|uid| uid == "0"), "{}", one("Uid"));
     // CAP_NET_ADMIN 12, CAP_PERFMON 38, CAP_BPF 39.
     let three = format!("{:016x}", 1u64 << 12 | 1 << 38 | 1 << 39);
