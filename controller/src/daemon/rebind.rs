@@ -11,14 +11,14 @@ use crate::policy::classes::Holder;
 use crate::policy::kinds::Kinds;
 use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
-use crate::policy::trie::TrieKey;
+use crate::policy::trie::{TrieKey, lookup};
 use crate::policy::{MapDelete, MapWrite, Prefix, ScopedPrefix};
 use crate::state::Author;
 use datapath::abi::{Binding, BindingVersions};
 use datapath::scope::segment;
 use jiff::Timestamp;
 use loader::Maps;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -123,24 +123,15 @@ impl Committed {
         if prefix.bits() != 128 || kinds.is_contested(&prefix) {
             return None;
         }
-        let shorter = |map: &BTreeMap<Prefix, Binding>| {
-            let lengths = (0..=prefix.bits()).rev().map(|bits| prefix.truncated(bits));
-            lengths.filter_map(|above| map.get(&above)).next().copied().unwrap_or(Binding::NONE)
-        };
-        if shorter(&self.live.bindings).on_expiry & Binding::ASKS != 0 {
+        let now =
+            |prefix: Prefix| lookup(&self.live.bindings, &prefix).map_or(Binding::NONE, |(_, own)| *own);
+        if now(prefix).on_expiry & Binding::ASKS != 0 {
             return None;
         }
         let mut claims = self.state.bindings.at(prefix);
         let (first, second) = (claims.next(), claims.next());
         let current = self.live.bindings.get(&prefix).copied();
-        let above = || {
-            let shorter = (0..prefix.bits()).rev().map(|bits| prefix.truncated(bits));
-            shorter
-                .filter_map(|above| self.live.bindings.get(&above))
-                .next()
-                .copied()
-                .unwrap_or(Binding::NONE)
-        };
+        let above = || now(prefix.truncated(prefix.bits() - 1));
         let versions = |old, new| MapWrite::Binding(prefix, BindingVersions { since: 0, _pad: 0, old, new });
         match (first, second) {
             (None, _) => {

@@ -1,6 +1,7 @@
 //! Longest-prefix tables as sorted maps: a prefix comes right before all that lie in it.
 
 use super::prefix::Prefix;
+use bytemuck::Pod;
 use datapath::abi::{Addr, PolicyKey, ScopedKey};
 use datapath::scope::service;
 use std::collections::BTreeMap;
@@ -29,26 +30,47 @@ impl TrieKey for Prefix {
     }
 }
 
-/// A prefix of a policy key.
+/// A prefix of a key that is compared byte by byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyPrefix {
+pub struct KeyPrefix<K> {
     /// The key; bits beyond the length are zero.
-    pub key: PolicyKey,
+    pub key: K,
     /// Its length.
     pub bits: u32,
 }
 
-impl PolicyPrefix {
+/// A prefix of a policy key.
+pub type PolicyPrefix = KeyPrefix<PolicyKey>;
+
+/// A prefix of the key of bindings that do not hold everywhere.
+pub type ScopedPrefix = KeyPrefix<ScopedKey>;
+
+impl<K: Pod> KeyPrefix<K> {
     /// The first `bits` bits of a key.
-    pub fn new(key: PolicyKey, bits: u32) -> Self {
-        let mut bytes = key.bytes;
-        for (n, byte) in bytes.iter_mut().enumerate() {
+    pub fn new(mut key: K, bits: u32) -> Self {
+        for (n, byte) in bytemuck::bytes_of_mut(&mut key).iter_mut().enumerate() {
             let keep = bits.saturating_sub(n as u32 * 8).min(8);
             *byte &= !(0xff_u16 >> keep) as u8;
         }
-        Self { key: PolicyKey { bytes }, bits }
+        Self { key, bits }
+    }
+}
+
+impl<K: Pod + Ord> TrieKey for KeyPrefix<K> {
+    fn holds(&self, other: &Self) -> bool {
+        self.bits <= other.bits && Self::new(other.key, self.bits).key == self.key
     }
 
+    fn length(&self) -> u32 {
+        self.bits
+    }
+
+    fn truncated(&self, bits: u32) -> Self {
+        Self::new(self.key, bits)
+    }
+}
+
+impl PolicyPrefix {
     /// A service below a pair of classes or a guard list; every protocol where none is named.
     pub fn of_service(pair: PolicyKey, proto: Option<u8>, port: u16, port_bits: u32) -> Self {
         let mut key = pair;
@@ -66,40 +88,7 @@ impl PolicyPrefix {
     }
 }
 
-impl TrieKey for PolicyPrefix {
-    fn holds(&self, other: &Self) -> bool {
-        self.bits <= other.bits && Self::new(other.key, self.bits).key == self.key
-    }
-
-    fn length(&self) -> u32 {
-        self.bits
-    }
-
-    fn truncated(&self, bits: u32) -> Self {
-        Self::new(self.key, bits)
-    }
-}
-
-/// A prefix of the key of bindings that do not hold everywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScopedPrefix {
-    /// The key; bits beyond the length are zero.
-    pub key: ScopedKey,
-    /// Its length.
-    pub bits: u32,
-}
-
 impl ScopedPrefix {
-    /// The first `bits` bits of a key.
-    pub fn new(key: ScopedKey, bits: u32) -> Self {
-        let mut bytes: [u8; 24] = bytemuck::cast(key);
-        for (n, byte) in bytes.iter_mut().enumerate() {
-            let keep = bits.saturating_sub(n as u32 * 8).min(8);
-            *byte &= !(0xff_u16 >> keep) as u8;
-        }
-        Self { key: bytemuck::cast(bytes), bits }
-    }
-
     /// A prefix of addresses on a segment, whatever the port.
     pub fn of(segment: u32, prefix: &Prefix) -> Self {
         Self::new(ScopedKey::new(segment, &prefix.addr(), 0), ScopedKey::SEGMENT_BITS + prefix.bits())
@@ -109,20 +98,6 @@ impl ScopedPrefix {
     pub fn of_ports(segment: u32, addr: &Addr, proto: u8, port: u16, port_bits: u32) -> Self {
         let key = ScopedKey::new(segment, addr, service(proto, port));
         Self::new(key, ScopedKey::PROTOCOL_BITS + port_bits)
-    }
-}
-
-impl TrieKey for ScopedPrefix {
-    fn holds(&self, other: &Self) -> bool {
-        self.bits <= other.bits && Self::new(other.key, self.bits).key == self.key
-    }
-
-    fn length(&self) -> u32 {
-        self.bits
-    }
-
-    fn truncated(&self, bits: u32) -> Self {
-        Self::new(self.key, bits)
     }
 }
 
