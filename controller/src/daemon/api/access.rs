@@ -22,7 +22,7 @@ struct Bindings {
     text: String,
     /// What was wrong with the file when it was last looked at, and is not used.
     refused: Option<String>,
-    all: Vec<Binding>,
+    all: Arc<[Binding]>,
 }
 
 #[derive(Debug)]
@@ -101,8 +101,8 @@ impl Access {
                 let said = format!("{text}{e}");
                 if before.refused.as_ref() != Some(&said) {
                     tracing::error!("{e}; the roles of before go on");
-                    let all = parse(path, before.text.clone()).unwrap_or_default().all;
-                    self.set(Bindings { text: before.text.clone(), refused: Some(said), all });
+                    let (text, all) = (before.text.clone(), before.all.clone());
+                    self.set(Bindings { text, refused: Some(said), all });
                 }
                 false
             }
@@ -178,7 +178,7 @@ fn parse(path: &Path, text: String) -> Result<Bindings> {
         }
         all.push(Binding { role: spec.role, subjects });
     }
-    Ok(Bindings { text, refused: None, all })
+    Ok(Bindings { text, refused: None, all: all.into() })
 }
 
 /// Users and groups by their names or numbers: a name that this host does not know is a mistake.
