@@ -1,12 +1,13 @@
 //! What happens, and what is remembered of it.
 
+use super::described;
 use super::refuse::Params;
 use crate::daemon::{RecentFlow, Shared, observe};
 use crate::view::Format;
 use crate::view::flow::ReadHellos;
 use aide::OperationOutput;
 use aide::generate::GenContext;
-use aide::openapi::{MediaType, Operation, Response as Described, SchemaObject, StatusCode};
+use aide::openapi::{Operation, Response as Described, StatusCode};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
@@ -64,29 +65,15 @@ impl OperationOutput for Lines {
     type Inner = Self;
 
     fn operation_response(_: &mut GenContext, _: &mut Operation) -> Option<Described> {
-        let of = |json_schema| MediaType {
-            schema: Some(SchemaObject { json_schema, external_docs: None, example: None }),
-            ..MediaType::default()
-        };
-        let content = [
-            (
-                NDJSON.to_owned(),
-                of(json_schema!({"type": "object", "description": "One of them, each in a line."})),
-            ),
-            ("text/plain".to_owned(), of(json_schema!({"type": "string"}))),
-        ];
-        let description = "JSON objects in Hubble's field names, one a line.".into();
-        Some(Described { description, content: content.into_iter().collect(), ..Described::default() })
+        let json = json_schema!({"type": "object", "description": "One of them, each in a line."});
+        Some(described::or_text(NDJSON, json, "JSON objects in Hubble's field names, one a line."))
     }
 
     fn inferred_responses(
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<StatusCode>, Described)> {
-        Self::operation_response(context, operation)
-            .map(|described| (Some(StatusCode::Code(200)), described))
-            .into_iter()
-            .collect()
+        described::ok(Self::operation_response(context, operation))
     }
 }
 

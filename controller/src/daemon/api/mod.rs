@@ -3,6 +3,7 @@
 mod access;
 mod attach;
 mod bindings;
+mod described;
 mod events;
 mod guard;
 mod policy;

@@ -1,7 +1,7 @@
 //! What the commands show, as they show it: JSON as with `-o json`, or the table.
 
-use super::blocking;
 use super::refuse::Params;
+use super::{blocking, described};
 use crate::daemon::Shared;
 use crate::exit_code::{Failure, Result};
 use crate::svid::Live;
@@ -9,7 +9,7 @@ use crate::view::why::WhyArgs;
 use crate::view::{self, Format, View};
 use aide::OperationOutput;
 use aide::generate::GenContext;
-use aide::openapi::{MediaType, Operation, Response as Described, SchemaObject, StatusCode};
+use aide::openapi::{Operation, Response as Described, StatusCode};
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -80,24 +80,19 @@ impl OperationOutput for Page {
     type Inner = Self;
 
     fn operation_response(_: &mut GenContext, _: &mut Operation) -> Option<Described> {
-        let of = |json_schema| MediaType {
-            schema: Some(SchemaObject { json_schema, external_docs: None, example: None }),
-            ..MediaType::default()
-        };
-        let content = [
-            ("application/json".to_owned(), of(json_schema!({"type": ["object", "array"]}))),
-            ("text/plain".to_owned(), of(json_schema!({"type": "string"}))),
-        ];
-        let description = "As the command prints it with `-o json`, or as a table.".into();
-        Some(Described { description, content: content.into_iter().collect(), ..Described::default() })
+        let json = json_schema!({"type": ["object", "array"]});
+        Some(described::or_text(
+            "application/json",
+            json,
+            "As the command prints it with `-o json`, or as a table.",
+        ))
     }
 
     fn inferred_responses(
         context: &mut GenContext,
         operation: &mut Operation,
     ) -> Vec<(Option<StatusCode>, Described)> {
-        let described = Self::operation_response(context, operation);
-        described.map(|described| (Some(StatusCode::Code(200)), described)).into_iter().collect()
+        described::ok(Self::operation_response(context, operation))
     }
 }
 
