@@ -7,6 +7,7 @@ use crate::abi::{
 };
 use crate::event;
 use crate::follow;
+use crate::frame::Frame;
 use crate::judge::Verdict;
 use crate::limits;
 use crate::policy::{Judgement, Moment};
@@ -149,7 +150,22 @@ fn begin<F: Stages<T>, T: Tables>(
         frame.opening(&plane.rules, &mut plane.buckets, packet, moment, &mut j);
     }
     monitored(&mut j, moment);
+    enter(frame, direction, plane, packet, index, moment, &j, (incarnation, originator))
+}
 
+/// Makes of a judgement on a packet of no connection that is tracked what it has to be: a connection, or a record.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a structure of them would lie on the kernel's stack")]
+pub(crate) fn enter<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    packet: &Packet,
+    index: u32,
+    moment: &Moment,
+    j: &Judgement,
+    (incarnation, originator): (u32, Side),
+) -> Verdict {
     let Some(attempt) = plane.draft.attempt() else {
         return Verdict::plain(Action::Dropped, Reason::NoConfiguration);
     };
@@ -171,14 +187,14 @@ fn begin<F: Stages<T>, T: Tables>(
         None => &mut attempt.record,
     };
     let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
-    record::judged(record, &j, moment, originator);
+    record::judged(record, j, moment, originator);
     record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
     if changed {
-        event::verdict(&mut plane.sink, frame, direction, packet, moment, &j, originator);
+        event::verdict(&mut plane.sink, frame, direction, packet, moment, j, originator);
     }
     if !j.passes() && !icmp::is_error(packet) {
         // This side only: the other may be allowed to open what this one may not.
-        record.settled = Settled::bit(limits::settled_drops(&j), packet.side());
+        record.settled = Settled::bit(limits::settled_drops(j), packet.side());
     } else if j.reason == Reason::Forwarded {
         record.reason = Reason::Established as u8; // for the packets that follow
     }
@@ -219,7 +235,7 @@ fn begin<F: Stages<T>, T: Tables>(
 
 /// Whether the packet is a SYN that carries nothing and asks for nothing else.
 #[inline(always)]
-fn is_plain_syn(packet: &Packet) -> bool {
+pub(crate) fn is_plain_syn(packet: &Packet) -> bool {
     let control = Packet::FIN | Packet::SYN | Packet::RST | Packet::ACK;
     packet.has(Packet::HAS_TCP) && packet.tcp_flags & control == Packet::SYN && packet.payload_bytes == 0
 }
@@ -344,7 +360,7 @@ fn shadowed(moment: &Moment) -> u32 {
 
 /// In monitor mode nothing is dropped. Where interfaces differ the next packet may enter by another one.
 #[inline(always)]
-fn monitored(j: &mut Judgement, moment: &Moment) {
+pub(crate) fn monitored(j: &mut Judgement, moment: &Moment) {
     if j.action != Action::Dropped {
         return;
     }

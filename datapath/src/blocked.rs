@@ -1,7 +1,8 @@
 //! Floods from who is blocked: what is known to be dropped, and what no event may tell of any more, is not looked for.
 
 use crate::abi::packet::Trace;
-use crate::abi::{Action, Config, EventBudget, EventKind, Lost, Packet, Reason};
+use crate::abi::{Action, Config, EndMemo, Lost, Packet, Reason};
+use crate::event;
 use crate::guard::Service;
 use crate::judge::Verdict;
 use crate::record;
@@ -31,9 +32,17 @@ pub(crate) fn is_cut<T: Tables>(plane: &mut Plane<T>, trace: &mut Trace) -> bool
         return false;
     };
     let now_ns = plane.rules.coarse_ns(config);
-    let rule = memo.blocks(now_ns);
-    let budget = EventBudget::index(EventKind::Verdict, Reason::Blocklisted as u8, memo.identity);
-    if rule == 0 || !plane.sink.budget(budget).is_some_and(|left| left.is_spent(now_ns, config.event_limit)) {
+    let (rule, identity) = (memo.blocks(now_ns), memo.identity);
+    if rule == 0
+        || !event::is_used_up(&mut plane.sink, now_ns, config.event_limit, Reason::Blocklisted, identity)
+    {
+        return false;
+    }
+    // Whose flow it is may hang on where an end is, and so may the key of its record.
+    let asks = |memo: Option<&EndMemo>| memo.is_none_or(|memo| memo.asks() != 0);
+    if config.has(Config::SCOPED)
+        && (asks(plane.rules.remembered(&from.0, config)) || asks(plane.rules.remembered(&to.0, config)))
+    {
         return false;
     }
     let service = |port| Service { proto: packet.key.proto, port };

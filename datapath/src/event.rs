@@ -26,6 +26,19 @@ fn may_tell<S: Sink>(sink: &mut S, moment: &Moment, kind: EventKind, reason: Rea
     within
 }
 
+/// Whether no verdict for this reason and identity is told any more in this second.
+#[inline(always)]
+pub(crate) fn is_used_up<S: Sink>(
+    sink: &mut S,
+    now_ns: u64,
+    limit: u32,
+    reason: Reason,
+    identity: u32,
+) -> bool {
+    let index = EventBudget::index(EventKind::Verdict, reason as u8, identity);
+    limit != 0 && sink.budget(index).is_some_and(|budget| budget.is_spent(now_ns, limit))
+}
+
 /// A flow was judged for the first time, or otherwise than before.
 #[inline(always)]
 pub(crate) fn verdict<F: Frame, S: Sink>(

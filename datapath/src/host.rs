@@ -25,7 +25,7 @@ impl Tables for Host {
     type Slots = HostSlots;
     type Spill = HostTable<FlowKey, FlowRecord>;
     type Connections = HostTable<FlowKey, Connection>;
-    type HalfOpen = HostTable<FlowKey, Attempt>;
+    type HalfOpen = HostAttempts;
     type Fragments = HostTable<FragmentKey, FragmentPorts>;
     type Rules = HostRules;
     type Buckets = HostBuckets;
@@ -43,7 +43,7 @@ pub fn plane(config: Config) -> Plane<Host> {
         slots: HostSlots { slots },
         spill: HostTable::default(),
         connections: HostTable::default(),
-        half_open: HostTable::default(),
+        half_open: HostAttempts::default(),
         fragments: HostTable::default(),
         rules: HostRules { config, ..HostRules::empty() },
         buckets: HostBuckets::default(),
@@ -103,12 +103,39 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> for HostTable<K, V> {
     }
 }
 
-impl Attempts for HostTable<FlowKey, Attempt> {
-    fn whereabouts(&mut self, _: &FlowKey) -> u64 {
-        whereabouts::ANYWHERE
+/// Connections that were not answered yet.
+#[derive(Debug, Default)]
+pub struct HostAttempts {
+    /// The attempts.
+    pub entries: HashMap<FlowKey, Attempt>,
+    answered: HashSet<FlowKey>,
+}
+
+impl Table<FlowKey, Attempt> for HostAttempts {
+    fn get(&mut self, key: &FlowKey) -> Option<&mut Attempt> {
+        self.entries.get_mut(key)
     }
 
-    fn answered(&mut self, _: &FlowKey) {}
+    fn insert(&mut self, key: &FlowKey, attempt: &Attempt) -> bool {
+        self.entries.insert(*key, *attempt);
+        true
+    }
+
+    fn remove(&mut self, key: &FlowKey) {
+        self.entries.remove(key);
+    }
+}
+
+impl Attempts for HostAttempts {
+    fn whereabouts(&mut self, key: &FlowKey) -> u64 {
+        let unanswered = if self.entries.contains_key(key) { whereabouts::UNANSWERED } else { 0 };
+        let answered = if self.answered.contains(key) { whereabouts::ANSWERED } else { 0 };
+        unanswered | answered
+    }
+
+    fn answered(&mut self, key: &FlowKey) {
+        self.answered.insert(*key);
+    }
 }
 
 /// Longest-prefix match over byte strings, by trying every length that occurs, the longest first.

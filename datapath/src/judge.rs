@@ -60,9 +60,14 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
     let Some(trace) = trace() else {
         return Action::Dropped;
     };
+    let action = frame.newcomer(direction, plane, trace);
+    if action != UNSETTLED {
+        return Action::from_u8(action);
+    }
+    let is_new = trace.reason == UNREAD;
     read(frame, direction, plane, trace);
     if trace.settled == 0 {
-        if trace.reason != PARSED || !blocked::is_cut(plane, trace) {
+        if trace.reason != PARSED || !is_new || !blocked::is_cut(plane, trace) {
             frame.unsettled(direction, plane, trace);
         }
         leave(frame, direction, plane, trace);
@@ -70,14 +75,16 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
     trace.action()
 }
 
-/// Every frame that the fast lane does not settle: into `trace`, and counted if its flow's record settles it.
+/// Every frame that is not read yet: into `trace`, and counted if its flow's record settles it.
 ///
 /// A function of its own in BPF, as [`fast`] is.
 #[inline(never)]
 fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
-    frame.network(trace);
-    if trace.reason == PARSED {
-        frame.transport(trace);
+    if trace.reason == UNREAD {
+        frame.network(trace);
+        if trace.reason == PARSED {
+            frame.transport(trace);
+        }
     }
     if trace.reason == PARSED && is_tunnel(plane, &trace.packet) && !trace.packet.has(Packet::IS_FRAGMENT) {
         frame.tunnel(plane, trace);
@@ -105,7 +112,7 @@ fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
 }
 
 /// Stands for no [`Action`].
-const UNSETTLED: u8 = 0;
+pub(crate) const UNSETTLED: u8 = 0;
 
 /// The fast lane. Returns an [`Action`] or [`UNSETTLED`].
 ///
@@ -204,7 +211,9 @@ fn pass<F: Frame, S: Sink>(
 }
 
 /// Stands in the trace for "no reason to refuse it" until it is judged: no reason has this number.
-const PARSED: u8 = u8::MAX;
+pub(crate) const PARSED: u8 = u8::MAX;
+/// Stands in the trace for "not read yet": nor has this.
+pub(crate) const UNREAD: u8 = u8::MAX - 1;
 
 /// Reads the link and network headers into `trace`.
 #[inline(always)]
@@ -380,11 +389,20 @@ fn follow_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool
     true
 }
 
-/// Counts what was not settled.
-///
-/// A function of its own in BPF: what it keeps beside would lie on the kernel's stack under all the stages.
+/// [`count`], a function of its own in BPF: what that keeps beside would lie on the kernel's stack under all the stages.
 #[inline(never)]
 fn leave<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &Trace) {
+    count(frame, direction, plane, trace);
+}
+
+/// Counts what was not settled.
+#[inline(always)]
+pub(crate) fn count<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    trace: &Trace,
+) {
     let packet = &trace.packet;
     let bytes = if packet.ip_bytes != 0 {
         u64::from(packet.ip_bytes) + u64::from(packet.l3_offset)

@@ -21,6 +21,8 @@ pub mod identity;
 pub mod judge;
 pub mod lane;
 pub mod limits;
+mod moment;
+pub mod newcomer;
 pub mod policy;
 mod record;
 pub mod reject;

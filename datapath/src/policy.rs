@@ -12,41 +12,6 @@ use crate::scope;
 use crate::tables::Rules;
 use crate::wire::icmp;
 
-impl Moment {
-    /// Now, by what the controller says.
-    #[inline(always)]
-    pub fn now<R: Rules>(rules: &R, config: &Config) -> Self {
-        Self::at(config, rules.now_ns(config))
-    }
-
-    /// Now, for what enters by an interface.
-    #[inline(always)]
-    pub fn on<R: Rules>(rules: &R, config: &Config, ifindex: u32) -> Self {
-        let mut moment = Self::now(rules, config);
-        if moment.flags & Config::BY_INTERFACE != 0
-            && let Some(versions) = rules.interface(ifindex)
-        {
-            let own = versions.at(moment.epoch);
-            moment.flags = moment.flags & !own.mask | own.flags;
-        }
-        moment
-    }
-
-    /// At a given time.
-    #[inline(always)]
-    pub fn at(config: &Config, now_ns: u64) -> Self {
-        let refresh_ns = now_ns + config.shortest_idle_ns / 4;
-        Self {
-            epoch: config.epoch,
-            flags: config.flags,
-            now_ns,
-            refresh_ns,
-            event_limit: config.event_limit,
-            segment: 0,
-        }
-    }
-}
-
 /// The two ends of a connection, as it was opened. The addresses stay in the key: the kernel's stack has no room for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends<'a> {
@@ -160,14 +125,8 @@ pub fn decide<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>) -> Judgemen
 /// The same, into a `j` that holds [`Judgement::nothing`].
 #[inline(always)]
 pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mut Judgement) {
-    if moment.flags & Config::FAILSAFE != 0
-        && (rules.is_failsafe(ends.resp, Service { proto: ends.proto, port: ends.resp_port })
-            || rules.is_failsafe(ends.orig, Service { proto: ends.proto, port: ends.orig_port }))
-    {
-        return j.decided(Action::Forwarded, Reason::Failsafe, 0);
-    }
-    if icmp::is_discovery(ends.proto, ends.orig_port) {
-        return j.decided(Action::Forwarded, Reason::Infrastructure, 0);
+    if is_exempt(rules, moment, ends, j) {
+        return;
     }
     let mut from = end(rules, moment, ends.orig, 0, j);
     let mut to = end(rules, moment, ends.resp, 1, j);
@@ -175,8 +134,51 @@ pub fn decide_into<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mu
         narrow(rules, moment, ends, &mut from, 0, j);
         narrow(rules, moment, ends, &mut to, 1, j);
     }
+    between(rules, moment, ends, &from, &to, j);
+}
+
+/// [`decide_into`] where it does not matter where the ends are. Returns whether that is so: if not, `j` is of no use.
+#[inline(always)]
+pub(crate) fn decide_anywhere<R: Rules>(
+    rules: &R,
+    moment: &Moment,
+    ends: &Ends<'_>,
+    j: &mut Judgement,
+) -> bool {
+    if is_exempt(rules, moment, ends, j) {
+        return true;
+    }
+    let from = end(rules, moment, ends.orig, 0, j);
+    let to = end(rules, moment, ends.resp, 1, j);
+    if from.asks | to.asks != 0 {
+        return false;
+    }
+    between(rules, moment, ends, &from, &to, j);
+    true
+}
+
+/// What passes whoever the ends are.
+#[inline(always)]
+fn is_exempt<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, j: &mut Judgement) -> bool {
+    if moment.flags & Config::FAILSAFE != 0
+        && (rules.is_failsafe(ends.resp, Service { proto: ends.proto, port: ends.resp_port })
+            || rules.is_failsafe(ends.orig, Service { proto: ends.proto, port: ends.orig_port }))
+    {
+        j.decided(Action::Forwarded, Reason::Failsafe, 0);
+        return true;
+    }
+    if icmp::is_discovery(ends.proto, ends.orig_port) {
+        j.decided(Action::Forwarded, Reason::Infrastructure, 0);
+        return true;
+    }
+    false
+}
+
+/// Decides between two ends that are known.
+#[inline(always)]
+fn between<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: &End, to: &End, j: &mut Judgement) {
     let service = Service { proto: ends.proto, port: policy_port(ends) };
-    if is_cut(rules, &from, service, moment, j) || is_cut(rules, &to, service, moment, j) {
+    if is_cut(rules, from, service, moment, j) || is_cut(rules, to, service, moment, j) {
         return;
     }
     if from.guards | to.guards != 0 {

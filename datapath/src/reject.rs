@@ -51,13 +51,18 @@ const PIECE: usize = 32;
 /// The rest is summed by words: a quotation ends on one.
 const WORD: usize = 4;
 
+/// Whether the verdict asks for an answer.
+#[inline(always)]
+pub fn is_asked(trace: &Trace) -> bool {
+    trace.action == Action::Dropped as u8 && u32::from(trace.limits) & Limits::REJECT != 0
+}
+
 /// Makes the frame its own answer if its verdict in `trace` asks for one and there is a right one. Returns whether it is
 /// to be sent back; if not, it may have been changed, and is to be dropped.
 #[inline(always)]
 pub fn answer<F: Answer, T: Tables>(frame: &mut F, plane: &mut Plane<T>, trace: &Trace) -> bool {
     let packet = &trace.packet;
-    let is_rejected = trace.action == Action::Dropped as u8 && u32::from(trace.limits) & Limits::REJECT != 0;
-    if !is_rejected || !may_answer(frame, packet) || !is_within_rate(plane) {
+    if !is_asked(trace) || !may_answer(frame, packet) || !is_within_rate(plane) {
         return false;
     }
     let ifindex = frame.ifindex();

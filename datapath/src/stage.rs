@@ -9,10 +9,23 @@ use crate::abi::{Connection, Direction, FlowKey, FlowRecord, Packet, Reason, Sid
 use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
-use crate::{admit, follow, hello, identity, judge, limits, related, reset, scope, shadow, track};
+use crate::wire::tcp;
+use crate::{admit, follow, hello, identity, judge, limits, newcomer, related, reset, scope, shadow, track};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
+    /// Reads a plain packet that no flow's record settles, and judges it if that is soon done. Returns an action, or 0.
+    #[inline(always)]
+    fn newcomer(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) -> u8 {
+        newcomer::newcomer(self, direction, plane, trace)
+    }
+
+    /// Reads the options of a SYN that is read but for them. Returns whether they are well-formed.
+    #[inline(always)]
+    fn announced(&self, packet: &mut Packet) -> bool {
+        tcp::announced(self, packet).is_ok()
+    }
+
     /// Reads the link and network headers into `trace`.
     #[inline(always)]
     fn network(&self, trace: &mut Trace) {

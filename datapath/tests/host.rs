@@ -258,6 +258,39 @@ fn the_fast_lane_reads_what_the_parser_reads() {
     assert!(lanes > 60, "only {lanes} frames took the lane");
 }
 
+#[test]
+fn plain_packets_are_read_as_the_parser_reads_them() {
+    let mut plain = 0;
+    for fixture in fixtures::all() {
+        for step in &fixture.steps {
+            plain += u32::from(is_read_alike(&step.frame));
+            for at in 12..step.frame.len().min(90) {
+                for bit in 0..8 {
+                    let mut frame = step.frame.clone();
+                    frame[at] ^= 1 << bit;
+                    is_read_alike(&frame);
+                }
+            }
+            for len in 0..step.frame.len() {
+                is_read_alike(&step.frame[..len]);
+            }
+        }
+    }
+    assert!(plain > 1000, "only {plain} frames are plain");
+}
+
+/// Whether the frame is plain; all that was read of it must then be what the parser reads.
+fn is_read_alike(frame: &[u8]) -> bool {
+    let view = SliceFrame { bytes: frame, ifindex: 1 };
+    let (mut plain, mut parsed) = (Packet::default(), Packet::default());
+    if !wire::plain::read(&view, &mut plain) {
+        return false;
+    }
+    let read = (wire::tcp::announced(&view, &mut plain), plain);
+    assert_eq!(read, (wire::parse(&view, &mut parsed), parsed), "{frame:02x?}");
+    true
+}
+
 /// Whether the frame takes the lane; it must then say what the parser says.
 fn agrees(frame: &[u8]) -> bool {
     let view = SliceFrame { bytes: frame, ifindex: 1 };

@@ -42,7 +42,7 @@ pub fn tidegate_tc_in(ctx: TcContext) -> i32 {
     };
     match judge(&frame, DIRECTION, &mut maps::plane(), trace) {
         // SAFETY: the helper notes where the packet goes, and returns the action that sends it there.
-        Action::Dropped if is_traced && reject::tg_reject(frame.context()) != 0 => unsafe {
+        Action::Dropped if is_traced && reject::is_asked() && reject::tg_reject(frame.context()) != 0 => unsafe {
             bpf_redirect(frame.ifindex(), 0) as i32
         },
         Action::Dropped => TC_ACT_SHOT,

@@ -6,7 +6,13 @@ use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use datapath::frame::Frame;
-use datapath::reject::{Answer, answer};
+use datapath::reject::{self, Answer, answer};
+
+/// [`datapath::reject::is_asked`], of the packet of the trace.
+#[inline(always)]
+pub fn is_asked() -> bool {
+    trace().is_some_and(|trace| reject::is_asked(trace))
+}
 
 /// [`answer`], for the packet of the trace. Returns 1 if the frame is to be sent back.
 ///

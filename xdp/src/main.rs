@@ -35,7 +35,7 @@ pub fn tidegate_xdp(ctx: XdpContext) -> u32 {
     };
     let action = judge(&XdpFrame::new(ctx.ctx), DIRECTION, &mut maps::plane(), trace);
     match action {
-        Action::Dropped if is_traced && reject::tg_reject(ctx.ctx) != 0 => XDP_TX,
+        Action::Dropped if is_traced && reject::is_asked() && reject::tg_reject(ctx.ctx) != 0 => XDP_TX,
         Action::Dropped => XDP_DROP,
         Action::Forwarded | Action::Audit if forward::is_on() => forward::tg_forward(ctx.ctx),
         Action::Forwarded | Action::Audit => XDP_PASS,

@@ -6,7 +6,13 @@ use aya_ebpf::helpers::generated::{
     bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use datapath::frame::Frame;
-use datapath::reject::{Answer, answer};
+use datapath::reject::{self, Answer, answer};
+
+/// [`datapath::reject::is_asked`], of the packet of the trace.
+#[inline(always)]
+pub fn is_asked() -> bool {
+    trace().is_some_and(|trace| reject::is_asked(trace))
+}
 
 /// [`answer`], for the packet of the trace. Returns 1 if the frame is to be sent back.
 ///

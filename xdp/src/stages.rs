@@ -12,9 +12,22 @@ use datapath::guard::{self, Listed, Service};
 use datapath::policy::{self, Ends, Judgement, Moment};
 use datapath::stage::Stages;
 use datapath::tables::Plane;
-use datapath::{admit, follow, hello, identity, judge, limits, related, reset, scope, shadow, track};
+use datapath::wire::tcp;
+use datapath::{
+    admit, follow, hello, identity, judge, limits, newcomer, related, reset, scope, shadow, track,
+};
 
 impl Stages<Kernel> for HookFrame {
+    #[inline(always)]
+    fn newcomer(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace) -> u8 {
+        tg_newcomer(self.context(), trace) as u8
+    }
+
+    #[inline(always)]
+    fn announced(&self, packet: &mut Packet) -> bool {
+        tg_announced(self.context(), packet) != 0
+    }
+
     #[inline(always)]
     fn network(&self, trace: &mut Trace) {
         tg_network(self.context(), trace);
@@ -169,6 +182,28 @@ impl Stages<Kernel> for HookFrame {
     #[inline(always)]
     fn hello(&self, _: &mut KernelSink, conn: &mut Connection, packet: &Packet, now_ns: u64, done: u32) {
         tg_hello(self.context(), conn, packet, now_ns, done);
+    }
+}
+
+/// [`newcomer::newcomer`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_newcomer(ctx: *mut Context, trace: *mut Trace) -> u32 {
+    // SAFETY: the caller's reference.
+    match unsafe { trace.as_mut() } {
+        Some(trace) => u32::from(newcomer::newcomer(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace)),
+        None => 0,
+    }
+}
+
+/// [`tcp::announced`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_announced(ctx: *mut Context, packet: *mut Packet) -> u32 {
+    // SAFETY: the caller's reference.
+    match unsafe { packet.as_mut() } {
+        Some(packet) => u32::from(tcp::announced(&HookFrame::new(ctx), packet).is_ok()),
+        None => 0,
     }
 }
 

@@ -5,6 +5,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 mod options;
+pub mod plain;
 pub mod quic;
 mod sctp;
 pub mod tcp;

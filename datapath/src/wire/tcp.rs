@@ -34,13 +34,19 @@ pub(super) fn parse<F: Frame>(frame: &F, net: &Network, packet: &mut Packet) -> 
 
 /// Reads the options of a SYN.
 #[inline(always)]
-pub(super) fn announced<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
-    let start = usize::from(packet.l4_offset) + HEADER;
-    let end = usize::from(packet.payload_offset);
-    if !packet.has(Packet::HAS_TCP) || !packet.flag(Packet::SYN) || end <= start {
+pub fn announced<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    if !announces(packet) {
         return Ok(());
     }
-    options::tcp(frame, start, end - start, packet)
+    let start = usize::from(packet.l4_offset) + HEADER;
+    options::tcp(frame, start, usize::from(packet.payload_offset) - start, packet)
+}
+
+/// Whether it is a SYN with options.
+#[inline(always)]
+pub(crate) fn announces(packet: &Packet) -> bool {
+    let end = usize::from(packet.l4_offset) + HEADER;
+    packet.has(Packet::HAS_TCP) && packet.flag(Packet::SYN) && usize::from(packet.payload_offset) > end
 }
 
 /// Whether no TCP sends such flags: none of SYN, ACK, FIN, RST, or SYN with FIN or RST (RFC 9293, section 3.10.7).

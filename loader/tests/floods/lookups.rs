@@ -1,7 +1,9 @@
 //! What need not be looked for: who is blocked, and connections that are not there.
 
-use crate::gateway::{FLOOD, Gateway, LIVING, SERVER, connect, segment};
-use datapath::abi::{Addr, Block, BlockVersions, NEVER, Reason, Tally};
+use crate::gateway::{CLIENT, EVENTS, FLOOD, Gateway, LIVING, SERVER, connect, segment};
+use datapath::abi::{
+    Action, Addr, Binding, BindingVersions, Block, BlockVersions, Config, NEVER, Reason, ScopedKey, Tally,
+};
 use etherparse::{PacketBuilder, TcpHeader};
 use loader::RunResult;
 
@@ -38,6 +40,54 @@ fn a_flood_from_a_blocked_source_is_counted_and_leaves_nothing_behind() {
     maps.blocklist.insert(&Addr::v4([192, 0, 2, 66]), 128, &versions).unwrap();
     maps.forget_lookups().unwrap();
     gateway.passes(&blocked(FLOOD * 2));
+}
+
+/// Another has the client's address on VLAN 10: the keys of that one's flows have a zone.
+fn place_the_client(gateway: &Gateway) {
+    let maps = gateway.kernel.maps();
+    let bind = |new| BindingVersions { since: 0, _pad: 0, old: Binding::NONE, new };
+    let everywhere = Binding { identity: 11, class: 4, on_expiry: Binding::ASKS_VLAN, ..Binding::NONE };
+    maps.bindings.insert(&Addr::v4(CLIENT), 128, &bind(everywhere)).unwrap();
+    let tenant = Binding { identity: 12, class: 4, ..Binding::NONE };
+    for segment in [datapath::scope::segment(0, 10), ScopedKey::SOMEWHERE] {
+        let key = ScopedKey::new(segment, &Addr::v4(CLIENT), 0);
+        maps.scoped.insert(&key, ScopedKey::SEGMENT_BITS + 128, &bind(tenant)).unwrap();
+    }
+    maps.config.update(|config| config.flags |= Config::SCOPED).unwrap();
+}
+
+/// The frame, on VLAN 10.
+fn on_ten(frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0, 10], &frame[12..]].concat()
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn a_flow_whose_end_has_a_place_is_cut_in_its_record_however_many_events_there_were() {
+    let gateway = Gateway::new();
+    let maps = gateway.kernel.maps();
+    place_the_client(&gateway);
+    let data = on_ten(&segment(true, LIVING, "A", b"question"));
+    for (from_client, flags) in [(true, "S"), (false, "SA"), (true, "A")] {
+        let frame = segment(from_client, LIVING, flags, b"");
+        gateway.passes(&if from_client { on_ten(&frame) } else { frame });
+    }
+    gateway.passes(&data);
+    let block = Block { rule: 7, guards: 0, not_after_ns: NEVER };
+    let versions = BlockVersions { since: 0, _pad: 0, old: Block::NONE, new: block };
+    maps.blocklist.insert(&Addr::v4(CLIENT), 128, &versions).unwrap();
+    maps.config.update(|config| config.epoch += 1).unwrap();
+    for port in 0..EVENTS as u16 * 2 {
+        // From who has the address elsewhere: of that one no event tells any more.
+        assert_eq!(gateway.send(&segment(true, 50_000 + port, "S", b"")), RunResult::XDP_DROP);
+    }
+    assert_eq!(gateway.send(&data), RunResult::XDP_DROP);
+    let flows = maps.flow_records().unwrap();
+    let of = |port| flows.iter().find(|flow| flow.key.a_port == port || flow.key.b_port == port);
+    let record = of(LIVING).expect("the flow").record;
+    assert_eq!((record.action, record.reason), (Action::Dropped as u8, Reason::Blocklisted as u8));
+    assert_eq!(record.packets.iter().sum::<u64>(), 5, "the one that was cut is the flow's");
+    assert_eq!(gateway.counted(Reason::Blocklisted), u64::from(EVENTS) * 2 + 1);
 }
 
 #[test]
