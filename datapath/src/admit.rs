@@ -15,6 +15,7 @@ use crate::record;
 use crate::stage::Stages;
 use crate::tables::{Attempts, Draft, Plane, Rules, Sink, Slots, Table, Tables, whereabouts};
 use crate::track;
+use crate::weight::Weight;
 use crate::wire::{icmp, tcp};
 
 /// Judges a packet whose record does not settle it, and leaves verdict and reason in `trace`. A connection that may
@@ -64,7 +65,7 @@ fn admitted<F: Stages<T>, T: Tables>(
                 let originator = conn.originator_side();
                 event::verdict(&mut plane.sink, frame, direction, packet, moment, &j, originator);
             }
-            record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
+            record::count(record, packet.side(), Weight::of(packet), moment.now_ns);
             return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
@@ -188,7 +189,7 @@ pub(crate) fn enter<F: Frame, T: Tables>(
     };
     let changed = record.epoch == 0 || record.action != j.action as u8 || record.rule != j.rule;
     record::judged(record, j, moment, originator);
-    record::count(record, packet.side(), packet.ip_bytes, moment.now_ns);
+    record::count(record, packet.side(), Weight::of(packet), moment.now_ns);
     if changed {
         event::verdict(&mut plane.sink, frame, direction, packet, moment, j, originator);
     }

@@ -1,5 +1,7 @@
 //! Bounds-checked reads of a packet.
 
+use crate::weight::Gso;
+
 /// The bytes of a frame, wherever they lie: an XDP buffer, an skb, a slice.
 pub trait Frame {
     /// `N` bytes at `offset`, or `None` if the frame ends before them.
@@ -35,6 +37,12 @@ pub trait Frame {
     #[inline(always)]
     fn tag_beside(&self) -> Option<u16> {
         None
+    }
+
+    /// What it says of segments that it holds: a socket buffer may hold many, each of which leaves as a frame of its own.
+    #[inline(always)]
+    fn gso(&self) -> Gso {
+        Gso::NONE
     }
 
     /// Bytes of that tag: the wire has them, [`Self::len`] and offsets do not.

@@ -323,11 +323,19 @@ pub struct HostSink {
 }
 
 impl Sink for HostSink {
-    fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64) {
+    fn count(
+        &mut self,
+        ifindex: u32,
+        direction: Direction,
+        reason: u8,
+        audited: bool,
+        packets: u32,
+        bytes: u64,
+    ) {
         let port = self.ports.entry(ifindex).or_insert_with(bytemuck::Zeroable::zeroed);
         port.ifindex = ifindex;
         let count = &mut port.counts[direction as usize][PortCounters::index(reason, audited)];
-        count.packets += 1;
+        count.packets += u64::from(packets);
         count.bytes += bytes;
     }
 

@@ -18,6 +18,7 @@ use crate::record;
 use crate::reset;
 use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
+use crate::weight::Weight;
 use crate::wire::{self, eth, proto, tcp, tunnel};
 
 /// What becomes of a packet, and why.
@@ -104,7 +105,7 @@ fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
             key: packet.key,
             side: packet.side(),
             kinds: record::kinds(packet),
-            ip_bytes: packet.ip_bytes,
+            weight: Weight::of(packet),
             l3_offset: packet.l3_offset,
         };
         traced(frame, direction, plane, trace, &lane);
@@ -192,7 +193,7 @@ fn hit<'a, S: Slots, R: Rules>(
     if now_ns >= record.fresh_until_ns {
         return None;
     }
-    record::count(record, lane.side, lane.ip_bytes, now_ns);
+    record::count(record, lane.side, lane.weight, now_ns);
     Some(record)
 }
 
@@ -205,8 +206,9 @@ fn pass<F: Frame, S: Sink>(
     record: &FlowRecord,
 ) -> Action {
     let action = Action::from_u8(record.action);
-    let bytes = u64::from(lane.ip_bytes) + u64::from(lane.l3_offset) + u64::from(frame.bytes_beside());
-    sink.count(frame.ifindex(), direction, record.reason, action == Action::Audit, bytes);
+    let audited = action == Action::Audit;
+    let bytes = lane.weight.frame_bytes(u32::from(lane.l3_offset) + frame.bytes_beside());
+    sink.count(frame.ifindex(), direction, record.reason, audited, lane.weight.packets, bytes);
     action
 }
 
@@ -404,11 +406,13 @@ pub(crate) fn count<F: Frame, T: Tables>(
     trace: &Trace,
 ) {
     let packet = &trace.packet;
-    let bytes = if packet.ip_bytes != 0 {
-        u64::from(packet.ip_bytes) + u64::from(packet.l3_offset)
+    let beside = frame.bytes_beside();
+    let (packets, bytes) = if packet.ip_bytes != 0 {
+        let weight = Weight::of(packet);
+        (weight.packets, weight.frame_bytes(u32::from(packet.l3_offset) + beside))
     } else {
-        frame.len() as u64
+        (1, frame.len() as u64 + u64::from(beside))
     };
-    let bytes = bytes + u64::from(frame.bytes_beside());
-    plane.sink.count(frame.ifindex(), direction, trace.reason, trace.action() == Action::Audit, bytes);
+    let audited = trace.action() == Action::Audit;
+    plane.sink.count(frame.ifindex(), direction, trace.reason, audited, packets, bytes);
 }

@@ -6,6 +6,7 @@
 
 use crate::abi::{Addr, FlowKey, Packet, Settled, Side};
 use crate::frame::Frame;
+use crate::weight::{Gso, Weight};
 use crate::wire::{bytes, eth, proto};
 
 /// What a settled flow has to know of its packet.
@@ -17,8 +18,8 @@ pub struct Lane {
     pub side: Side,
     /// [`Settled::ACK`] or [`Settled::DATA`].
     pub kinds: u16,
-    /// Length of the IP packet.
-    pub ip_bytes: u32,
+    /// What the frame counts for.
+    pub weight: Weight,
     /// Where the IP header starts.
     pub l3_offset: u16,
 }
@@ -45,7 +46,7 @@ pub fn ipv4<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
     let transport = transport(h[9], bytes::<20, 20, 40>(h), total - 20)?;
     let src = Addr::v4(bytes::<12, 4, 40>(h));
     let dst = Addr::v4(bytes::<16, 4, 40>(h));
-    Some(lane(4, h[9], src, dst, transport, total, at))
+    Some(lane(4, h[9], src, dst, transport, (20, total), at, frame.gso()))
 }
 
 /// Reads a plain IPv6 packet at `at`, `None` for any other.
@@ -63,8 +64,9 @@ pub fn ipv6<F: Frame>(frame: &F, at: usize) -> Option<Lane> {
         Addr::v6(bytes::<8, 16, 60>(h)),
         Addr::v6(bytes::<24, 16, 60>(h)),
         transport,
-        40 + payload,
+        (40, 40 + payload),
         at,
+        frame.gso(),
     ))
 }
 
@@ -72,30 +74,39 @@ struct Transport {
     src_port: u16,
     dst_port: u16,
     kinds: u16,
+    /// Bytes of its header, and behind it.
+    header: u16,
+    payload: u32,
 }
 
 /// The first twenty bytes of a transport header that has `len` bytes with its payload.
 #[inline(always)]
 fn transport(protocol: u8, h: [u8; 20], len: usize) -> Option<Transport> {
-    let kinds = match protocol {
+    let (kinds, header, payload) = match protocol {
         proto::TCP => {
             let header = usize::from(h[12] >> 4) * 4;
             let control = Packet::SYN | Packet::FIN | Packet::RST | Packet::ACK;
             if header < 20 || header > len || u16::from(h[13]) & control != Packet::ACK {
                 return None;
             }
-            if len > header { Settled::DATA } else { Settled::ACK }
+            (if len > header { Settled::DATA } else { Settled::ACK }, header as u16, len - header)
         }
         proto::UDP => {
             let udp = usize::from(be16::<4, 20>(&h));
             if udp < 8 || udp > len {
                 return None;
             }
-            Settled::DATA
+            (Settled::DATA, 8, udp - 8)
         }
         _ => return None,
     };
-    Some(Transport { src_port: be16::<0, 20>(&h), dst_port: be16::<2, 20>(&h), kinds })
+    Some(Transport {
+        src_port: be16::<0, 20>(&h),
+        dst_port: be16::<2, 20>(&h),
+        kinds,
+        header,
+        payload: payload as u32,
+    })
 }
 
 #[inline(always)]
@@ -103,17 +114,22 @@ fn be16<const AT: usize, const N: usize>(h: &[u8; N]) -> u16 {
     u16::from_be_bytes(bytes::<AT, 2, N>(h))
 }
 
+/// `network` and `total` are the bytes of the IP header and of the IP packet.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a structure of them would be this one's fields")]
 fn lane(
     family: u8,
     protocol: u8,
     src: Addr,
     dst: Addr,
     transport: Transport,
-    ip_bytes: usize,
+    (network, total): (u16, usize),
     at: usize,
+    gso: Gso,
 ) -> Lane {
     let (key, side) =
         FlowKey::canonical(family, protocol, (src, transport.src_port), (dst, transport.dst_port));
-    Lane { key, side, kinds: transport.kinds, ip_bytes: ip_bytes as u32, l3_offset: at as u16 }
+    let headers = network + transport.header;
+    let weight = Weight::new(total as u32, headers, gso.more(transport.payload));
+    Lane { key, side, kinds: transport.kinds, weight, l3_offset: at as u16 }
 }

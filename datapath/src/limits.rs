@@ -16,6 +16,7 @@ use crate::identity;
 use crate::policy::{Judgement, Moment};
 use crate::tables::{Buckets, Plane, Rules, Slots, Tables};
 use crate::track::{self, history};
+use crate::weight::Weight;
 use crate::wire::tls;
 
 /// What a packet wants of a token bucket.
@@ -54,14 +55,14 @@ const MAX_RACES: usize = 8;
 
 /// Takes from a bucket that is kept as the time at which it is full again (the "theoretical arrival time" of ITU-T
 /// I.371, annex A): one word, so that CPUs that share it need no lock, and nothing has to fill it. Returns whether it
-/// held so much.
+/// held so much. A frame of many segments may be more than any bucket holds: a full one gives it, and is owed the rest.
 #[inline(always)]
 pub fn take(full_ns: &impl Word, claim: &Claim) -> bool {
     for _ in 0..MAX_RACES {
         let seen = full_ns.load();
         let from = if seen > claim.now_ns { seen } else { claim.now_ns };
         let next = from + claim.cost_ns;
-        if next - claim.now_ns > claim.burst_ns {
+        if next - claim.now_ns > claim.burst_ns && from > claim.now_ns {
             return false;
         }
         if full_ns.replace(seen, next) {
@@ -285,8 +286,9 @@ fn is_within<B: Buckets>(
     packet: &Packet,
     moment: &Moment,
 ) -> bool {
-    has_token(buckets, settings, whose, Unit::Packets, 1, moment)
-        && has_token(buckets, settings, whose, Unit::Bytes, packet.ip_bytes, moment)
+    let weight = Weight::of(packet);
+    has_token(buckets, settings, whose, Unit::Packets, weight.packets, moment)
+        && has_token(buckets, settings, whose, Unit::Bytes, weight.ip_bytes, moment)
 }
 
 #[inline(always)]

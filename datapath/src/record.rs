@@ -5,6 +5,7 @@ use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
 use crate::track::{self, history};
+use crate::weight::Weight;
 use crate::wire::icmp;
 
 /// What has to be settled of the sender's side for a packet to need nothing but counting.
@@ -35,17 +36,17 @@ pub(crate) fn opens(packet: &Packet) -> bool {
     packet.has(Packet::HAS_TCP) && packet.flag(Packet::SYN) && !packet.flag(Packet::ACK)
 }
 
-/// Counts a packet.
+/// Counts a frame.
 #[inline(always)]
-pub(crate) fn count(record: &mut FlowRecord, side: Side, ip_bytes: u32, now_ns: u64) {
-    let bytes = u64::from(ip_bytes);
+pub(crate) fn count(record: &mut FlowRecord, side: Side, weight: Weight, now_ns: u64) {
+    let (packets, bytes) = (u64::from(weight.packets), u64::from(weight.ip_bytes));
     match side {
         Side::A => {
-            record.packets[0] += 1;
+            record.packets[0] += packets;
             record.bytes[0] += bytes;
         }
         Side::B => {
-            record.packets[1] += 1;
+            record.packets[1] += packets;
             record.bytes[1] += bytes;
         }
     }

@@ -142,8 +142,16 @@ pub trait Buckets {
 
 /// Where counts and events go.
 pub trait Sink {
-    /// Counts one frame under its reason (a [`crate::abi::Reason`]), apart where the verdict was AUDIT.
-    fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64);
+    /// Counts what a frame counts for under its reason (a [`crate::abi::Reason`]), apart where the verdict was AUDIT.
+    fn count(
+        &mut self,
+        ifindex: u32,
+        direction: Direction,
+        reason: u8,
+        audited: bool,
+        packets: u32,
+        bytes: u64,
+    );
     /// Counts one packet that was rejected with an answer.
     fn answered(&mut self, ifindex: u32, how: Answered);
     /// Counts one handshake of a pair of identities.

@@ -6,6 +6,7 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{Config, Direction, Packet};
 use datapath::frame::SliceFrame;
 use datapath::judge::judge;
+use datapath::weight::Weight;
 use datapath::wire::{self, eth};
 use datapath::{host, lane};
 use libfuzzer_sys::fuzz_target;
@@ -37,5 +38,5 @@ fn held_to_the_parser(frame: &SliceFrame<'_>) {
     };
     let mut packet = Packet::default();
     assert_eq!(wire::parse(frame, &mut packet), Ok(()));
-    assert_eq!((lane.key, lane.side, lane.ip_bytes), (packet.key, packet.side(), packet.ip_bytes));
+    assert_eq!((lane.key, lane.side, lane.weight), (packet.key, packet.side(), Weight::of(&packet)));
 }

@@ -32,5 +32,5 @@ pub use maps::Maps;
 pub use peer::{PeerXdp, PinnedXdp};
 pub use pod::P;
 pub use ports::refresh_ports;
-pub use run::{CpuPin, RunResult};
+pub use run::{Beside, CpuPin, RunResult};
 pub use sizes::Sizes;

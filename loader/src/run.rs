@@ -7,6 +7,8 @@ use crate::object::{CLOCK_PROGRAM, TC_IN_PROGRAM, TC_PROGRAM, XDP_PROGRAM};
 use aya::programs::{
     ProgramError, SchedClassifier, TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp,
 };
+use datapath::abi::Direction;
+use datapath::weight::Gso;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// What a test-run returned.
@@ -18,6 +20,28 @@ pub struct RunResult {
     pub duration_ns: u64,
     /// Length of the frame afterwards, where it was asked for.
     pub frame_bytes: usize,
+}
+
+/// What stands beside the bytes of a socket buffer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside {
+    /// The interface by which it came in, 0 if the host itself sends it.
+    pub ingress_ifindex: u32,
+    /// Segments that it holds.
+    pub gso: Gso,
+}
+
+impl Beside {
+    /// As `struct __sk_buff`, of which the kernel takes mark, priority, ingress_ifindex, ifindex, cb, gso_segs, gso_size and a
+    /// few more; all else has to be 0. Without ifindex the frame crosses the loopback interface.
+    fn context(&self) -> [u8; 192] {
+        let mut context = [0; 192];
+        let mut put = |at: usize, word: u32| context[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        put(36, self.ingress_ifindex);
+        put(164, self.gso.segments);
+        put(176, self.gso.size);
+        context
+    }
 }
 
 impl From<TestRunResult> for RunResult {
@@ -84,14 +108,22 @@ impl Kernel {
 
     /// Runs the TC program for what leaves on a frame that came in by `ingress_ifindex` (0: the host itself sends it).
     pub fn run_tc(&self, frame: &[u8], ingress_ifindex: u32, repeat: u32) -> Result<RunResult> {
-        // Of struct __sk_buff the kernel takes mark, priority, ingress_ifindex, ifindex, cb and what follows it;
-        // all else has to be 0. Without ifindex the frame leaves by the loopback interface.
-        const INGRESS_IFINDEX: usize = 36;
-        let mut context = [0u8; 44];
-        context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress_ifindex.to_ne_bytes());
+        let context = Beside { ingress_ifindex, ..Beside::default() }.context();
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat, ..TestRunOptions::new() };
         self.run_program(TC_PROGRAM, frame.len(), options)
+    }
+
+    /// Runs the TC program of a direction once on a socket buffer with what stands beside its bytes.
+    pub fn run_tc_as(&self, direction: Direction, frame: &[u8], beside: &Beside) -> Result<RunResult> {
+        let context = beside.context();
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+        let program = match direction {
+            Direction::Ingress => TC_IN_PROGRAM,
+            Direction::Egress => TC_PROGRAM,
+        };
+        self.run_program(program, frame.len(), options)
     }
 
     /// The kernel's tick counter and boot clock, read by the kernel at one moment.

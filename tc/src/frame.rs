@@ -4,6 +4,7 @@ use crate::buffer;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_pull_data};
 use datapath::frame::Frame;
+use datapath::weight::Gso;
 
 /// Headers and a TLS record's start, which must lie in the linear part.
 const WANTED: u32 = 256;
@@ -113,5 +114,11 @@ impl Frame for SkbFrame {
         // SAFETY: the context is the one the kernel passed in.
         let (there, tag) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
         if there != 0 { Some(tag as u16) } else { None }
+    }
+
+    #[inline(always)]
+    fn gso(&self) -> Gso {
+        // SAFETY: the context is the one the kernel passed in.
+        unsafe { Gso { segments: (*self.0).gso_segs, size: (*self.0).gso_size } }
     }
 }

@@ -18,10 +18,9 @@ mod stages;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use datapath::abi::{Action, Direction, Reason};
-use datapath::frame::Frame;
+use datapath::abi::{Action, Direction};
 use datapath::judge::judge;
-use datapath::tables::Sink;
+use datapath::passing;
 use frame::SkbFrame;
 
 /// The way that this program judges.
@@ -32,16 +31,15 @@ const DIRECTION: Direction = Direction::Egress;
 #[inline(always)]
 pub fn tidegate_tc(ctx: TcContext) -> i32 {
     let frame = SkbFrame::new(ctx.skb.skb);
-    let came_in_by = frame.came_in_by();
-    if came_in_by != 0 && maps::TG_JUDGED_PORTS.get_ptr(came_in_by).is_some() {
-        let bytes = frame.len() as u64 + u64::from(frame.bytes_beside());
-        maps::plane().sink.count(frame.ifindex(), DIRECTION, Reason::JudgedAtIngress as u8, false, bytes);
-        return TC_ACT_UNSPEC;
-    }
     let trace = || {
         frame.linearize();
         maps::trace()
     };
+    let came_in_by = frame.came_in_by();
+    if came_in_by != 0 && maps::TG_JUDGED_PORTS.get_ptr(came_in_by).is_some() {
+        passing::count(&frame, DIRECTION, &mut maps::plane(), trace);
+        return TC_ACT_UNSPEC;
+    }
     match judge(&frame, DIRECTION, &mut maps::plane(), trace) {
         Action::Dropped => TC_ACT_SHOT,
         Action::Forwarded | Action::Audit => TC_ACT_UNSPEC,

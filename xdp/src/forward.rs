@@ -162,6 +162,6 @@ fn is_routed(ctx: *mut Context, fib: &mut Fib, bytes: u64) -> bool {
     if said != 0 || fib.ifindex == came_in_by || TG_REDIRECT.redirect(fib.ifindex, XDP_PASS.into()).is_err() {
         return false;
     }
-    plane().sink.count(fib.ifindex, Direction::Egress, Reason::Redirected as u8, false, bytes);
+    plane().sink.count(fib.ifindex, Direction::Egress, Reason::Redirected as u8, false, 1, bytes);
     true
 }

@@ -56,8 +56,8 @@ pub struct Packet {
     pub tcp_window_scale: u8,
     /// Type of the first SCTP chunk, where [`Packet::HAS_SCTP`] is set.
     pub sctp_chunk: u8,
-    /// Padding.
-    pub _pad: [u8; 2],
+    /// How many segments the frame holds beside the first: see [`crate::weight`].
+    pub more_segments: u16,
     /// The chunks of an SCTP packet, the `SCTP_` bits.
     pub sctp_chunks: u16,
 }

@@ -5,6 +5,7 @@
 
 use super::history;
 use crate::abi::{Connection, Endpoint, FlowRecord, Packet, Side};
+use crate::weight::Weight;
 
 /// What a reset does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ pub fn since(conn: &Connection, record: &FlowRecord, side: Side) -> u32 {
 pub fn pass_over(conn: &Connection, record: &mut FlowRecord, packet: &Packet) {
     let side = packet.side();
     let header_bytes = conn.header_bytes[usize::from(!conn.is_originator(side))];
-    let payload = packet.ip_bytes.wrapping_sub(u32::from(header_bytes));
+    let payload = Weight::of(packet).payload(header_bytes);
     let i = side.index() & 1;
     record.counted[i] = record.counted[i].wrapping_add(payload);
 }

@@ -150,7 +150,10 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason>
     set_key(packet, &net, read.unwrap_or((0, 0)));
     fault?;
     match read {
-        Ok(_) => tcp::announced(frame, packet),
+        Ok(_) => {
+            packet.more_segments = frame.gso().more(packet.payload_bytes);
+            tcp::announced(frame, packet)
+        }
         // RFC 1858 and RFC 7112: a first fragment must hold the headers that a filter needs.
         Err(reason) if packet.has(Packet::IS_FRAGMENT) && is_cut(reason) => Err(Reason::FragmentTiny),
         Err(reason) => Err(reason),

@@ -46,6 +46,7 @@ pub fn read<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
         return false;
     };
     set_key(packet, &net, ports);
+    packet.more_segments = frame.gso().more(packet.payload_bytes);
     true
 }
 

@@ -25,14 +25,22 @@ impl KernelSink {
 
 impl Sink for KernelSink {
     #[inline(always)]
-    fn count(&mut self, ifindex: u32, direction: Direction, reason: u8, audited: bool, bytes: u64) {
+    fn count(
+        &mut self,
+        ifindex: u32,
+        direction: Direction,
+        reason: u8,
+        audited: bool,
+        packets: u32,
+        bytes: u64,
+    ) {
         let Some(port) = Self::port(ifindex) else {
             return;
         };
         // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
         let port = unsafe { &mut *port };
         let count = &mut port.counts[direction as usize][PortCounters::index(reason, audited)];
-        count.packets += 1;
+        count.packets += u64::from(packets);
         count.bytes += bytes;
     }
 

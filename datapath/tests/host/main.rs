@@ -1,141 +1,17 @@
 //! The fixture table, run by the native path.
 
+mod engine;
+#[path = "../fixtures/mod.rs"]
 mod fixtures;
 
-use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
-use datapath::abi::{
-    Action, BindingVersions, BlockVersions, Config, Connection, DecisionVersions, Direction, FlowKey,
-    HandshakeKey, Interface, LimitOf, LimitVersions, Packet, Reason, RuleVersions, Settled,
-};
+use datapath::abi::{Action, Config, Interface, Packet, Reason, Settled};
 use datapath::frame::{BufferFrame, SliceFrame};
-use datapath::host::{self, Host};
-use datapath::judge::judge;
 use datapath::lane::{self, Lane};
-use datapath::tables::Plane;
+use datapath::weight::{Gso, Weight};
 use datapath::wire::{self, eth};
-use fixtures::{EPOCH, Engine, Setup};
-use std::collections::BTreeMap;
-
-struct HostEngine {
-    plane: Plane<Host>,
-    ifindex: u32,
-    dropped: bool,
-}
-
-impl HostEngine {
-    fn new() -> Self {
-        Self { plane: host::plane(fixtures::config(&Setup::default(), true)), ifindex: 1, dropped: false }
-    }
-}
-
-impl Engine for HostEngine {
-    fn prepare(&mut self, setup: &Setup, traced: bool) {
-        self.plane = host::plane(fixtures::config(setup, traced));
-        let rules = &mut self.plane.rules;
-        for (addr, bits, new) in &setup.bindings {
-            let versions =
-                BindingVersions { since: EPOCH, _pad: 0, old: datapath::abi::Binding::NONE, new: *new };
-            rules.bindings.insert(addr.octets(), *bits, versions);
-        }
-        for (key, bits, new) in &setup.scoped {
-            let old = datapath::abi::Binding::NOT_HERE;
-            let versions = BindingVersions { since: EPOCH, _pad: 0, old, new: *new };
-            rules.scoped.insert(bytemuck::cast(*key), *bits, versions);
-        }
-        for (addr, bits, new) in &setup.blocklist {
-            let versions =
-                BlockVersions { since: EPOCH, _pad: 0, old: datapath::abi::Block::NONE, new: *new };
-            rules.blocklist.insert(addr.octets(), *bits, versions);
-        }
-        for (key, bits, new) in &setup.guards {
-            let versions =
-                BlockVersions { since: EPOCH, _pad: 0, old: datapath::abi::Block::NONE, new: *new };
-            rules.guards.insert(key.bytes, *bits, versions);
-        }
-        for (key, bits, new) in &setup.policy {
-            let versions =
-                DecisionVersions { since: EPOCH, _pad: 0, old: datapath::abi::Decision::NONE, new: *new };
-            rules.policy.insert(key.bytes, *bits, versions);
-        }
-        for (number, new) in &setup.rules {
-            let versions =
-                RuleVersions { since: EPOCH, _pad: 0, old: datapath::abi::RuleSettings::NONE, new: *new };
-            rules.rules.insert(*number, versions);
-        }
-        for (identity, new) in &setup.limits {
-            let versions = LimitVersions { since: EPOCH, _pad: 0, old: LimitOf::NONE, new: *new };
-            rules.limits.insert(*identity, versions);
-        }
-        for (key, bits, new) in &setup.candidate {
-            let versions = fixtures::shadow::candidate(setup, key, *bits, *new);
-            rules.policy.insert(key.bytes, *bits, versions);
-        }
-        if let Some(new) = &setup.interface {
-            let versions =
-                datapath::abi::InterfaceVersions { since: EPOCH, _pad: 0, old: Interface::NONE, new: *new };
-            rules.interfaces.insert(1, versions);
-        }
-        rules.failsafe.extend(setup.failsafe.iter().copied());
-    }
-
-    fn judge(&mut self, frame: &[u8], at_ns: u64) -> Trace {
-        self.plane.rules.config.fixed_now_ns = at_ns;
-        let mut trace = Trace::default();
-        let action = judge(
-            &SliceFrame { bytes: frame, ifindex: self.ifindex },
-            Direction::Ingress,
-            &mut self.plane,
-            || Some(&mut trace),
-        );
-        self.dropped = action == Action::Dropped;
-        trace
-    }
-
-    fn dropped(&self) -> bool {
-        self.dropped
-    }
-
-    fn connections(&mut self) -> Vec<(FlowKey, Connection)> {
-        let attempts = self.plane.half_open.entries.iter().map(|(k, v)| (*k, v.connection));
-        self.plane.connections.entries.iter().map(|(k, v)| (*k, *v)).chain(attempts).collect()
-    }
-
-    fn packets(&mut self, key: &FlowKey, incarnation: u32) -> [u64; 2] {
-        let slots = self.plane.slots.slots.iter().filter(|s| s.key == *key).map(|s| &s.record);
-        let spilled = self.plane.spill.entries.get(key);
-        let mut sum = [0, 0];
-        let attempt = self.plane.half_open.entries.get(key).map(|attempt| &attempt.record);
-        for record in slots.chain(spilled).chain(attempt).filter(|r| r.incarnation == incarnation) {
-            sum[0] += record.packets[0];
-            sum[1] += record.packets[1];
-        }
-        sum
-    }
-
-    fn shadow(&mut self) -> Vec<(datapath::abi::ShadowKey, u64)> {
-        self.plane.sink.shadow.iter().map(|(k, v)| (*k, *v)).collect()
-    }
-
-    fn handshakes(&mut self) -> Vec<(HandshakeKey, u64)> {
-        self.plane.sink.handshakes.iter().map(|(k, v)| (*k, v.count)).collect()
-    }
-
-    fn counts(&mut self) -> BTreeMap<(&'static str, bool), (u64, u64)> {
-        let mut counts = BTreeMap::new();
-        for port in self.plane.sink.ports.values() {
-            for reason in Reason::ALL {
-                for audited in [false, true] {
-                    let c = port.counts[0][PortCounters::index(*reason as u8, audited)];
-                    if c.packets != 0 {
-                        counts.insert((reason.name(), audited), (c.packets, c.bytes));
-                    }
-                }
-            }
-        }
-        counts
-    }
-}
+use engine::{HostEngine, Segmented};
+use fixtures::{Engine, Setup};
 
 #[test]
 fn every_fixture_on_the_native_path() {
@@ -156,6 +32,16 @@ fn every_fixture_on_the_native_path() {
 #[test]
 fn a_candidate_policy_changes_no_verdict_and_is_counted() {
     fixtures::shadow::counts_what_would_change(&mut HostEngine::new());
+}
+
+#[test]
+fn frames_of_many_segments_count_for_what_the_wire_carries() {
+    fixtures::segments::count_for_what_the_wire_carries(&mut HostEngine::new());
+}
+
+#[test]
+fn frames_of_many_segments_take_a_packet_each_of_a_rate() {
+    fixtures::segments::take_a_packet_each_of_a_rate(&mut HostEngine::new());
 }
 
 /// Interface 1 is in monitor mode, the gateway enforces; a connection has a side on each.
@@ -279,9 +165,12 @@ fn plain_packets_are_read_as_the_parser_reads_them() {
     assert!(plain > 1000, "only {plain} frames are plain");
 }
 
+/// Nobody counted the segments.
+const HALVES: Gso = Gso { segments: 0, size: 10 };
+
 /// Whether the frame is plain; all that was read of it must then be what the parser reads.
 fn is_read_alike(frame: &[u8]) -> bool {
-    let view = SliceFrame { bytes: frame, ifindex: 1 };
+    let view = Segmented { bytes: SliceFrame { bytes: frame, ifindex: 1 }, gso: HALVES };
     let (mut plain, mut parsed) = (Packet::default(), Packet::default());
     if !wire::plain::read(&view, &mut plain) {
         return false;
@@ -293,7 +182,7 @@ fn is_read_alike(frame: &[u8]) -> bool {
 
 /// Whether the frame takes the lane; it must then say what the parser says.
 fn agrees(frame: &[u8]) -> bool {
-    let view = SliceFrame { bytes: frame, ifindex: 1 };
+    let view = Segmented { bytes: SliceFrame { bytes: frame, ifindex: 1 }, gso: HALVES };
     let lane = match lane::link(&view) {
         Some((eth::IPV4, at)) => lane::ipv4(&view, at),
         Some((eth::IPV6, at)) => lane::ipv6(&view, at),
@@ -319,7 +208,7 @@ fn agrees(frame: &[u8]) -> bool {
             key: packet.key,
             side: packet.side(),
             kinds,
-            ip_bytes: packet.ip_bytes,
+            weight: Weight::of(&packet),
             l3_offset: packet.l3_offset
         },
         "{frame:02x?}"
@@ -353,7 +242,7 @@ fn a_bucket_that_threads_share_gives_what_it_holds_and_no_more() {
 /// What the native path answers a frame with.
 fn answered(engine: &mut HostEngine, frame: &[u8]) -> Option<Vec<u8>> {
     let trace = engine.judge(frame, fixtures::START);
-    assert!(engine.dropped);
+    assert!(engine.dropped());
     let mut buffer = BufferFrame { bytes: frame.to_vec(), ifindex: 1 };
     datapath::reject::answer(&mut buffer, &mut engine.plane, &trace).then_some(buffer.bytes)
 }
