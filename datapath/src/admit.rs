@@ -33,7 +33,9 @@ pub fn admit<F: Stages<T>, T: Tables>(
     };
     let segment = trace.moment.segment;
     trace.moment = Moment { segment, ..Moment::on(&plane.rules, config, frame.ifindex()) };
-    trace.set(admitted(frame, direction, plane, &trace.packet, index, &trace.moment));
+    let source = &mut trace.source;
+    let verdict = admitted(frame, direction, plane, &trace.packet, index, &trace.moment, source);
+    trace.set(verdict);
 }
 
 #[inline(always)]
@@ -44,6 +46,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     packet: &Packet,
     index: u32,
     moment: &Moment,
+    source: &mut u32,
 ) -> Verdict {
     let related = icmp::is_error(packet) && frame.related(plane, packet, moment);
     let Some(config) = plane.rules.config() else {
@@ -66,6 +69,7 @@ fn admitted<F: Stages<T>, T: Tables>(
                 event::verdict(&mut plane.sink, frame, direction, packet, moment, &j, originator);
             }
             record::count(record, packet.side(), Weight::of(packet), moment.now_ns);
+            *source = record::sender(record, packet.side());
             return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
         }
         event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
@@ -80,7 +84,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     {
         incarnation = slot.record.incarnation;
     }
-    begin(frame, direction, plane, packet, index, moment, (incarnation, related))
+    begin(frame, direction, plane, packet, index, moment, source, (incarnation, related))
 }
 
 /// The packet's connection, and its flow's record on this CPU. Who was answered has a slot, and takes it here; an attempt
@@ -131,6 +135,7 @@ fn owned<'a, L: Slots>(slots: &'a mut L, packet: &Packet, index: u32) -> Option<
 
 /// Judges a packet of no connection that is tracked. If it may pass, it opens one.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a structure of them would lie on the kernel's stack")]
 fn begin<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
@@ -138,6 +143,7 @@ fn begin<F: Stages<T>, T: Tables>(
     packet: &Packet,
     index: u32,
     moment: &Moment,
+    source: &mut u32,
     (incarnation, related): (u32, bool),
 ) -> Verdict {
     let mut originator = track::originator(packet);
@@ -151,6 +157,7 @@ fn begin<F: Stages<T>, T: Tables>(
         frame.opening(&plane.rules, &mut plane.buckets, packet, moment, &mut j);
     }
     monitored(&mut j, moment);
+    *source = if packet.side() == originator { j.identity[0] } else { j.identity[1] };
     enter(frame, direction, plane, packet, index, moment, &j, (incarnation, originator))
 }
 

@@ -45,6 +45,10 @@ pub trait Frame {
         Gso::NONE
     }
 
+    /// Notes who sent it, in the bits of a mask, for who looks at it next: a socket buffer has a place for that.
+    #[inline(always)]
+    fn note_sender(&self, _mask: u32, _identity: u32) {}
+
     /// Bytes of that tag: the wire has them, [`Self::len`] and offsets do not.
     #[inline(always)]
     fn bytes_beside(&self) -> u32 {

@@ -61,17 +61,18 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
     let Some(trace) = trace() else {
         return Action::Dropped;
     };
-    let action = frame.newcomer(direction, plane, trace);
-    if action != UNSETTLED {
-        return Action::from_u8(action);
-    }
-    let is_new = trace.reason == UNREAD;
-    read(frame, direction, plane, trace);
-    if trace.settled == 0 {
-        if trace.reason != PARSED || !is_new || !blocked::is_cut(plane, trace) {
-            frame.unsettled(direction, plane, trace);
+    if frame.newcomer(direction, plane, trace) == UNSETTLED {
+        let is_new = trace.reason == UNREAD;
+        read(frame, direction, plane, trace);
+        if trace.settled == 0 {
+            if trace.reason != PARSED || !is_new || !blocked::is_cut(plane, trace) {
+                frame.unsettled(direction, plane, trace);
+            }
+            leave(frame, direction, plane, trace);
         }
-        leave(frame, direction, plane, trace);
+    }
+    if let Some(config) = plane.rules.config() {
+        frame.note_sender(config.mark_mask, trace.source);
     }
     trace.action()
 }
@@ -151,6 +152,7 @@ fn settled<F: Frame, T: Tables>(
         return None;
     }
     let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
+    frame.note_sender(config.mark_mask, record::sender(record, lane.side));
     Some(pass(frame, direction, &mut plane.sink, lane, record))
 }
 
@@ -169,6 +171,7 @@ fn traced<F: Frame, T: Tables>(
     trace.action = record.action;
     trace.reason = record.reason;
     trace.settled = 1;
+    trace.source = record::sender(record, lane.side);
     pass(frame, direction, &mut plane.sink, lane, record);
     Some(())
 }

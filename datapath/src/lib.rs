@@ -21,6 +21,7 @@ pub mod identity;
 pub mod judge;
 pub mod lane;
 pub mod limits;
+pub mod mark;
 mod moment;
 pub mod newcomer;
 pub mod passing;

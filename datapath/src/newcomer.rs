@@ -89,6 +89,7 @@ fn opens<F: Stages<T>, T: Tables>(
         return true;
     }
     moment.now_ns = plane.rules.now_ns(config);
+    trace.source = j.identity[0];
     let index = packet.key.hash(&config.hash_keys) & config.flow_mask;
     let of = (track::incarnation(moment.now_ns), originator);
     let verdict = admit::enter(frame, direction, plane, packet, index, moment, &j, of);

@@ -190,6 +190,15 @@ pub(crate) fn judged(record: &mut FlowRecord, j: &Judgement, moment: &Moment, or
     record.identity = by_side(j.identity, originator);
 }
 
+/// Identity of a side.
+#[inline(always)]
+pub(crate) fn sender(record: &FlowRecord, side: Side) -> u32 {
+    match side {
+        Side::A => record.identity[0],
+        Side::B => record.identity[1],
+    }
+}
+
 /// Originator and responder as `a` and `b`.
 #[inline(always)]
 pub(crate) fn by_side(identity: [u32; 2], originator: Side) -> [u32; 2] {

@@ -33,8 +33,11 @@ impl Ingress {
     /// What [`Ingress::Auto`] means on an interface: XDP in the driver of a network card; TC where the driver has no XDP,
     /// where the interface is virtual (its peer hands on segments of 64 kB, which an XDP program in its driver would have
     /// cut up or copied), and beside somebody else's XDP program.
-    fn resolve(self, interface: &str, ifindex: u32, ours: u32, forward: bool) -> Result<Self> {
+    fn resolve(self, interface: &str, ifindex: u32, ours: u32, config: &Config) -> Result<Self> {
+        let (forward, marks) = (config.has(Config::FORWARD), config.mark_mask != 0);
         match self {
+            Self::Auto if marks => Ok(Self::Tc),
+            Self::Xdp(_) if marks => Err(Error::MarkNeedsTc { interface: interface.into() }),
             Self::Auto if forward => Ok(Self::Xdp(XdpModeChoice::Auto)),
             Self::Auto => {
                 let there = netdev::xdp(ifindex)?.program_id;
@@ -180,8 +183,8 @@ impl Kernel {
         let dir = links_dir(&pin_dir);
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let pins = Pins::of(&pin_dir, interface);
-        let forward = self.maps().config.get()?.has(Config::FORWARD);
-        let ingress = ingress.into().resolve(interface, ifindex, links::program(&pins.xdp), forward)?;
+        let config = self.maps().config.get()?;
+        let ingress = ingress.into().resolve(interface, ifindex, links::program(&pins.xdp), &config)?;
         let new_port = self.maps().judged_ports.get(&ifindex)?.is_none();
         ports::claim(self.maps(), ifindex)?;
         let result = self.attach_both(interface, ifindex, (ingress, tc), &pins).and_then(|attached| {

@@ -117,6 +117,14 @@ pub enum Error {
         /// The interface.
         interface: String,
     },
+    /// Frames have no mark before the kernel makes a socket buffer of them.
+    #[error(
+        "{interface} cannot be judged by XDP while packets are marked: use --ingress tc, or start the daemon with --mark none"
+    )]
+    MarkNeedsTc {
+        /// The interface.
+        interface: String,
+    },
     /// Attaching failed.
     #[error("attach {program} to {interface}: {reason}")]
     Attach {

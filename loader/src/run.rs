@@ -29,6 +29,8 @@ pub struct Beside {
     pub ingress_ifindex: u32,
     /// Segments that it holds.
     pub gso: Gso,
+    /// Its mark.
+    pub mark: u32,
 }
 
 impl Beside {
@@ -37,6 +39,7 @@ impl Beside {
     fn context(&self) -> [u8; 192] {
         let mut context = [0; 192];
         let mut put = |at: usize, word: u32| context[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        put(8, self.mark);
         put(36, self.ingress_ifindex);
         put(164, self.gso.segments);
         put(176, self.gso.size);
@@ -114,16 +117,24 @@ impl Kernel {
         self.run_program(TC_PROGRAM, frame.len(), options)
     }
 
-    /// Runs the TC program of a direction once on a socket buffer with what stands beside its bytes.
-    pub fn run_tc_as(&self, direction: Direction, frame: &[u8], beside: &Beside) -> Result<RunResult> {
+    /// Runs the TC program of a direction once on a socket buffer with what stands beside its bytes. Its mark is afterwards what
+    /// the program made of it.
+    pub fn run_tc_as(&self, direction: Direction, frame: &[u8], beside: &mut Beside) -> Result<RunResult> {
         let context = beside.context();
-        let options =
-            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+        let mut after = context;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::new()
+        };
         let program = match direction {
             Direction::Ingress => TC_IN_PROGRAM,
             Direction::Egress => TC_PROGRAM,
         };
-        self.run_program(program, frame.len(), options)
+        let run = self.run_program(program, frame.len(), options)?;
+        beside.mark = u32::from_ne_bytes([after[8], after[9], after[10], after[11]]);
+        Ok(run)
     }
 
     /// The kernel's tick counter and boot clock, read by the kernel at one moment.

@@ -1,9 +1,12 @@
 //! A frame as TC shows it: the linear part directly, the rest by copy.
 
+use crate::DIRECTION;
 use crate::buffer;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_pull_data};
+use datapath::abi::Direction;
 use datapath::frame::Frame;
+use datapath::mark;
 use datapath::weight::Gso;
 
 /// Headers and a TLS record's start, which must lie in the linear part.
@@ -114,6 +117,14 @@ impl Frame for SkbFrame {
         // SAFETY: the context is the one the kernel passed in.
         let (there, tag) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
         if there != 0 { Some(tag as u16) } else { None }
+    }
+
+    #[inline(always)]
+    fn note_sender(&self, mask: u32, identity: u32) {
+        if mask != 0 && matches!(DIRECTION, Direction::Ingress) {
+            // SAFETY: the context is the one the kernel passed in, and the program may write the mark.
+            unsafe { (*self.0).mark = (*self.0).mark & !mask | mark::bits(mask, identity) };
+        }
     }
 
     #[inline(always)]

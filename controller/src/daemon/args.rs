@@ -1,7 +1,7 @@
 //! What `tidegate run` is asked.
 
 use super::enroll::EnrolArgs;
-use super::{forward, ingress, inspect};
+use super::{forward, ingress, inspect, mark};
 use crate::exit_code::{Code, Failure, Result};
 use crate::svid::SourceArgs;
 use datapath::abi::MapName;
@@ -52,6 +52,10 @@ pub struct RunArgs {
     /// Who forwards what passes: Linux, or XDP where a packet is plain [default: as before, at first linux]
     #[arg(long, value_enum, value_name = "WHO")]
     pub forward: Option<forward::Forward>,
+    /// Bits of the mark of packets that say the number of who sent them, such as 0xffff0000, for netfilter and routing: at
+    /// `--ingress tc` alone [default: as before, at first none; `none` ends it]
+    #[arg(long, value_name = "MASK")]
+    pub mark: Option<mark::Mask>,
     /// Who enrols.
     #[command(flatten)]
     pub enrolment: EnrolArgs,

@@ -1,6 +1,7 @@
 //! Commits: what the kernel is to hold, changed so that no packet sees a part of it.
 
 use super::crash::{Step, may_end};
+use super::mark::Mask;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::gateway::{Gateway, configure};
 use crate::policy::kinds::Kinds;
@@ -31,6 +32,8 @@ pub struct Committed {
     pub(super) kinds: Option<Kinds>,
     /// The state before the one that counts, where the store could not yet be told.
     pub(super) unmarked: Option<State>,
+    /// Bits that have to have room for every identity.
+    pub(super) mark: Mask,
 }
 
 /// What a commit leaves to be done: packets may still be judged by the epoch before it.
@@ -83,6 +86,7 @@ impl Committed {
         state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
         let mut compiled = compile(&state.effective(now), &state.numbering, &clock);
+        self.mark.check(&compiled.numbering)?;
         compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
         state.numbering = compiled.numbering.clone();
         let kernel = InKernel { epoch: next, ..InKernel::of(&config) };

@@ -2,6 +2,7 @@
 
 use super::args::XdpModeArg;
 use super::forward::Forward;
+use super::mark::Mask;
 use crate::exit_code::{Code, Failure, Result};
 use loader::{Ingress, JudgedAt, PinnedPort, XdpModeChoice};
 
@@ -83,5 +84,14 @@ pub(super) fn beside_forwarding(
         Ingress::Auto => Ok(XdpModeChoice::Auto.into()),
         Ingress::Tc => Err(loader::Error::ForwardNeedsXdp { interface: interface.into() }.into()),
         Ingress::Xdp(_) => Ok(place),
+    }
+}
+
+/// A frame has no mark where XDP judges it: TC is chosen where there is a choice, and XDP refused before anything is touched.
+pub(super) fn beside_marks(interface: &str, place: Ingress, mark: Option<Mask>) -> Result<Ingress> {
+    match place {
+        _ if !mark.is_some_and(Mask::is_on) => Ok(place),
+        Ingress::Auto | Ingress::Tc => Ok(Ingress::Tc),
+        Ingress::Xdp(_) => Err(loader::Error::MarkNeedsTc { interface: interface.into() }.into()),
     }
 }

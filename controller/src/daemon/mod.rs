@@ -14,6 +14,7 @@ pub mod forward;
 mod half_open;
 pub mod ingress;
 pub mod inspect;
+pub mod mark;
 mod metrics;
 mod observe;
 mod rebind;

@@ -88,7 +88,9 @@ impl Committed {
         if changes.is_empty() {
             return Ok((false, Instant::now()));
         }
-        if let Err(e) = self.store.bind(&recorded, given) {
+        let recorded =
+            self.mark.check(&self.state.numbering).and_then(|()| self.store.bind(&recorded, given));
+        if let Err(e) = recorded {
             self.state.numbering.forget(given);
             return Err(e);
         }

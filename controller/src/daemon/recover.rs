@@ -1,6 +1,7 @@
 //! What a daemon finds when it starts: maps that a predecessor wrote, perhaps in the middle of a commit.
 
 use super::commit::{Committed, Rest};
+use super::mark::Mask;
 use crate::exit_code::Result;
 use crate::policy::{Compiled, PolicyPrefix, Prefix, ScopedPrefix};
 use crate::state::{InKernel, Store};
@@ -79,7 +80,8 @@ impl Committed {
             live.limits.insert(identity, now);
         }
         let rest = Some(Rest::default());
-        Ok(Self { state, store, live, rest, shadow: Vec::new(), kinds: None, unmarked: None })
+        let mark = Mask::of(&config);
+        Ok(Self { state, store, live, rest, shadow: Vec::new(), kinds: None, unmarked: None, mark })
     }
 }
 

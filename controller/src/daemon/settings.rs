@@ -1,7 +1,7 @@
 //! Options of `tidegate run` that hold until they are given again, also after the host was started anew.
 
 use super::args::{Mode, RunArgs};
-use super::{failsafe, forward, ingress, inspect};
+use super::{failsafe, forward, ingress, inspect, mark};
 use crate::exit_code::Result;
 use crate::state::Store;
 use datapath::abi::Config;
@@ -11,6 +11,7 @@ const FAILSAFE: &str = "failsafe";
 const FORWARD: &str = "forward";
 const INGRESS: &str = "ingress";
 const INSPECT: &str = "inspect";
+const MARK: &str = "mark";
 const MODE: &str = "mode";
 
 /// The options.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub ingress: Option<ingress::IngressArg>,
     /// Tunnels that are looked into; as the maps say where it was never given.
     inspect: Vec<inspect::Inspect>,
+    /// Which bits of its mark say who sent a packet; as the maps say where it was never given.
+    pub mark: Option<mark::Mask>,
     /// Whether what is denied is dropped; as the maps say where it was never given.
     mode: Option<Mode>,
 }
@@ -38,11 +41,13 @@ impl Settings {
         let failsafe = words(FAILSAFE)?.iter().map(|text| failsafe::parse(text)).collect::<Result<_>>()?;
         let inspect = words(INSPECT)?;
         let (mode, forward, ingress) = (words(MODE)?, words(FORWARD)?, words(INGRESS)?);
+        let mark = words(MARK)?;
         Ok(Self {
             failsafe,
             forward: forward.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
             ingress: ingress.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
             inspect: inspect.iter().filter_map(|word| clap::ValueEnum::from_str(word, false).ok()).collect(),
+            mark: mark.first().and_then(|word| word.parse().ok()),
             mode: mode.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
         })
     }
@@ -54,6 +59,7 @@ impl Settings {
             forward: args.forward.or(self.forward),
             ingress: args.ingress.or(self.ingress),
             inspect: if args.inspect.is_empty() { self.inspect } else { args.inspect.clone() },
+            mark: args.mark.or(self.mark),
             mode: args.mode.or(self.mode),
         }
     }
@@ -71,6 +77,16 @@ impl Settings {
     /// Ends forwarding by XDP, where that is what is asked for.
     pub fn end_forward(&self, maps: &Maps) -> Result<()> {
         forward::set(maps, self.forward.filter(|who| *who == forward::Forward::Linux))
+    }
+
+    /// Tells the kernel how packets are marked.
+    pub fn write_mark(&self, maps: &Maps) -> Result<()> {
+        mark::set(maps, self.mark)
+    }
+
+    /// Ends marking, where that is what is asked for.
+    pub fn end_mark(&self, maps: &Maps) -> Result<()> {
+        mark::set(maps, self.mark.filter(|mask| !mask.is_on()))
     }
 
     /// Tells the kernel the mode, which is to enforce where nobody ever said otherwise.
@@ -99,6 +115,7 @@ impl Settings {
             (FORWARD, self.forward.map(|who| who.name().to_owned())),
             (INGRESS, self.ingress.map(|place| place.name().to_owned())),
             (INSPECT, Some(inspect.join(",")).filter(|text| !text.is_empty())),
+            (MARK, self.mark.map(|mask| mask.to_string())),
             (MODE, mode.map(str::to_owned)),
         ])
     }

@@ -11,7 +11,7 @@ use crate::instance::Instance;
 use crate::names::Names;
 use crate::state::{PolicySet, Store};
 use crate::svid::Live;
-use loader::{Attached, Ingress, Kernel, LoadOptions, Maps, Sizes};
+use loader::{Attached, Ingress, JudgedAt, Kernel, LoadOptions, Maps, Sizes, XdpModeChoice};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -40,6 +40,7 @@ pub(super) fn start(
     let pin_dir = instance.pin_dir();
     let before = store.in_force()?;
     let settings = Settings::load(&store)?.with(args, asked.failsafe);
+    settings.mark.unwrap_or_default().check_forward(settings.forward)?;
     let interfaces = places(&pin_dir, args, &settings)?;
     let options =
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
@@ -61,14 +62,18 @@ pub(super) fn start(
         if reused {
             // An interface may be at TC from now on.
             settings.end_forward(&maps)?;
+            settings.end_mark(&maps)?;
             attach()?;
         }
         let mut committed = Committed::recover(store, &maps)?;
+        committed.mark = settings.mark.unwrap_or(committed.mark);
+        committed.mark.check(&committed.state.numbering)?;
         settings.write_tunnels(&maps)?;
         committed.begin(&maps, asked.policy)?;
         failsafe::sync(&maps, &failsafe)?;
         settings.write_mode(&maps, reused)?;
         settings.write_forward(&maps)?;
+        settings.write_mark(&maps)?;
         settings.save(&mut committed.store)?;
         maps.config.update(|config| config.event_limit = args.event_limit)?;
         if !reused {
@@ -123,9 +128,17 @@ fn places(pin_dir: &Path, args: &RunArgs, settings: &Settings) -> Result<Vec<(St
         let there = ingress::there(&pinned, &interface);
         let place = ingress::place(args.ingress, args.xdp_mode, there, settings.ingress)?;
         let place = ingress::beside_forwarding(&interface, place, settings.forward)?;
+        let place = ingress::beside_marks(&interface, place, settings.mark)?;
         Ok((interface, place))
     };
-    interfaces.into_iter().map(place).collect()
+    let places = interfaces.iter().cloned().map(place).collect();
+    // Those that are not named stay where they are.
+    for port in pinned.iter().filter(|port| port.ifindex.is_some() && !interfaces.contains(&port.interface)) {
+        if let Some(JudgedAt::Xdp(_)) = port.ingress {
+            ingress::beside_marks(&port.interface, XdpModeChoice::Auto.into(), settings.mark)?;
+        }
+    }
+    places
 }
 
 /// Puts the saved state back: nothing of what it says came to be.

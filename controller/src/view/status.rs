@@ -1,6 +1,7 @@
 //! `tidegate status`: what is attached where, and how full the tables are.
 
 use super::{Format, View, print_json, say, table};
+use crate::daemon::mark::Mask;
 use crate::daemon::{forward, inspect};
 use crate::exit_code::Result;
 use crate::instance::Instance;
@@ -59,6 +60,7 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
     let default = if config.has(Config::DEFAULT_ALLOW) { "allow" } else { "deny" };
     let inspected = inspect::names(&config);
     let forward = forward::Forward::of(&config);
+    let mark = Mask::of(&config);
     let sends = view.maps.redirect.all()?;
     let pressure = pressure(&view.maps)?;
     let lost = view.maps.lost_events(Lost::NoRoom)?;
@@ -79,7 +81,7 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
             .map(|p| json!({"map": p.map, "entries": p.entries, "max_entries": p.max_entries}))
             .collect();
         return print_json(&json!({
-            "name": instance.name, "daemon": daemon.is_some(), "svid": svid, "mode": mode, "default": default, "inspect": inspected, "forward": forward.name(), "interfaces": interfaces,
+            "name": instance.name, "daemon": daemon.is_some(), "svid": svid, "mode": mode, "default": default, "inspect": inspected, "forward": forward.name(), "mark": mark.is_on().then(|| mark.to_string()), "interfaces": interfaces,
             "revision": view.state.revision, "epoch": config.epoch, "lost_events": lost, "limited_events": limited, "maps": maps,
             "pin_dir": instance.pin_dir(),
         }));
@@ -94,6 +96,9 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
     }
     if !inspected.is_empty() {
         say(&format!("judged by what they carry: {}", inspected.join(", ")))?;
+    }
+    if mark.is_on() {
+        say(&format!("marks say who sent a packet: the bits {mark}"))?;
     }
     if forward == forward::Forward::Xdp {
         let names = |names: Vec<String>| if names.is_empty() { "none".into() } else { names.join(", ") };

@@ -11,6 +11,7 @@ mod http;
 mod ingress;
 mod lab;
 mod limits;
+mod marks;
 mod monitoring;
 mod policy;
 mod remote;

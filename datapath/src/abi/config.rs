@@ -59,8 +59,12 @@ pub struct Config {
     /// Which of the two filters of an [`super::AttemptSet`] is asked: 0 for the lower, 32 for the upper. The other is filled
     /// anew meanwhile.
     pub answered_shift: u32,
+    /// Bits of a socket buffer's mark that say who sent the packet, next to each other: see [`crate::mark`]. 0 for none.
+    pub mark_mask: u32,
+    /// Padding.
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<Config>() == 192);
+const _: () = assert!(size_of::<Config>() == 200);
 
 impl Config {
     /// Drop what is judged so. Without it (monitor mode) everything passes with verdict AUDIT.
@@ -127,6 +131,8 @@ impl Config {
             attempt_mask: flow_slots.next_power_of_two().div_ceil(8) - 1,
             generation: 0,
             answered_shift: 0,
+            mark_mask: 0,
+            _pad: 0,
         }
     }
 

@@ -204,8 +204,8 @@ pub struct Trace {
     pub moment: Moment,
     /// 1 where the packet opened a connection that has been told all of it.
     pub followed: u32,
-    /// Padding.
-    pub _pad: u32,
+    /// Identity of who sent it, 0 for none.
+    pub source: u32,
 }
 const _: () = assert!(size_of::<Trace>() == 144);
 
