@@ -5,6 +5,7 @@ use crate::client;
 use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs};
 use crate::doctor;
 use crate::exit_code::{Code, Failure, Result};
+use crate::governance;
 use crate::guard;
 use crate::instance::Instance;
 use crate::privileges;
@@ -106,6 +107,12 @@ It stays, and renews when the SVID rotates and when two thirds of the lease are 
     /// Cut identities off
     #[command(subcommand)]
     Quarantine(guard::QuarantineCommand),
+    /// What departs from what identities are for
+    #[command(subcommand)]
+    Findings(governance::cli::FindingsCommand),
+    /// The loop that compares, decides and contains
+    #[command(subcommand)]
+    Governance(governance::cli::GovernanceCommand),
     /// Connections: who talks to whom, and what became of it
     #[command(
         after_help = "Examples:\n  tidegate flows\n  tidegate flows -o json | jq 'select(.tls == \"alert\")'"
@@ -237,6 +244,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Identity(command) => crate::identity::run(&instance, command),
         Command::Block(command) => guard::block(&instance, command),
         Command::Quarantine(command) => guard::quarantine(&instance, command),
+        Command::Findings(command) => governance::cli::findings(&instance, command),
+        Command::Governance(command) => governance::cli::governance(&instance, command),
         Command::Flows(output) => {
             view::flow::print(&View::open(&instance)?, read_hellos(&instance)?, output.output)
         }

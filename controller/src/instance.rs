@@ -59,6 +59,11 @@ impl Instance {
         self.run_dir.join(format!("{}.lock", self.name))
     }
 
+    /// The findings of the governance loop.
+    pub fn findings_file(&self) -> PathBuf {
+        self.state_dir.join(&self.name).join("findings.db")
+    }
+
     /// The saved state.
     pub fn state_file(&self) -> PathBuf {
         self.state_dir.join(&self.name).join("state.db")

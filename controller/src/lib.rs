@@ -9,6 +9,7 @@ mod doctor;
 pub mod enroll;
 pub mod exit_code;
 pub mod file_watch;
+mod governance;
 mod guard;
 pub mod hello;
 mod identity;

@@ -65,6 +65,9 @@ pub struct RunArgs {
     /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub event_limit: u32,
+    /// The most containments that the governance loop does in an hour; what is over is only found
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub containments_per_hour: usize,
     /// Capacity of a map, such as TG_CONNECTIONS=500000 (may be repeated); counts when the maps are made
     #[arg(long, value_name = "MAP=N")]
     pub map_size: Vec<String>,

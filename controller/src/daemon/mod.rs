@@ -11,6 +11,7 @@ mod enroll;
 mod expire;
 mod failsafe;
 pub mod forward;
+mod govern;
 mod half_open;
 pub mod ingress;
 pub mod inspect;
@@ -27,11 +28,12 @@ mod watch;
 
 pub use api::{
     ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
-    DetachRequest, QuarantineRequest, ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
+    DetachRequest, MuteRequest, PauseRequest, QuarantineRequest, ResolveRequest, ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
     ShadowRequest, TargetFields, WithdrawRequest, detach_each, document as openapi,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;
+pub use govern::GovernanceStatus;
 pub use recent::RecentFlow;
 
 use crate::bindings::SourceName;
@@ -67,6 +69,7 @@ pub struct Shared {
     enrolments: enroll::Counts,
     reloads: watch::Reloads,
     ingress: Option<ingress::IngressArg>,
+    governance: govern::Governance,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,6 +97,7 @@ impl Shared {
     ) -> Result<u64> {
         let revision = committed.commit(&self.maps, by, change)?;
         self.hub.rename(Names::of(&committed.state));
+        self.governance.declare(&committed.state.documents().intents);
         Ok(revision)
     }
 

@@ -1,5 +1,6 @@
 //! The one consumer of the ring buffer, and those who listen to it.
 
+use super::govern::Inlet;
 use super::half_open::Begun;
 use super::recent::{Recent, RecentFlow};
 use crate::bindings::SourceName;
@@ -26,13 +27,14 @@ pub struct Hub {
     hellos: Mutex<Hellos>,
     begun: Mutex<Begun>,
     flows: Mutex<Recent>,
+    governance: Arc<Inlet>,
     /// Events that slow listeners did not get.
     pub lost: AtomicU64,
 }
 
 impl Hub {
     /// A hub without listeners.
-    pub fn new(names: Names) -> Self {
+    pub fn new(names: Names, governance: Arc<Inlet>) -> Self {
         Self {
             listeners: broadcast::Sender::new(KEPT),
             recent: Mutex::default(),
@@ -40,6 +42,7 @@ impl Hub {
             hellos: Mutex::default(),
             begun: Mutex::default(),
             flows: Mutex::default(),
+            governance,
             lost: AtomicU64::new(0),
         }
     }
@@ -64,6 +67,7 @@ impl Hub {
     /// Hands an event of the ring buffer to everybody.
     pub fn publish(&self, bytes: &[u8], now: &Moment) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.governance.offer(bytes, &names, now);
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
         let hello = self.hello_of(bytes);
         if let Some(value) = event::json(bytes, &names, now, hello.as_deref()) {
@@ -176,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_listener_is_told_what_it_lost_and_holds_nobody_up() {
-        let hub = Hub::new(Names::default());
+        let hub = Hub::new(Names::default(), Arc::new(Inlet::new().0));
         let (_, mut slow) = hub.listen();
         let (_, mut quick) = hub.listen();
         for n in 0..KEPT as u64 + 10 {

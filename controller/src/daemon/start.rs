@@ -5,6 +5,7 @@ use super::args::RunArgs;
 use super::commit::Committed;
 use super::observe::Hub;
 use super::settings::Settings;
+use super::govern::{self, Governance, Inlet};
 use super::{Shared, enroll, failsafe, forward, ingress, watch};
 use crate::exit_code::Result;
 use crate::instance::Instance;
@@ -44,6 +45,10 @@ pub(super) fn start(
     let interfaces = places(&pin_dir, args, &settings)?;
     let options =
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
+    let (inlet, outlet) = Inlet::new();
+    let inlet = Arc::new(inlet);
+    let governance =
+        Governance::open(&instance.findings_file(), inlet.clone(), args.containments_per_hour)?;
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
@@ -84,7 +89,8 @@ pub(super) fn start(
     };
     match work() {
         Ok((maps, committed)) => {
-            let hub = Arc::new(Hub::new(Names::of(&committed.state)));
+            let hub = Arc::new(Hub::new(Names::of(&committed.state), inlet));
+            governance.declare(&committed.state.documents().intents);
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
             let ingress = settings.ingress;
@@ -103,8 +109,12 @@ pub(super) fn start(
                 enrolments,
                 reloads,
                 ingress,
+                governance,
             };
-            Ok((Arc::new(shared), attached))
+            let shared = Arc::new(shared);
+            let for_loop = shared.clone();
+            std::thread::spawn(move || govern::run(&for_loop, &outlet));
+            Ok((shared, attached))
         }
         Err(e) => {
             undo(&pin_dir, reused, &attached);

@@ -239,6 +239,11 @@ fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
         let named = limit.identities.iter().filter(|s| **s != Selector::Any);
         named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &limit.place));
     }
+    for intent in &documents.intents {
+        let expected = intent.client.iter().chain(&intent.server).flatten().flat_map(|e| &e.peers);
+        let named = intent.identities.iter().chain(expected).filter(|s| **s != Selector::Any);
+        named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &intent.place));
+    }
 }
 
 impl fmt::Display for Warning {

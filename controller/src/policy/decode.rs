@@ -5,6 +5,7 @@ use super::document::*;
 use super::fields::{Context, Fields};
 use super::gateway::{self, Gateway};
 use super::identity_limits::{self, IdentityLimit};
+use super::intent::{self, Intent};
 use super::limits::{self, Limits};
 use super::place;
 use super::place::{Mistake, one_of};
@@ -20,7 +21,7 @@ use super::yaml::{self, Node, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 6] = ["Workload", "Policy", "Blocklist", "Quarantine", "Limit", "Gateway"];
+const KINDS: [&str; 7] = ["Workload", "Policy", "Blocklist", "Quarantine", "Limit", "Gateway", "Intent"];
 const WORKLOAD_FIELDS: [&str; 7] = ["spiffeId", "addresses", "interface", "vlan", "ports", "labels", "lease"];
 const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
 const ENTRY_EXAMPLE: &str = "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`";
@@ -100,6 +101,7 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
             place,
             ..l
         })),
+        "Intent" => documents.intents.extend(intent::decode(cx, spec).map(|i| Intent { name, place, ..i })),
         "Quarantine" => documents.quarantines.extend(quarantine::decode(cx, spec).map(|q| Quarantine {
             name,
             place,
@@ -201,7 +203,18 @@ fn lease(cx: &mut Context<'_>, node: &Node) -> Option<Lease> {
     Some(Lease { not_after: end(cx, &fields)?, on_expiry: on_expiry?, grace_s })
 }
 
+const DURATION_EXAMPLE: &str = "accepted: whole numbers of s, m, h, d, such as 90s, 10m, 1h30m, 7d";
 const GRACE_EXAMPLE: &str = "for example `lease: {for: 1h, onExpiry: grace, grace: 5m}`";
+
+/// A length of time, in seconds.
+pub(super) fn duration(cx: &mut Context<'_>, node: &Node, noun: &str) -> Option<u64> {
+    let text = cx.text(node, noun)?;
+    let seconds = parse_duration(text).and_then(|duration| u64::try_from(duration.as_secs()).ok());
+    if seconds.is_none() {
+        cx.mistake(node, format!("`{text}` is not a duration"), DURATION_EXAMPLE);
+    }
+    seconds
+}
 
 fn grace(cx: &mut Context<'_>, node: &Node) -> Option<u16> {
     let text = cx.text(node, "`grace`")?;
@@ -232,8 +245,7 @@ pub(super) fn end(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<Timestamp
             let text = cx.text(node, "`for`")?;
             let time = parse_duration(text).and_then(|d| cx.now.checked_add(d).ok());
             if time.is_none() {
-                let example = "accepted: whole numbers of s, m, h, d, such as 90s, 10m, 1h30m, 7d";
-                cx.mistake(node, format!("`{text}` is not a duration"), example);
+                cx.mistake(node, format!("`{text}` is not a duration"), DURATION_EXAMPLE);
             }
             time
         }

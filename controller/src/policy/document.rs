@@ -2,6 +2,7 @@
 
 use super::gateway::Gateway;
 use super::identity_limits::IdentityLimit;
+use super::intent::Intent;
 use super::limits::Limits;
 use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
@@ -38,6 +39,9 @@ pub struct Documents {
     /// What identities may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<IdentityLimit>,
+    /// What identities are for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<Intent>,
     /// What holds for the gateway as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,

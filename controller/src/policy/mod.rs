@@ -17,6 +17,7 @@ mod flatten;
 pub mod gateway;
 mod guards;
 pub mod identity_limits;
+pub mod intent;
 pub mod kinds;
 pub mod limits;
 mod load;

@@ -71,6 +71,7 @@ documents! {
     Quarantine QuarantineDocument QuarantineKind QuarantineSpec;
     Limit LimitDocument LimitKind LimitSpec;
     Gateway GatewayDocument GatewayKind GatewaySpec;
+    Intent IntentDocument IntentKind IntentSpec;
 }
 
 /// The schema of a document of any kind.
@@ -387,4 +388,68 @@ struct Interface {
 enum InterfaceMode {
     Enforce,
     Monitor,
+}
+
+/// What identities are for: it decides nothing, what they do is compared with it. At least one of `client` and `server`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct IntentSpec {
+    #[schemars(length(min = 1))]
+    identities: Vec<Selector>,
+    workload: WorkloadKindWord,
+    /// Who answers for it.
+    owner: Option<String>,
+    sensitivity: Option<Sensitivity>,
+    /// Connections that it opens; `[]` for none.
+    client: Option<Vec<ExpectedTo>>,
+    /// Connections that it answers; `[]` for none.
+    server: Option<Vec<ExpectedFrom>>,
+    response: Option<Response>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum WorkloadKindWord {
+    Service,
+    Batch,
+    Agent,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Sensitivity {
+    Low,
+    Medium,
+    High,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct ExpectedTo {
+    #[schemars(length(min = 1))]
+    to: Vec<Selector>,
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct ExpectedFrom {
+    #[schemars(length(min = 1))]
+    from: Vec<Selector>,
+    ports: Option<Vec<Port>>,
+}
+
+/// What becomes of a departure; a containment ends after `for`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Response {
+    action: ResponseAction,
+    r#for: Option<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum ResponseAction {
+    Flag,
+    Contain,
 }

@@ -28,6 +28,11 @@ const OBJECTS: &[(&str, &[&str], &str)] = &[
     ("Gateway", &[], "{zzz: 1}"),
     ("Gateway", &["timeouts"], "{timeouts: {zzz: 1}}"),
     ("Gateway", &["interfaces"], "{interfaces: [{zzz: 1}]}"),
+    ("Intent", &[], "{zzz: 1}"),
+    ("Intent", &["identities"], "{identities: [{zzz: 1}]}"),
+    ("Intent", &["client"], "{client: [{zzz: 1}]}"),
+    ("Intent", &["server"], "{server: [{zzz: 1}]}"),
+    ("Intent", &["response"], "{response: {zzz: 1}}"),
 ];
 
 /// The same for a value that is one of a few words.
@@ -38,6 +43,9 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("Policy", &["rules", "tls"], "{rules: [{action: allow, tls: zzz}]}"),
     ("Policy", &["rules", "rate", "per"], "{rules: [{rate: {packets: 1/s, per: zzz}}]}"),
     ("Limit", &["mode"], "{mode: zzz}"),
+    ("Intent", &["workload"], "{workload: zzz}"),
+    ("Intent", &["sensitivity"], "{sensitivity: zzz}"),
+    ("Intent", &["response", "action"], "{response: {action: zzz}}"),
     ("Gateway", &["defaultAction"], "{defaultAction: zzz}"),
     ("Gateway", &["midstream"], "{midstream: zzz}"),
     ("Gateway", &["interfaces", "midstream"], "{interfaces: [{name: eth1, midstream: zzz}]}"),

@@ -3,6 +3,7 @@
 use super::flow::{Moment, alert_name, ends_json};
 use super::table;
 use crate::bindings::SourceName;
+use crate::governance::Finding;
 use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
 use datapath::abi::{Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
@@ -44,6 +45,12 @@ pub fn hello_json(found: &Found, names: &Names, now: &Moment) -> Value {
 pub fn source_json(source: &SourceName, outcome: &str, text: &str) -> Value {
     let time = jiff::Timestamp::now().to_string();
     json!({"time": time, "event": "identity_source", "source_name": source, "outcome": outcome, "message": text})
+}
+
+/// A finding, as an event.
+pub fn finding_json(finding: &Finding) -> Value {
+    let time = finding.last_seen.to_string();
+    json!({"time": time, "event": "finding", "finding": finding})
 }
 
 /// Adds the fields of a ClientHello.
@@ -127,6 +134,11 @@ pub fn line(event: &Value) -> String {
         let [source, outcome, message] =
             ["/source_name", "/outcome", "/message"].map(|p| text(p).unwrap_or("-"));
         return format!("{time}  identities of source {source} {outcome}: {message}");
+    }
+    if text("/event") == Some("finding") {
+        let id = event.pointer("/finding/id").and_then(Value::as_u64).unwrap_or(0);
+        let [decision, why] = ["/finding/decision", "/finding/why"].map(|p| text(p).unwrap_or("-"));
+        return format!("{time}  finding {id} ({decision}): {why}");
     }
     let ends = match event.pointer("/IP/source") {
         Some(_) => format!("{} -> {}", end(event, "source"), end(event, "destination")),

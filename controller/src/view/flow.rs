@@ -298,9 +298,13 @@ impl Moment {
 
     /// The wall-clock time of a boot-clock one.
     pub fn wall(&self, boot_ns: u64) -> String {
+        format!("{:.6}", self.timestamp(boot_ns))
+    }
+
+    /// The same as a time.
+    pub fn timestamp(&self, boot_ns: u64) -> jiff::Timestamp {
         let ago = i128::from(self.boot_ns) - i128::from(boot_ns);
-        let ns = self.wall.as_nanosecond() - ago;
-        jiff::Timestamp::from_nanosecond(ns).map(|t| format!("{t:.6}")).unwrap_or_default()
+        jiff::Timestamp::from_nanosecond(self.wall.as_nanosecond() - ago).unwrap_or(self.wall)
     }
 
     /// How long ago a boot-clock time was.

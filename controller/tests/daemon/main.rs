@@ -6,6 +6,7 @@ mod closing;
 mod doctor;
 mod enrolment;
 mod forwarding;
+mod governance;
 mod hostile;
 mod http;
 mod ingress;

@@ -2,7 +2,7 @@
 
 use super::refuse::{self, Patience};
 use super::role::{self, Role};
-use super::{attach, bindings, events, guard, policy, svid, views};
+use super::{attach, bindings, events, governance, guard, policy, svid, views};
 use crate::daemon::Shared;
 use aide::axum::ApiRouter;
 use aide::axum::routing::{ApiMethodRouter, get_with, post_with};
@@ -48,6 +48,13 @@ fn table() -> Table {
         .get(Viewer, "/v1/observe", "Verdicts, handshakes and closed connections, a line each, as they happen", events::observe)
         .get(Viewer, "/v1/flows/recent", "Flows of which the daemon heard lately", events::recent_flows)
         .get(Viewer, "/v1/hellos", "ClientHellos that the daemon remembers", events::hellos)
+        .get(Viewer, "/v1/findings", "What departs from what identities are for", governance::findings)
+        .get(Viewer, "/v1/finding", "One finding, with its evidence and what was done", governance::finding)
+        .get(Viewer, "/v1/governance", "Whether the loop contains, and how much it did", governance::status)
+        .post(Operator, "/v1/findings/resolve", "Say that a finding was looked at", governance::resolve)
+        .post(Operator, "/v1/findings/mute", "Have a finding say and do nothing for a while", governance::mute)
+        .post(Operator, "/v1/governance/pause", "Have nothing contained without a person", governance::pause)
+        .post(Operator, "/v1/governance/resume", "Let the loop contain again", governance::resume)
         .post(Operator, "/v1/block", "Block an end, services, or services of an end", guard::block)
         .post(Operator, "/v1/unblock", "End a block that was set by hand", guard::unblock)
         .post(Operator, "/v1/quarantine", "Cut identities off, both ways, live connections too", guard::quarantine)

@@ -249,7 +249,7 @@ fn documents() -> impl Strategy<Value = Documents> {
             let blocklists = vec![Blocklist { name: "b".into(), entries, place: place() }];
             quarantines.iter_mut().enumerate().for_each(|(n, q)| q.name = format!("q{n}"));
             limits.iter_mut().enumerate().for_each(|(n, limit)| limit.name = format!("l{n}"));
-            Documents { workloads, policies, blocklists, quarantines, limits, gateway: None }
+            Documents { workloads, policies, blocklists, quarantines, limits, ..Documents::default() }
         },
     )
 }

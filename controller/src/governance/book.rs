@@ -1,0 +1,246 @@
+//! The findings: in memory to be asked, in a file of SQLite to outlive the daemon.
+//!
+//! The file is not the state's: what is enforced can be known without it, and it changes with traffic, not with commits.
+
+use super::compare::{Departure, Seen};
+use super::decide::{Confidence, Decision, decide};
+use super::finding::{Containment, Evidence, Finding, FindingState, Key, Peer};
+use crate::exit_code::{Code, Failure, Result};
+use crate::policy::spiffe::SpiffeId;
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+/// The form that this version writes.
+const VERSION: i32 = 1;
+/// Findings that are kept. Beyond that the oldest goes that is resolved; where none is, no new one is made.
+const MOST: usize = 10_000;
+
+/// All findings.
+#[derive(Debug)]
+pub struct Book {
+    db: Connection,
+    path: PathBuf,
+    findings: BTreeMap<u64, Finding>,
+    /// Those that are not resolved.
+    current: HashMap<Key, u64>,
+    /// Changed since they were last written.
+    dirty: BTreeSet<u64>,
+    /// Departures for whose finding there was no room.
+    pub turned_away: u64,
+}
+
+/// What noting a departure came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its finding.
+    pub id: u64,
+    /// Whether that is new.
+    pub is_new: bool,
+    /// Whom to quarantine, for so many seconds.
+    pub contain: Option<(SpiffeId, u64)>,
+}
+
+impl Book {
+    /// Opens the file, or makes it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |e: rusqlite::Error| failed(path, &e);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Failure::io(format!("make {}", folder.display()), &e))?;
+        }
+        let db = Connection::open(path).map_err(failed)?;
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(failed)?;
+        let version: i32 =
+            db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        match version {
+            0 => db.execute_batch(&format!("BEGIN;\n{}\nCOMMIT;", include_str!("schema.sql"))).map_err(failed)?,
+            VERSION => {}
+            newer => {
+                let message = format!(
+                    "{} has form {newer}, this tidegate knows {VERSION}: install the version that wrote it, or move the file away",
+                    path.display()
+                );
+                return Err(Failure::new(Code::Failure, message));
+            }
+        }
+        let findings = read(&db).map_err(failed)?;
+        let current = findings
+            .values()
+            .filter(|f| !matches!(f.state, FindingState::Resolved { .. }))
+            .map(|f| (f.key.clone(), f.id))
+            .collect();
+        Ok(Self { db, path: path.to_owned(), findings, current, dirty: BTreeSet::new(), turned_away: 0 })
+    }
+
+    /// Notes a departure. What is to be done comes back; a muted finding and one whose identity is contained ask for nothing.
+    pub fn note(&mut self, departure: &Departure<'_>, seen: &Seen, evidence: Evidence) -> Option<Noted> {
+        let now = evidence.time;
+        let (decision, confidence, why) = decide(departure, &seen.service());
+        let key = Key {
+            intent: departure.intent.name.clone(),
+            role: departure.role,
+            signal: departure.signal,
+            peer: Peer::of(departure.peer),
+        };
+        let (id, is_new) = match self.current.get(&key).copied() {
+            Some(id) => (id, false),
+            None if !self.make_room() => {
+                self.turned_away += 1;
+                return None;
+            }
+            None => (self.begin(key, departure, now), true),
+        };
+        let finding = self.findings.get_mut(&id)?;
+        finding.add(evidence);
+        finding.severity = departure.intent.sensitivity;
+        finding.owner.clone_from(&departure.intent.owner);
+        (finding.decision, finding.confidence, finding.why) = (decision, confidence, why);
+        self.dirty.insert(id);
+        let held = finding.is_muted(now) || finding.contained_until(departure.id).is_some_and(|end| end > now);
+        let contain = match decision {
+            Decision::Contain { seconds } if !held => Some((departure.id.clone(), seconds)),
+            _ => None,
+        };
+        Some(Noted { id, is_new, contain })
+    }
+
+    fn begin(&mut self, key: Key, departure: &Departure<'_>, now: Timestamp) -> u64 {
+        let id = self.findings.last_key_value().map_or(1, |(last, _)| last + 1);
+        self.current.insert(key.clone(), id);
+        let finding = Finding {
+            id,
+            key,
+            severity: departure.intent.sensitivity,
+            owner: None,
+            confidence: Confidence::Low,
+            decision: Decision::Flag,
+            why: String::new(),
+            held_back: None,
+            count: 0,
+            first_seen: now,
+            last_seen: now,
+            identities: VecDeque::new(),
+            services: VecDeque::new(),
+            evidence: VecDeque::new(),
+            containments: VecDeque::new(),
+            state: FindingState::Open,
+        };
+        self.findings.insert(id, finding);
+        id
+    }
+
+    /// Whether one more finds room.
+    fn make_room(&mut self) -> bool {
+        if self.findings.len() < MOST {
+            return true;
+        }
+        let resolved = self.findings.values().find(|f| matches!(f.state, FindingState::Resolved { .. }));
+        let Some(id) = resolved.map(|f| f.id) else { return false };
+        self.findings.remove(&id);
+        self.dirty.insert(id);
+        true
+    }
+
+    /// Notes that an identity was quarantined for a finding.
+    pub fn contained(&mut self, id: u64, containment: Containment) {
+        if let Some(finding) = self.findings.get_mut(&id) {
+            finding.contained(containment);
+            finding.held_back = None;
+            self.dirty.insert(id);
+        }
+    }
+
+    /// Notes why it was not. Returns whether that is news.
+    pub fn held_back(&mut self, id: u64, why: String) -> bool {
+        let Some(finding) = self.findings.get_mut(&id) else { return false };
+        let is_news = finding.held_back.as_ref() != Some(&why);
+        finding.held_back = Some(why);
+        self.dirty.insert(id);
+        is_news
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.values()
+    }
+
+    /// One of them.
+    pub fn get(&self, id: u64) -> Result<&Finding> {
+        self.findings.get(&id).ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("there is no finding {id}"))
+                .hint("`tidegate findings list --all` shows those that are kept")
+        })
+    }
+
+    /// Has somebody decide what becomes of a finding. It is written before it counts.
+    pub fn set_state(&mut self, id: u64, state: FindingState) -> Result<Finding> {
+        let mut finding = self.get(id)?.clone();
+        if let FindingState::Resolved { at, by, .. } = &finding.state {
+            let message = format!("finding {id} was resolved by {by} at {at:.0}");
+            return Err(Failure::new(Code::Conflict, message)
+                .hint("the next departure of its kind is a finding of its own"));
+        }
+        finding.state = state;
+        write(&self.db, &finding).map_err(|e| failed(&self.path, &e))?;
+        if let FindingState::Resolved { .. } = finding.state {
+            self.current.remove(&finding.key);
+        }
+        self.findings.insert(id, finding.clone());
+        Ok(finding)
+    }
+
+    /// Writes what has changed. What cannot be written is tried again.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        let path = &self.path;
+        let failed = |e: rusqlite::Error| failed(path, &e);
+        let transaction = self.db.transaction().map_err(failed)?;
+        for id in &self.dirty {
+            match self.findings.get(id) {
+                Some(finding) => write(&transaction, finding),
+                None => transaction.execute("DELETE FROM findings WHERE id = ?1", params![*id as i64]).map(drop),
+            }
+            .map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        self.dirty.clear();
+        Ok(())
+    }
+
+    /// Why containment is paused, as somebody said before the daemon was started anew.
+    pub fn paused(&self) -> Result<Option<String>> {
+        self.db.query_row("SELECT paused FROM brake", [], |row| row.get(0)).map_err(|e| failed(&self.path, &e))
+    }
+
+    /// Pauses containment, or lets it go on.
+    pub fn pause(&mut self, why: Option<&str>) -> Result<()> {
+        let done = self.db.execute("UPDATE brake SET paused = ?1", params![why]);
+        done.map(drop).map_err(|e| failed(&self.path, &e))
+    }
+}
+
+fn read(db: &Connection) -> rusqlite::Result<BTreeMap<u64, Finding>> {
+    let mut rows = db.prepare("SELECT id, document FROM findings")?;
+    let rows = rows.query_map([], |row| {
+        let document: String = row.get(1)?;
+        serde_json::from_str::<Finding>(&document)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, e.into()))
+    })?;
+    rows.map(|finding| finding.map(|f| (f.id, f))).collect()
+}
+
+fn write(db: &Connection, finding: &Finding) -> rusqlite::Result<()> {
+    let document = serde_json::to_string(finding)
+        .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    let sql = "INSERT INTO findings VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET document = excluded.document";
+    db.execute(sql, params![finding.id as i64, document]).map(drop)
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> Failure {
+    let advice = "what is enforced does not depend on it; to begin anew, move the file and its -wal away";
+    Failure::new(Code::Failure, format!("the findings in {}: {error}", path.display())).hint(advice)
+}

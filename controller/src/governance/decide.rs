@@ -1,0 +1,105 @@
+//! What a departure leads to, how sure that is, and why.
+
+use super::compare::{Departure, End, Role, Signal};
+use crate::policy::intent::Response;
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// How sure it is that who is named did what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// Who the peer is, nobody knows: several claim its address.
+    Low,
+    /// The peer is an address without identity.
+    Medium,
+    /// Both ends are identities.
+    High,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", tag = "decision")]
+pub enum Decision {
+    /// A finding is made, for a person.
+    Flag,
+    /// That, and the identity is quarantined.
+    Contain {
+        /// For so many seconds.
+        seconds: u64,
+    },
+}
+
+/// What keeps the loop itself from taking a fleet down.
+#[derive(Clone, Debug)]
+pub struct Brake {
+    /// Why nothing is contained; `None` where it is.
+    pub paused: Option<String>,
+    /// The most containments in an hour.
+    pub per_hour: usize,
+    /// When those of the last hour were.
+    recent: VecDeque<Timestamp>,
+}
+
+impl Brake {
+    /// A brake that lets so many pass an hour, or none where it is paused.
+    pub fn new(per_hour: usize, paused: Option<String>) -> Self {
+        Self { paused, per_hour, recent: VecDeque::new() }
+    }
+
+    /// What holds a containment back now.
+    pub fn holds(&mut self, now: Timestamp) -> Option<String> {
+        if let Some(why) = &self.paused {
+            return Some(format!("containment is paused ({why})"));
+        }
+        while self.recent.front().is_some_and(|first| now.duration_since(*first) >= HOUR) {
+            self.recent.pop_front();
+        }
+        (self.recent.len() >= self.per_hour)
+            .then(|| format!("{} containments in an hour are the most", self.per_hour))
+    }
+
+    /// Counts one.
+    pub fn count(&mut self, now: Timestamp) {
+        self.recent.push_back(now);
+    }
+
+    /// Those of the last hour.
+    pub fn recent(&self, now: Timestamp) -> usize {
+        self.recent.iter().filter(|at| now.duration_since(**at) < HOUR).count()
+    }
+}
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+/// What a departure leads to: the decision, how sure it is, and the reason in words.
+pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence, String) {
+    let confidence = match departure.peer {
+        End::Identified { .. } => Confidence::High,
+        End::Unidentified(_) => Confidence::Medium,
+        End::Ambiguous(_) => Confidence::Low,
+    };
+    let decision = match (departure.intent.response, departure.role) {
+        // Who is called did nothing: whoever calls has an intent of his own.
+        (Response::Contain { .. }, Role::Server) | (Response::Flag, _) => Decision::Flag,
+        (Response::Contain { .. }, _) if confidence == Confidence::Low => Decision::Flag,
+        (Response::Contain { seconds }, Role::Client) => Decision::Contain { seconds },
+    };
+    let did = match (departure.role, departure.signal) {
+        (Role::Client, Signal::NewPeer) => "opened a connection to a peer that its intent does not name",
+        (Role::Client, Signal::NewService) => "opened a connection to a service that its intent does not name",
+        (Role::Server, Signal::NewPeer) => "was opened to by a peer that its intent does not name",
+        (Role::Server, Signal::NewService) => "was opened to at a service that its intent does not name",
+    };
+    let why = format!(
+        "{} {did}: {} at {service}; intent {} ({}) {}",
+        departure.id,
+        departure.peer,
+        departure.intent.name,
+        departure.intent.place,
+        departure.expectation()
+    );
+    (decision, confidence, why)
+}

@@ -1,0 +1,214 @@
+//! A finding: what departed, how often, who has to look at it, and what was done.
+
+use super::compare::{End, Role, Signal};
+use super::decide::{Confidence, Decision};
+use crate::policy::intent::Sensitivity;
+use crate::policy::spiffe::SpiffeId;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Of everything that can repeat without end, the last so many are kept.
+const KEPT: usize = 16;
+
+/// Who was at the other end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Peer {
+    /// Somebody.
+    SpiffeId(SpiffeId),
+    /// Addresses without identity: one finding is for all of them, a scan makes no list of findings.
+    Unidentified,
+    /// Addresses that several identities claim.
+    Ambiguous,
+}
+
+impl Peer {
+    /// Of an end.
+    pub fn of(end: &End) -> Self {
+        match end {
+            End::Identified { id, .. } => Self::SpiffeId(id.clone()),
+            End::Unidentified(_) => Self::Unidentified,
+            End::Ambiguous(_) => Self::Ambiguous,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SpiffeId(id) => write!(f, "{id}"),
+            Self::Unidentified => f.write_str("unidentified"),
+            Self::Ambiguous => f.write_str("ambiguous"),
+        }
+    }
+}
+
+/// One event that a finding rests on, as it was told when it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// When.
+    pub time: Timestamp,
+    /// Whose intent it is.
+    pub identity: SpiffeId,
+    /// Where that was.
+    pub address: IpAddr,
+    /// Where the peer was.
+    pub peer_address: IpAddr,
+    /// `tcp/443`
+    pub service: String,
+    /// FORWARDED, AUDIT or DROPPED.
+    pub verdict: String,
+    /// The reason of the verdict.
+    pub reason: String,
+    /// The rule that decided; absent where none did.
+    pub rule: Option<String>,
+    /// The epoch by which it was judged.
+    pub epoch: u32,
+}
+
+/// What has become of a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum FindingState {
+    /// Somebody has to look at it.
+    Open,
+    /// Until then, more of it says nothing and does nothing.
+    Muted {
+        /// Until when.
+        until: Timestamp,
+        /// Who said so.
+        by: String,
+    },
+    /// Somebody looked. The next departure of its kind is a new finding.
+    Resolved {
+        /// When.
+        at: Timestamp,
+        /// Who.
+        by: String,
+        /// What came of it.
+        note: Option<String>,
+    },
+}
+
+/// A quarantine that a finding led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Containment {
+    /// Who was quarantined.
+    pub identity: SpiffeId,
+    /// When.
+    pub at: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// The revision of the commit.
+    pub revision: u64,
+}
+
+/// What departures have in common that are one finding.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Key {
+    /// The intent: identities of one intent share a finding, so that jobs that come and go make no more of them.
+    pub intent: String,
+    /// On which side its identity stands.
+    pub role: Role,
+    /// In what it departs.
+    pub signal: Signal,
+    /// Who was at the other end.
+    pub peer: Peer,
+}
+
+/// A finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Finding {
+    /// Its number.
+    pub id: u64,
+    /// What it is of.
+    #[serde(flatten)]
+    pub key: Key,
+    /// How much harm it can do, as the intent says.
+    pub severity: Sensitivity,
+    /// Who answers for it, as the intent says.
+    pub owner: Option<String>,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// What it led to.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// Why, in words.
+    pub why: String,
+    /// Why what was decided was not done; absent where it was, or where nothing was to be done.
+    pub held_back: Option<String>,
+    /// Departures.
+    pub count: u64,
+    /// The first.
+    pub first_seen: Timestamp,
+    /// The last.
+    pub last_seen: Timestamp,
+    /// Whose intent it is: the last 16 identities.
+    pub identities: VecDeque<SpiffeId>,
+    /// To what: the last 16 services.
+    pub services: VecDeque<String>,
+    /// The last 16 events.
+    pub evidence: VecDeque<Evidence>,
+    /// What was done: the last 16 times.
+    pub containments: VecDeque<Containment>,
+    /// What has become of it.
+    #[serde(flatten)]
+    pub state: FindingState,
+}
+
+impl Finding {
+    /// Takes one more event in.
+    pub fn add(&mut self, evidence: Evidence) {
+        self.count += 1;
+        self.last_seen = self.last_seen.max(evidence.time);
+        keep(&mut self.identities, evidence.identity.clone());
+        keep(&mut self.services, evidence.service.clone());
+        if self.evidence.len() == KEPT {
+            self.evidence.pop_front();
+        }
+        self.evidence.push_back(evidence);
+    }
+
+    /// Notes what was done.
+    pub fn contained(&mut self, containment: Containment) {
+        if self.containments.len() == KEPT {
+            self.containments.pop_front();
+        }
+        self.containments.push_back(containment);
+    }
+
+    /// Until when an identity was contained, also where somebody has undone that since.
+    pub fn contained_until(&self, id: &SpiffeId) -> Option<Timestamp> {
+        self.containments.iter().filter(|c| c.identity == *id).map(|c| c.until).max()
+    }
+
+    /// Whether a muting holds.
+    pub fn is_muted(&self, now: Timestamp) -> bool {
+        matches!(&self.state, FindingState::Muted { until, .. } if *until > now)
+    }
+}
+
+/// Keeps the last so many that differ.
+fn keep<T: PartialEq>(kept: &mut VecDeque<T>, one: T) {
+    if let Some(place) = kept.iter().position(|other| *other == one) {
+        kept.remove(place);
+    } else if kept.len() == KEPT {
+        kept.pop_front();
+    }
+    kept.push_back(one);
+}
+
+impl FindingState {
+    /// `open`, `muted`, `resolved`; a muting that is over is open.
+    pub fn name(&self, now: Timestamp) -> &'static str {
+        match self {
+            Self::Muted { until, .. } if *until > now => "muted",
+            Self::Open | Self::Muted { .. } => "open",
+            Self::Resolved { .. } => "resolved",
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The governance loop: what an identity does, compared with what it is for; what that means; what is done about it.
+//!
+//! An event of the data plane becomes a [`Seen`]; [`compare()`] holds it against the intents; [`decide()`] says what a
+//! departure leads to and why; the [`Book`] keeps the findings. The daemon does what was decided (docs/governance.md).
+
+mod book;
+pub mod cli;
+mod compare;
+mod decide;
+mod finding;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use book::{Book, Noted};
+pub use compare::{End, Seen, compare};
+pub use decide::Brake;
+pub use finding::{Containment, Evidence, Finding, FindingState};

@@ -1,0 +1,207 @@
+//! `kind: Intent`: what identities are for. It lets nothing pass and drops nothing: what they do is compared with it.
+
+use super::decode::{duration, selectors};
+use super::fields::{Context, Fields};
+use super::place::Place;
+use super::ports::{PortError, PortMatch};
+use super::selector::{Selector, selectors_text};
+use super::yaml::{Node, Value};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What identities are for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// metadata.name
+    pub name: String,
+    /// Whose intent it is: any of these. No `cidr` and no `any`: what is nobody's has no purpose.
+    pub identities: Vec<Selector>,
+    /// What kind of workload that is.
+    pub workload: WorkloadKind,
+    /// Who answers for it: findings are theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// How much harm a departure can do.
+    #[serde(default)]
+    pub sensitivity: Sensitivity,
+    /// Connections that it opens; absent where nothing is declared of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Vec<Expected>>,
+    /// Connections that it answers; absent where nothing is declared of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Vec<Expected>>,
+    /// What becomes of a departure.
+    #[serde(default)]
+    pub response: Response,
+    /// Where it begins.
+    pub place: Place,
+}
+
+/// Connections that are expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// With whom: any of these.
+    pub peers: Vec<Selector>,
+    /// To which protocols and ports: any of these.
+    pub ports: Vec<PortMatch>,
+}
+
+/// What an identity runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadKind {
+    /// Runs always, behind one identity.
+    Service,
+    /// Comes and goes, each run perhaps with an identity of its own.
+    Batch,
+    /// Decides by itself what it reaches for.
+    Agent,
+}
+
+/// How much harm a departure can do: the severity of findings.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Sensitivity {
+    /// Little.
+    Low,
+    /// Some.
+    #[default]
+    Medium,
+    /// Much.
+    High,
+}
+
+/// What becomes of a departure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Response {
+    /// A finding.
+    #[default]
+    Flag,
+    /// A finding, and whoever departs is quarantined.
+    Contain {
+        /// For so long.
+        seconds: u64,
+    },
+}
+
+const FIELDS: [&str; 7] = ["identities", "workload", "owner", "sensitivity", "client", "server", "response"];
+const CLIENT_EXAMPLE: &str = "for example `client: [{to: [{labels: {app: db}}], ports: [tcp/5432]}]`";
+const SERVER_EXAMPLE: &str = "for example `server: [{from: [{labels: {app: web}}], ports: [tcp/8443]}]`";
+
+/// Reads the spec.
+pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
+    let fields = Fields::of(cx, spec, "the spec of an Intent", &FIELDS)?;
+    let identities = selectors(cx, &fields, "identities");
+    if let Some(wrong) = identities.iter().find(|s| matches!(s, Selector::Cidr(_) | Selector::Any)) {
+        let what = format!("an intent is of identities, not of {wrong}");
+        let accepted = "name them by `spiffeId`, `spiffePath`, `trustDomain` or `labels`";
+        cx.mistake(fields.optional("identities").unwrap_or(spec), what, accepted);
+    }
+    let kinds =
+        [("service", WorkloadKind::Service), ("batch", WorkloadKind::Batch), ("agent", WorkloadKind::Agent)];
+    let workload = fields
+        .required(cx, "workload", "accepted: `service`, `batch`, `agent`")
+        .and_then(|node| cx.word(node, "kind of workload", &kinds));
+    let levels = [("low", Sensitivity::Low), ("medium", Sensitivity::Medium), ("high", Sensitivity::High)];
+    let sensitivity = match fields.optional("sensitivity") {
+        Some(node) => cx.word(node, "sensitivity", &levels),
+        None => Some(Sensitivity::default()),
+    };
+    let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
+    let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
+    let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
+    if client.is_none() && server.is_none() {
+        cx.mistake(spec, "the Intent says nothing of connections", format!("{CLIENT_EXAMPLE}; `[]` for none"));
+    }
+    let response = match fields.optional("response") {
+        Some(node) => response(cx, node),
+        None => Some(Response::default()),
+    };
+    let (name, place) = (String::new(), cx.place(spec));
+    let (workload, sensitivity, response) = (workload?, sensitivity?, response?);
+    Some(Intent { name, identities, workload, owner, sensitivity, client, server, response, place })
+}
+
+/// What `client` or `server` lists. An empty list says something too: no connection is expected.
+fn expected(
+    cx: &mut Context<'_>,
+    fields: &Fields<'_>,
+    name: &str,
+    peers: &str,
+    example: &str,
+) -> Option<Vec<Expected>> {
+    let node = fields.optional(name)?;
+    if matches!(&node.value, Value::List(items) if items.is_empty()) {
+        return Some(Vec::new());
+    }
+    let mut all = Vec::new();
+    for item in cx.items(node, &format!("`{name}`"), example) {
+        let noun = format!("an item of `{name}`");
+        let Some(fields) = Fields::of(cx, item, &noun, &[peers, "ports"]) else { continue };
+        let peers = selectors(cx, &fields, peers);
+        let mut ports = Vec::new();
+        match fields.optional("ports") {
+            Some(node) => {
+                for item in cx.items(node, "`ports`", PortError::ACCEPTED) {
+                    ports.extend(cx.parsed::<PortMatch>(item, "an entry of `ports`", PortError::ACCEPTED));
+                }
+            }
+            None => ports.push(PortMatch::Any),
+        }
+        all.push(Expected { peers, ports });
+    }
+    Some(all)
+}
+
+fn response(cx: &mut Context<'_>, node: &Node) -> Option<Response> {
+    let fields = Fields::of(cx, node, "a response", &["action", "for"])?;
+    let example = "for example `response: {action: contain, for: 15m}`";
+    let action = fields.required(cx, "action", example)?;
+    let contains = cx.word(action, "response", &[("flag", false), ("contain", true)])?;
+    let seconds = fields.optional("for").map(|node| duration(cx, node, "`for`"));
+    match (contains, seconds) {
+        (false, None) => Some(Response::Flag),
+        (false, Some(_)) => {
+            cx.mistake(node, "`for` is for `action: contain`", "a finding stays until somebody resolves it");
+            None
+        }
+        (true, Some(seconds)) => Some(Response::Contain { seconds: seconds? }),
+        (true, None) => {
+            // Nothing that the loop does is for ever.
+            cx.mistake(node, "the containment does not say when it ends", example);
+            None
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports: Vec<_> = self.ports.iter().map(PortMatch::to_string).collect();
+        write!(f, "{} at {}", selectors_text(&self.peers), ports.join(" or "))
+    }
+}
+
+impl WorkloadKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Batch => "batch",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+impl Sensitivity {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}

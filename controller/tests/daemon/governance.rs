@@ -1,0 +1,106 @@
+//! The loop: a workload departs from its intent, is found, contained, and let go again.
+
+use crate::lab::{Lab, POLICY, json, until};
+use std::io::{Read, Write};
+
+/// All is allowed; `orders` is for `payments` at 8443 alone.
+fn policy(response: &str) -> String {
+    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
+    format!(
+        "{allow}---
+apiVersion: tidegate.dev/v1
+kind: Intent
+metadata: {{name: orders}}
+spec:
+  identities: [{{spiffeId: spiffe://acme.example/ns/shop/sa/orders}}]
+  workload: service
+  owner: team-shop
+  sensitivity: high
+  client: [{{to: [{{spiffeId: spiffe://acme.example/ns/shop/sa/payments}}], ports: [tcp/8443]}}]
+  response: {response}
+"
+    )
+}
+
+const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
+
+#[test]
+#[ignore = "needs root"]
+fn a_departure_is_contained_live_flows_too_and_the_kernel_lets_go_with_the_daemon_dead() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", &policy("{action: contain, for: 4s}"));
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let (_server, _other) = (lab.serve(8443), lab.serve(9000));
+    let mut stream = lab.client(8443).unwrap();
+    let mut echo = || stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok();
+    assert!(echo());
+    assert_eq!(lab.json(&["findings", "list"])[0], json(Vec::<serde_json::Value>::new()));
+
+    // The policy allows it, the intent does not: the first connection is what gives it away.
+    let _ = lab.connects(9000);
+    until(|| !lab.json(&["findings", "list"])[0].as_array().unwrap().is_empty());
+    let finding = lab.json(&["findings", "show", "1"]).remove(0);
+    assert_eq!((&finding["signal"], &finding["role"]), (&json("new_service"), &json("client")));
+    assert_eq!((&finding["decision"], &finding["confidence"]), (&json("contain"), &json("high")));
+    assert_eq!((&finding["severity"], &finding["owner"]), (&json("high"), &json("team-shop")));
+    assert_eq!(finding["evidence"][0]["service"], "tcp/9000");
+    assert_eq!(finding["evidence"][0]["verdict"], "FORWARDED");
+    assert_eq!(finding["containments"][0]["identity"], ORDERS);
+    let quarantines = lab.json(&["quarantine", "list"]);
+    assert_eq!(quarantines[0][0]["reason"], "finding 1");
+    assert!(!lab.connects(8443), "what is contained reaches nobody");
+    assert!(!echo(), "nor goes a live connection on");
+
+    daemon.kill_nine();
+    until(|| lab.connects(8443));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_flag_changes_nothing_for_traffic_and_a_person_resolves_it() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", &policy("{action: flag}"));
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let (_server, _other) = (lab.serve(8443), lab.serve(9000));
+    assert!(lab.connects(8443));
+    assert!(lab.connects(9000));
+    let open = || lab.json(&["findings", "list"])[0].as_array().unwrap().len();
+    until(|| open() == 1);
+    assert!(lab.connects(9000));
+    assert!(lab.ok(&["findings", "show", "1"]).contains("intent orders"));
+    lab.ok(&["findings", "resolve", "1", "--note", "a migration"]);
+    assert_eq!(open(), 0);
+    let (code, said) = lab.fails(&["findings", "mute", "1", "--for", "1h"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("was resolved by root"), "{said}");
+    assert!(lab.ok(&["findings", "list", "--all"]).contains("resolved"));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_brake_holds_containment_back_also_after_a_restart_and_an_operator_lets_it_go() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", &policy("{action: contain, for: 1h}"));
+    let options = ["-i", "eth1", "-i", "eth2", "-p", &file];
+    let mut daemon = lab.run(&options);
+    lab.ok(&["governance", "pause", "--reason", "a migration"]);
+    daemon.kill_nine();
+    let _daemon = lab.run(&options);
+    let (_server, _other) = (lab.serve(8443), lab.serve(9000));
+    assert!(lab.connects(9000));
+    let held = || lab.json(&["findings", "list"])[0][0]["held_back"].as_str().map(str::to_owned);
+    until(|| held().is_some());
+    assert_eq!(held().as_deref(), Some("containment is paused (root: a migration)"));
+    assert!(lab.connects(9000));
+    let status = &lab.json(&["governance", "status"])[0];
+    assert_eq!((&status["intents"], &status["contained_last_hour"]), (&json(1), &json(0)));
+
+    lab.ok(&["governance", "resume"]);
+    let _ = lab.connects(9000);
+    until(|| !lab.json(&["quarantine", "list"])[0].as_array().unwrap().is_empty());
+    assert!(!lab.connects(9000));
+    // A person undoes it, and is not overruled by the next departure.
+    lab.ok(&["quarantine", "del", ORDERS]);
+    assert!(lab.connects(9000));
+    assert!(lab.connects(9000));
+}
