@@ -8,12 +8,12 @@ use crate::governance::{
     Book, Brake, Containment, End, Evidence, Finding, FindingState, Noted, Seen, compare,
 };
 use crate::names::Names;
+use crate::policy::Place;
 use crate::policy::intent::Intent;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::selector::Selector;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::{Author, PolicySet, State, manual_quarantine};
-use crate::policy::Place;
 use crate::view::event;
 use crate::view::flow::Moment;
 use datapath::abi::{Addr, Binding, Event, EventKind, Reason, Side};
@@ -101,6 +101,22 @@ struct Desk {
     book: Book,
     brake: Brake,
     intents: usize,
+    contained: u64,
+    held_back: u64,
+}
+
+/// What the loop found and did since the daemon began.
+pub struct Tally {
+    /// Open findings of low, medium and high severity.
+    pub open: [usize; 3],
+    /// Identities that were contained.
+    pub contained: u64,
+    /// Containments that were held back.
+    pub held_back: u64,
+    /// What was not compared, or made no finding.
+    pub shed: u64,
+    /// Whether nothing is contained.
+    pub paused: bool,
 }
 
 impl Governance {
@@ -108,7 +124,7 @@ impl Governance {
     pub fn open(path: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
         let book = Book::open(path)?;
         let brake = Brake::new(per_hour, book.paused()?);
-        Ok(Self { inlet, desk: Mutex::new(Desk { book, brake, intents: 0 }) })
+        Ok(Self { inlet, desk: Mutex::new(Desk { book, brake, intents: 0, contained: 0, held_back: 0 }) })
     }
 
     /// Says what is declared from now on: events are wanted where something is.
@@ -155,6 +171,25 @@ impl Governance {
             per_hour: desk.brake.per_hour,
             shed: self.inlet.shed.load(Ordering::Relaxed) + desk.book.turned_away,
         }
+    }
+
+    /// What it found and did.
+    pub fn tally(&self) -> Tally {
+        let (desk, now) = (lock(&self.desk), Timestamp::now());
+        let mut open = [0; 3];
+        for finding in desk.book.all().filter(|f| f.state.name(now) == "open") {
+            open[finding.severity as usize] += 1;
+        }
+        let shed = self.inlet.shed.load(Ordering::Relaxed) + desk.book.turned_away;
+        let (contained, held_back) = (desk.contained, desk.held_back);
+        Tally { open, contained, held_back, shed, paused: desk.brake.paused.is_some() }
+    }
+
+    /// Notes why a containment was held back. Returns whether that is news.
+    fn hold_back(&self, finding: u64, why: String) -> bool {
+        let mut desk = lock(&self.desk);
+        desk.held_back += 1;
+        desk.book.held_back(finding, why)
     }
 }
 
@@ -204,7 +239,9 @@ impl Declared {
             return End::Ambiguous(address);
         }
         match names.identity(number).and_then(|id| id.parse::<SpiffeId>().ok()) {
-            Some(id) => End::Identified { labels: self.labels.get(&id).cloned().unwrap_or_default(), id, address },
+            Some(id) => {
+                End::Identified { labels: self.labels.get(&id).cloned().unwrap_or_default(), id, address }
+            }
             None => End::Unidentified(address),
         }
     }
@@ -282,7 +319,7 @@ impl Shared {
                 Ok(false) => {}
                 Err(e) => {
                     tracing::error!("finding {}: {id} is not contained: {e}", noted.id);
-                    is_news |= lock(&self.governance.desk).book.held_back(noted.id, e.to_string());
+                    is_news |= self.governance.hold_back(noted.id, e.to_string());
                 }
             }
         }
@@ -303,7 +340,7 @@ impl Shared {
         let now = Timestamp::now();
         let held = lock(&self.governance.desk).brake.holds(now);
         if let Some(why) = held {
-            return Ok(lock(&self.governance.desk).book.held_back(finding, why));
+            return Ok(self.governance.hold_back(finding, why));
         }
         let until = now + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         let quarantine = quarantine(finding, id, until);
@@ -311,6 +348,7 @@ impl Shared {
         let revision = self.commit(&author, |state| add(state, quarantine))?;
         let mut desk = lock(&self.governance.desk);
         desk.brake.count(now);
+        desk.contained += 1;
         desk.book.contained(finding, Containment { identity: id.clone(), at: now, until, revision });
         Ok(true)
     }
@@ -318,7 +356,7 @@ impl Shared {
 
 fn quarantine(finding: u64, id: &SpiffeId, until: Timestamp) -> Quarantine {
     Quarantine {
-        // As `tidegate quarantine add` names it, so that `quarantine del` undoes it.
+        // As `tidegate quarantine add` names it: `quarantine del` undoes it.
         name: manual_quarantine(&id.to_string()),
         identities: vec![Selector::SpiffeId(id.clone())],
         except: Vec::new(),
@@ -330,7 +368,9 @@ fn quarantine(finding: u64, id: &SpiffeId, until: Timestamp) -> Quarantine {
 
 /// One that somebody set and that holds longer stays as it is.
 fn add(state: &mut State, quarantine: Quarantine) {
-    let longer = |q: &Quarantine| q.name == quarantine.name && q.not_after.is_none_or(|end| Some(end) >= quarantine.not_after);
+    let longer = |q: &Quarantine| {
+        q.name == quarantine.name && q.not_after.is_none_or(|end| Some(end) >= quarantine.not_after)
+    };
     if !state.quarantines.iter().any(longer) {
         state.quarantines.retain(|q| q.name != quarantine.name);
         state.quarantines.push(quarantine);

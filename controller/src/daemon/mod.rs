@@ -28,8 +28,9 @@ mod watch;
 
 pub use api::{
     ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
-    DetachRequest, MuteRequest, PauseRequest, QuarantineRequest, ResolveRequest, ReleaseRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
-    ShadowRequest, TargetFields, WithdrawRequest, detach_each, document as openapi,
+    DetachRequest, MuteRequest, PauseRequest, QuarantineRequest, ReleaseRequest, ResolveRequest,
+    RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, TargetFields, WithdrawRequest,
+    detach_each, document as openapi,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;

@@ -3,9 +3,9 @@
 use super::api::Access;
 use super::args::RunArgs;
 use super::commit::Committed;
+use super::govern::{self, Governance, Inlet};
 use super::observe::Hub;
 use super::settings::Settings;
-use super::govern::{self, Governance, Inlet};
 use super::{Shared, enroll, failsafe, forward, ingress, watch};
 use crate::exit_code::Result;
 use crate::instance::Instance;
@@ -47,8 +47,7 @@ pub(super) fn start(
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
     let (inlet, outlet) = Inlet::new();
     let inlet = Arc::new(inlet);
-    let governance =
-        Governance::open(&instance.findings_file(), inlet.clone(), args.containments_per_hour)?;
+    let governance = Governance::open(&instance.findings_file(), inlet.clone(), args.containments_per_hour)?;
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();

@@ -52,10 +52,11 @@ impl Book {
         }
         let db = Connection::open(path).map_err(failed)?;
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(failed)?;
-        let version: i32 =
-            db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         match version {
-            0 => db.execute_batch(&format!("BEGIN;\n{}\nCOMMIT;", include_str!("schema.sql"))).map_err(failed)?,
+            0 => db
+                .execute_batch(&format!("BEGIN;\n{}\nCOMMIT;", include_str!("schema.sql")))
+                .map_err(failed)?,
             VERSION => {}
             newer => {
                 let message = format!(
@@ -98,7 +99,8 @@ impl Book {
         finding.owner.clone_from(&departure.intent.owner);
         (finding.decision, finding.confidence, finding.why) = (decision, confidence, why);
         self.dirty.insert(id);
-        let held = finding.is_muted(now) || finding.contained_until(departure.id).is_some_and(|end| end > now);
+        let held =
+            finding.is_muted(now) || finding.contained_until(departure.id).is_some_and(|end| end > now);
         let contain = match decision {
             Decision::Contain { seconds } if !held => Some((departure.id.clone(), seconds)),
             _ => None,
@@ -202,7 +204,9 @@ impl Book {
         for id in &self.dirty {
             match self.findings.get(id) {
                 Some(finding) => write(&transaction, finding),
-                None => transaction.execute("DELETE FROM findings WHERE id = ?1", params![*id as i64]).map(drop),
+                None => {
+                    transaction.execute("DELETE FROM findings WHERE id = ?1", params![*id as i64]).map(drop)
+                }
             }
             .map_err(failed)?;
         }
@@ -213,7 +217,9 @@ impl Book {
 
     /// Why containment is paused, as somebody said before the daemon was started anew.
     pub fn paused(&self) -> Result<Option<String>> {
-        self.db.query_row("SELECT paused FROM brake", [], |row| row.get(0)).map_err(|e| failed(&self.path, &e))
+        self.db
+            .query_row("SELECT paused FROM brake", [], |row| row.get(0))
+            .map_err(|e| failed(&self.path, &e))
     }
 
     /// Pauses containment, or lets it go on.
@@ -234,9 +240,10 @@ fn read(db: &Connection) -> rusqlite::Result<BTreeMap<u64, Finding>> {
 }
 
 fn write(db: &Connection, finding: &Finding) -> rusqlite::Result<()> {
-    let document = serde_json::to_string(finding)
-        .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
-    let sql = "INSERT INTO findings VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET document = excluded.document";
+    let document =
+        serde_json::to_string(finding).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    let sql =
+        "INSERT INTO findings VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET document = excluded.document";
     db.execute(sql, params![finding.id as i64, document]).map(drop)
 }
 

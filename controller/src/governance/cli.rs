@@ -72,8 +72,7 @@ pub enum GovernanceCommand {
 pub fn findings(instance: &Instance, command: FindingsCommand) -> Result<()> {
     match command {
         FindingsCommand::List { all, output } => {
-            let findings: Vec<Finding> =
-                block_on(client::call(instance, Method::GET, "/v1/findings", &()))?;
+            let findings: Vec<Finding> = block_on(client::call(instance, Method::GET, "/v1/findings", &()))?;
             print_findings(&findings, all, output.output)
         }
         FindingsCommand::Show { id, output } => {
@@ -83,7 +82,8 @@ pub fn findings(instance: &Instance, command: FindingsCommand) -> Result<()> {
         }
         FindingsCommand::Resolve { id, note } => {
             let request = ResolveRequest { id, note };
-            let _: Finding = block_on(client::call(instance, Method::POST, "/v1/findings/resolve", &request))?;
+            let _: Finding =
+                block_on(client::call(instance, Method::POST, "/v1/findings/resolve", &request))?;
             say(&format!("finding {id} is resolved"))
         }
         FindingsCommand::Mute { id, for_, until } => {

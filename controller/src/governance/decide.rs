@@ -89,7 +89,9 @@ pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence
     };
     let did = match (departure.role, departure.signal) {
         (Role::Client, Signal::NewPeer) => "opened a connection to a peer that its intent does not name",
-        (Role::Client, Signal::NewService) => "opened a connection to a service that its intent does not name",
+        (Role::Client, Signal::NewService) => {
+            "opened a connection to a service that its intent does not name"
+        }
         (Role::Server, Signal::NewPeer) => "was opened to by a peer that its intent does not name",
         (Role::Server, Signal::NewService) => "was opened to at a service that its intent does not name",
     };

@@ -23,8 +23,18 @@ pub fn print_findings(findings: &[Finding], all: bool, format: Format) -> Result
         };
         return say(text);
     }
-    let columns =
-        [">ID", "STATE", "SEVERITY", "SIGNAL", "INTENT", "PEER", "SERVICES", ">COUNT", "LAST SEEN", "DECISION"];
+    let columns = [
+        ">ID",
+        "STATE",
+        "SEVERITY",
+        "SIGNAL",
+        "INTENT",
+        "PEER",
+        "SERVICES",
+        ">COUNT",
+        "LAST SEEN",
+        "DECISION",
+    ];
     let mut out = table::table(&columns);
     for finding in shown {
         let services: Vec<&str> = finding.services.iter().rev().take(3).map(String::as_str).collect();

@@ -114,7 +114,11 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
     let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
     if client.is_none() && server.is_none() {
-        cx.mistake(spec, "the Intent says nothing of connections", format!("{CLIENT_EXAMPLE}; `[]` for none"));
+        cx.mistake(
+            spec,
+            "the Intent says nothing of connections",
+            format!("{CLIENT_EXAMPLE}; `[]` for none"),
+        );
     }
     let response = match fields.optional("response") {
         Some(node) => response(cx, node),

@@ -95,6 +95,11 @@ pub fn manual_quarantine(identity: &str) -> String {
     format!("{MANUAL_BLOCKLIST}:{identity}")
 }
 
+/// Whether a quarantine has such a name: it is of no file, and `tidegate quarantine del` ends it.
+pub fn is_manual(name: &str) -> bool {
+    name.starts_with(MANUAL_BLOCKLIST) && name[MANUAL_BLOCKLIST.len()..].starts_with(':')
+}
+
 /// Where a quarantine of the command line stands.
 pub fn manual_quarantine_place() -> Place {
     Place { file: "tidegate quarantine add".into(), line: 1, column: 1 }

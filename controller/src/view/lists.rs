@@ -7,7 +7,7 @@ use crate::policy::Documents;
 use crate::policy::compile::RuleKind;
 use crate::policy::selector::selectors_text;
 use crate::policy::time::duration_text;
-use crate::state::{MANUAL_BLOCKLIST, State, manual_quarantine_place};
+use crate::state::{MANUAL_BLOCKLIST, State, is_manual};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -158,8 +158,11 @@ pub fn quarantines(state: &State, format: Format) -> Result<()> {
     let mut out = table::table(&["NAME", "WHO", "EXCEPT", "ENDS", "REASON", "FROM"]);
     for q in quarantines {
         let except: Vec<_> = q.except.iter().map(ToString::to_string).collect();
-        let from =
-            if q.place == manual_quarantine_place() { "quarantine add".into() } else { q.place.to_string() };
+        let from = if is_manual(&q.name) {
+            q.place.file.trim_start_matches("tidegate ").into()
+        } else {
+            q.place.to_string()
+        };
         let ends = if q.not_after.is_none() { "never".into() } else { remaining(q.not_after, now) };
         out.add_row([
             q.name.clone(),

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod catalogue;
 mod encode;
+mod governance;
 mod handshakes;
 mod kept;
 mod sources;
@@ -27,6 +28,7 @@ pub fn page(shared: &Shared) -> Result<String> {
     families.extend(state::shadow(shared)?);
     families.extend(svid::families(shared));
     families.extend(svid::enrolments(shared));
+    families.extend(governance::families(shared));
     families.retain(|family| !family.get_metric().is_empty()); // the encoder refuses them
     let series: usize = families.iter().map(series).sum();
     families.push(gauge(
