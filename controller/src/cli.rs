@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::audit;
 use crate::change;
 use crate::client;
 use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, DetachRequest, RunArgs};
@@ -113,6 +114,9 @@ It stays, and renews when the SVID rotates and when two thirds of the lease are 
     /// The loop that compares, decides and contains
     #[command(subcommand)]
     Governance(governance::cli::GovernanceCommand),
+    /// What was done to this gateway, by whom, and whether the record of it is whole
+    #[command(subcommand)]
+    Audit(audit::cli::AuditCommand),
     /// Connections: who talks to whom, and what became of it
     #[command(
         after_help = "Examples:\n  tidegate flows\n  tidegate flows -o json | jq 'select(.tls == \"alert\")'"
@@ -246,6 +250,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Quarantine(command) => guard::quarantine(&instance, command),
         Command::Findings(command) => governance::cli::findings(&instance, command),
         Command::Governance(command) => governance::cli::governance(&instance, command),
+        Command::Audit(command) => audit::cli::run(&instance, command),
         Command::Flows(output) => {
             view::flow::print(&View::open(&instance)?, read_hellos(&instance)?, output.output)
         }
@@ -320,6 +325,7 @@ fn detach(instance: &Instance, interfaces: Vec<String>, all: bool) -> Result<()>
             return Err(Failure::new(Code::NoDaemon, message));
         }
         let names = loader::detach_all(&instance.pin_dir())?;
+        audit::cli::record_detached(instance, &names, true);
         return say(&format!("detached {}; maps and pins are gone", list(&names)));
     }
     if running {
@@ -327,6 +333,7 @@ fn detach(instance: &Instance, interfaces: Vec<String>, all: bool) -> Result<()>
         block_on(client::call::<()>(instance, Method::POST, "/v1/detach", &request))?;
     } else {
         daemon::detach_each(&instance.pin_dir(), &interfaces)?;
+        audit::cli::record_detached(instance, &interfaces, false);
     }
     say(&format!("detached {}", list(&interfaces)))
 }

@@ -68,4 +68,9 @@ impl Instance {
     pub fn state_file(&self) -> PathBuf {
         self.state_dir.join(&self.name).join("state.db")
     }
+
+    /// The key that signs checkpoints of the audit record.
+    pub fn audit_key(&self) -> PathBuf {
+        self.state_dir.join(&self.name).join("audit.key")
+    }
 }

@@ -1,5 +1,6 @@
 //! The `tidegate` library: what the daemon and the CLI are made of.
 
+pub mod audit;
 pub mod bindings;
 mod change;
 pub mod cli;

@@ -90,7 +90,7 @@ impl Committed {
         compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
         state.numbering = compiled.numbering.clone();
         let kernel = InKernel { epoch: next, ..InKernel::of(&config) };
-        self.store.begin(&state, &kernel, by, &self.state.numbering)?;
+        self.store.begin(&state, &kernel, by, &self.state)?;
         // Given is given: what becomes of the revision does not take a number back.
         self.state.numbering = state.numbering.clone();
         may_end(Step::Recorded);

@@ -33,7 +33,7 @@ impl Shared {
     }
 
     /// Confirms what waits for it. Returns the revision that waited.
-    pub(super) fn confirm(&self) -> Result<u64> {
+    pub(super) fn confirm(&self, by: &Author) -> Result<u64> {
         let mut committed = lock(&self.committed);
         let Some(waits) = committed.state.confirmation.clone() else {
             return Err(Failure::new(Code::Conflict, "nothing waits to be confirmed"));
@@ -44,7 +44,7 @@ impl Shared {
                 format!("it is too late: revision {} is being taken back", waits.revision),
             ));
         }
-        committed.store.confirm()?;
+        committed.store.confirm(waits.revision, by)?;
         committed.state.confirmation = None;
         Ok(waits.revision)
     }

@@ -3,7 +3,8 @@
 //! The reader of the ring buffer hands events over and never waits: what finds the queue full is counted and not compared.
 
 use super::{Shared, lock};
-use crate::exit_code::{Code, Failure, Result};
+use crate::audit::Kind;
+use crate::exit_code::Result;
 use crate::governance::{
     Book, Brake, Containment, End, Evidence, Finding, FindingState, Noted, Seen, compare,
 };
@@ -20,7 +21,8 @@ use datapath::abi::{Addr, Binding, Event, EventKind, Reason, Side};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -144,15 +146,12 @@ impl Governance {
     }
 
     /// Has somebody decide what becomes of a finding.
-    pub fn set_state(&self, id: u64, state: FindingState) -> Result<Finding> {
-        if matches!(&state, FindingState::Muted { until, .. } if *until <= Timestamp::now()) {
-            return Err(Failure::new(Code::Unprocessable, "`until` is over"));
-        }
+    fn set_state(&self, id: u64, state: FindingState) -> Result<Finding> {
         lock(&self.desk).book.set_state(id, state)
     }
 
     /// Pauses containment, or lets it go on.
-    pub fn pause(&self, why: Option<String>) -> Result<GovernanceStatus> {
+    fn pause(&self, why: Option<String>) -> Result<GovernanceStatus> {
         let mut desk = lock(&self.desk);
         desk.book.pause(why.as_deref())?;
         desk.brake.paused = why;
@@ -271,6 +270,22 @@ pub fn run(shared: &Shared, inlet: &Receiver<Judged>) {
 }
 
 impl Shared {
+    /// Has somebody decide what becomes of a finding, which is recorded first.
+    pub(super) fn decide_finding(&self, id: u64, state: FindingState, by: &Author) -> Result<Finding> {
+        let finding = self.governance.finding(id)?;
+        finding.may_become(&state)?;
+        let about = finding.identities.iter().map(ToString::to_string).collect();
+        let what = json!({"finding": id, "intent": finding.key.intent, "why": finding.why, "state": state});
+        self.record_about(Kind::Finding, by, about, what)?;
+        self.governance.set_state(id, state)
+    }
+
+    /// Pauses containment, or lets it go on, which is recorded first.
+    pub(super) fn brake(&self, why: Option<String>, by: &Author) -> Result<GovernanceStatus> {
+        self.record(Kind::Brake, by, json!({"paused": why}))?;
+        self.governance.pause(why)
+    }
+
     fn look_at(&self, declared: &mut Declared, judged: &Judged) {
         let event = &judged.event;
         let opener = if event.originator == 0 { Side::A } else { Side::B };
@@ -345,6 +360,9 @@ impl Shared {
         let until = now + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         let quarantine = quarantine(finding, id, until);
         let author = Author::daemon(format!("finding {finding}"));
+        let why = self.governance.finding(finding)?.why;
+        let what = json!({"finding": finding, "decision": "contain", "until": until.to_string(), "why": why});
+        self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
         let revision = self.commit(&author, |state| add(state, quarantine))?;
         let mut desk = lock(&self.governance.desk);
         desk.brake.count(now);

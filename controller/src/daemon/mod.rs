@@ -2,6 +2,7 @@
 
 mod api;
 mod args;
+mod audit;
 mod bind;
 mod candidate;
 pub mod commit;
@@ -37,6 +38,7 @@ pub use bind::Bound;
 pub use govern::GovernanceStatus;
 pub use recent::RecentFlow;
 
+use crate::audit::Key;
 use crate::bindings::SourceName;
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
@@ -71,6 +73,8 @@ pub struct Shared {
     reloads: watch::Reloads,
     ingress: Option<ingress::IngressArg>,
     governance: govern::Governance,
+    /// Signs the audit record.
+    audit_key: Key,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -167,7 +171,9 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     if let Some((listener, rules)) = enrolment {
         runtime.spawn(enroll::serve(listener, rules, shared.clone()));
     }
-    let result = runtime.block_on(serve(shared, socket, metrics, listen, ready_line(instance, &attached)));
+    let result =
+        runtime.block_on(serve(shared.clone(), socket, metrics, listen, ready_line(instance, &attached)));
+    shared.record_stop(result.as_ref().err());
     let _ = std::fs::remove_file(instance.socket());
     result
 }
@@ -276,6 +282,7 @@ async fn every_second(shared: Arc<Shared>) {
         let (shared, expiry) = (shared.clone(), expiry.clone());
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
+            shared.sign(false)?;
             shared.take_back_late()?;
             loader::refresh_ports(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;

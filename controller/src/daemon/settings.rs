@@ -3,7 +3,7 @@
 use super::args::{Mode, RunArgs};
 use super::{failsafe, forward, ingress, inspect, mark};
 use crate::exit_code::Result;
-use crate::state::Store;
+use crate::state::{Author, Store};
 use datapath::abi::Config;
 use loader::Maps;
 
@@ -105,18 +105,30 @@ impl Settings {
         Ok(())
     }
 
-    /// Saves them.
-    pub fn save(&self, store: &mut Store) -> Result<()> {
+    /// By their names, as they are saved and recorded.
+    fn words(&self) -> [(&'static str, Option<String>); 4] {
         let failsafe: Vec<_> = self.failsafe.iter().map(|service| failsafe::text(*service)).collect();
         let inspect: Vec<_> = self.inspect.iter().map(|kind| inspect::word(*kind)).collect();
         let mode = self.mode.map(|mode| if mode == Mode::Enforce { "enforce" } else { "monitor" });
-        store.set(&[
+        [
             (FAILSAFE, Some(failsafe.join(",")).filter(|text| !text.is_empty())),
             (FORWARD, self.forward.map(|who| who.name().to_owned())),
             (INGRESS, self.ingress.map(|place| place.name().to_owned())),
             (INSPECT, Some(inspect.join(",")).filter(|text| !text.is_empty())),
             (MARK, self.mark.map(|mask| mask.to_string())),
             (MODE, mode.map(str::to_owned)),
-        ])
+        ]
+    }
+
+    /// For the audit record.
+    pub fn told(&self) -> serde_json::Value {
+        let given =
+            self.words().into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+        serde_json::Value::Object(given.collect())
+    }
+
+    /// Saves them.
+    pub fn save(&self, store: &mut Store) -> Result<()> {
+        store.set(&self.words(), &Author::daemon("run"))
     }
 }

@@ -6,7 +6,8 @@ use super::commit::Committed;
 use super::govern::{self, Governance, Inlet};
 use super::observe::Hub;
 use super::settings::Settings;
-use super::{Shared, enroll, failsafe, forward, ingress, watch};
+use super::{Shared, audit, enroll, failsafe, forward, ingress, watch};
+use crate::audit::Key;
 use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::names::Names;
@@ -34,7 +35,7 @@ pub(super) struct Asked {
 pub(super) fn start(
     instance: &Instance,
     args: &RunArgs,
-    store: Store,
+    mut store: Store,
     asked: Asked,
     svid: Option<Live>,
 ) -> Result<(Arc<Shared>, Vec<Attached>)> {
@@ -48,6 +49,7 @@ pub(super) fn start(
     let (inlet, outlet) = Inlet::new();
     let inlet = Arc::new(inlet);
     let governance = Governance::open(&instance.findings_file(), inlet.clone(), args.containments_per_hour)?;
+    let audit_key = Key::of(&instance.audit_key())?;
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
@@ -55,6 +57,7 @@ pub(super) fn start(
     let enrolment = args.enrolment.enroll.map(|addr| (TCP, addr.port()));
     let failsafe: Vec<_> = settings.failsafe.iter().copied().chain(enrolment).collect();
     let work = || -> Result<(Maps, Committed)> {
+        audit::record_start(&mut store, &audit_key, args, &interfaces, &settings, reused)?;
         let maps = Maps::open(&pin_dir)?;
         let mut attach = || -> Result<()> {
             for (interface, place) in &interfaces {
@@ -109,7 +112,11 @@ pub(super) fn start(
                 reloads,
                 ingress,
                 governance,
+                audit_key,
             };
+            if let Err(e) = shared.sign(true) {
+                tracing::error!("{e}");
+            }
             let shared = Arc::new(shared);
             let for_loop = shared.clone();
             std::thread::spawn(move || govern::run(&for_loop, &outlet));
@@ -120,6 +127,7 @@ pub(super) fn start(
             if !reused {
                 restore(&instance.state_file(), before);
             }
+            audit::record_failed_start(&instance.state_file(), &e);
             Err(e)
         }
     }

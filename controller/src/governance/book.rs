@@ -179,11 +179,7 @@ impl Book {
     /// Has somebody decide what becomes of a finding. It is written before it counts.
     pub fn set_state(&mut self, id: u64, state: FindingState) -> Result<Finding> {
         let mut finding = self.get(id)?.clone();
-        if let FindingState::Resolved { at, by, .. } = &finding.state {
-            let message = format!("finding {id} was resolved by {by} at {at:.0}");
-            return Err(Failure::new(Code::Conflict, message)
-                .hint("the next departure of its kind is a finding of its own"));
-        }
+        finding.may_become(&state)?;
         finding.state = state;
         write(&self.db, &finding).map_err(|e| failed(&self.path, &e))?;
         if let FindingState::Resolved { .. } = finding.state {

@@ -2,6 +2,7 @@
 
 use super::compare::{End, Role, Signal};
 use super::decide::{Confidence, Decision};
+use crate::exit_code::{Code, Failure, Result};
 use crate::policy::intent::Sensitivity;
 use crate::policy::spiffe::SpiffeId;
 use jiff::Timestamp;
@@ -184,6 +185,21 @@ impl Finding {
     /// Until when an identity was contained, also where somebody has undone that since.
     pub fn contained_until(&self, id: &SpiffeId) -> Option<Timestamp> {
         self.containments.iter().filter(|c| c.identity == *id).map(|c| c.until).max()
+    }
+
+    /// Whether somebody can decide that.
+    pub fn may_become(&self, state: &FindingState) -> Result<()> {
+        if let FindingState::Resolved { at, by, .. } = &self.state {
+            let message = format!("finding {} was resolved by {by} at {at:.0}", self.id);
+            return Err(Failure::new(Code::Conflict, message)
+                .hint("the next departure of its kind is a finding of its own"));
+        }
+        match state {
+            FindingState::Muted { until, .. } if *until <= Timestamp::now() => {
+                Err(Failure::new(Code::Unprocessable, format!("`until` is over: {until:.0}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a muting holds.

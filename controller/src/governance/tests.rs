@@ -34,8 +34,9 @@ spec:
   client: [{to: [{labels: {app: store}}]}]
 ";
 
+/// Far enough: what is muted is muted until a time to come.
 fn now() -> Timestamp {
-    "2026-11-22T12:00:00Z".parse().expect("time")
+    "2126-11-22T12:00:00Z".parse().expect("time")
 }
 
 fn documents() -> Documents {

@@ -6,7 +6,7 @@ use super::place::Place;
 use super::selector::selectors_text;
 use super::time::duration_text;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 /// One difference.
@@ -25,7 +25,7 @@ pub struct Change {
 }
 
 /// What can differ, in the order in which differences are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
     /// `kind: Gateway`, or what holds without any Policy.
@@ -42,10 +42,13 @@ pub enum What {
     Quarantine,
     /// `kind: Limit`.
     Limit,
+    /// `kind: Intent`.
+    Intent,
 }
 
 impl What {
-    fn name(self) -> &'static str {
+    /// In lower case.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Workload => "workload",
@@ -54,6 +57,7 @@ impl What {
             Self::Block => "block",
             Self::Quarantine => "quarantine",
             Self::Limit => "limit",
+            Self::Intent => "intent",
         }
     }
 }
@@ -62,7 +66,8 @@ type Said<'d> = BTreeMap<(What, String), (String, Option<&'d Place>)>;
 
 /// Everything in which two sets of documents differ.
 pub fn changes(before: &Documents, after: &Documents) -> Vec<Change> {
-    let (mut was, will) = (said(before), said(after));
+    let alike = alike(before, after);
+    let (mut was, will) = (said(before, &alike), said(after, &alike));
     let mut changes = Vec::new();
     for ((what, name), (text, place)) in will {
         let old = was.remove(&(what, name.clone())).map(|(text, _)| text);
@@ -78,7 +83,22 @@ pub fn changes(before: &Documents, after: &Documents) -> Vec<Change> {
     changes
 }
 
-fn said(documents: &Documents) -> Said<'_> {
+/// Names of workloads that are the same in both: there can be very many, and few that differ.
+fn alike<'d>(before: &'d Documents, after: &Documents) -> HashSet<&'d str> {
+    let was: HashMap<&str, &Workload> = before.workloads.iter().map(|w| (w.name.as_str(), w)).collect();
+    let same = |will: &Workload| {
+        let was = was.get(will.name.as_str()).copied()?;
+        let is_same = was.spiffe_id == will.spiffe_id
+            && was.addresses == will.addresses
+            && was.scope == will.scope
+            && was.labels == will.labels
+            && was.lease == will.lease;
+        is_same.then_some(was.name.as_str())
+    };
+    after.workloads.iter().filter_map(same).collect()
+}
+
+fn said<'d>(documents: &'d Documents, alike: &HashSet<&str>) -> Said<'d> {
     let mut said = Said::new();
     let default = if documents.policies.is_empty() { "allow" } else { "deny" };
     said.insert((What::Gateway, "default".into()), (default.into(), None));
@@ -90,7 +110,7 @@ fn said(documents: &Documents) -> Said<'_> {
         }
         said.insert((What::Gateway, gateway.name.clone()), (fields.to_string(), Some(&gateway.place)));
     }
-    for workload in &documents.workloads {
+    for workload in documents.workloads.iter().filter(|workload| !alike.contains(workload.name.as_str())) {
         let text = workload_text(workload);
         said.insert((What::Workload, workload.name.clone()), (text, Some(&workload.place)));
     }
@@ -117,6 +137,9 @@ fn said(documents: &Documents) -> Said<'_> {
     }
     for limit in &documents.limits {
         said.insert((What::Limit, limit.name.clone()), (limit.to_string(), Some(&limit.place)));
+    }
+    for intent in &documents.intents {
+        said.insert((What::Intent, intent.name.clone()), (intent.to_string(), Some(&intent.place)));
     }
     said
 }

@@ -5,6 +5,7 @@ use super::fields::{Context, Fields};
 use super::place::Place;
 use super::ports::{PortError, PortMatch};
 use super::selector::{Selector, selectors_text};
+use super::time::duration_text;
 use super::yaml::{Node, Value};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -177,6 +178,26 @@ fn response(cx: &mut Context<'_>, node: &Node) -> Option<Response> {
             // Nothing that the loop does is for ever.
             cx.mistake(node, "the containment does not say when it ends", example);
             None
+        }
+    }
+}
+
+impl fmt::Display for Intent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.workload.name(), selectors_text(&self.identities))?;
+        for (verb, side) in [("opens to", &self.client), ("answers", &self.server)] {
+            let Some(expected) = side else { continue };
+            let all: Vec<_> = expected.iter().map(Expected::to_string).collect();
+            let all = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
+            write!(f, "; {verb} {all}")?;
+        }
+        write!(f, "; {} sensitivity", self.sensitivity.name())?;
+        if let Some(owner) = &self.owner {
+            write!(f, ", of {owner}")?;
+        }
+        match self.response {
+            Response::Flag => f.write_str("; flagged"),
+            Response::Contain { seconds } => write!(f, "; contained for {}", duration_text(seconds)),
         }
     }
 }

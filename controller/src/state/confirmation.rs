@@ -38,7 +38,8 @@ impl Confirmation {
     }
 }
 
-fn boot_id() -> String {
+/// Which boot of the host this is.
+pub fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }

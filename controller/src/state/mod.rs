@@ -4,7 +4,7 @@ mod confirmation;
 mod set;
 mod store;
 
-pub use confirmation::Confirmation;
+pub use confirmation::{Confirmation, boot_id};
 pub use set::PolicySet;
 pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
 

@@ -1,5 +1,6 @@
 //! What the daemon keeps on disk: it survives a kill at every step, and what is wrong with the disk changes no verdict.
 
+use crate::audit;
 use crate::lab::{self, Lab, POLICY, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -107,6 +108,23 @@ fn a_daemon_killed_at_any_step_of_a_commit_leaves_one_revision_in_kernel_and_sta
         |row: &&serde_json::Value| row["rule"].as_str().is_some_and(|rule| rule.ends_with("/mixed"));
     assert_eq!(dropped.as_array().unwrap().iter().find(of_left), None);
     assert!(connected.into_inner() >= 240);
+    // Each revision that was ever begun is in the audit record with what became of it, once.
+    assert_eq!(lab.json(&["audit", "verify"])[0]["ok"], json(true));
+    let mut told = std::collections::BTreeMap::<u64, Vec<String>>::new();
+    for record in audit::lines(&lab).iter().filter(|record| record["what"]["revision"].is_u64()) {
+        let what = &record["what"];
+        let word = what["outcome"].as_str().or(record["kind"].as_str()).unwrap().to_owned();
+        told.entry(what["revision"].as_u64().unwrap()).or_default().push(word);
+    }
+    assert_eq!(told.keys().copied().collect::<Vec<_>>(), (1..=13).collect::<Vec<_>>());
+    let abandoned: Vec<u64> = told
+        .iter()
+        .filter(|(_, words)| **words == ["commit", "abandoned"])
+        .map(|(number, _)| *number)
+        .collect();
+    assert_eq!(abandoned, [2, 4, 6], "the three that the kernel had not flipped");
+    let committed = told.values().filter(|words| **words == ["commit", "committed"]).count();
+    assert_eq!(committed, 10);
 }
 
 /// A tmpfs under the folder of the state.
@@ -147,6 +165,7 @@ fn a_full_or_read_only_disk_refuses_changes_and_cuts_nothing() {
     let _server = lab.serve(8443);
     let epoch = || lab.maps().config.get().unwrap().epoch;
     let before = (epoch(), lab.json(&["status"])[0]["revision"].clone());
+    let recorded = audit::lines(&lab).len();
     let filler = lab.state_dir().join("filler");
     let fill = std::io::copy(&mut std::io::repeat(7), &mut std::fs::File::create(&filler).unwrap());
     assert!(fill.is_err(), "it is full");
@@ -157,6 +176,7 @@ fn a_full_or_read_only_disk_refuses_changes_and_cuts_nothing() {
     assert!(said.contains("state.db") && said.contains("there is no room to write"), "{said}");
     assert_eq!((epoch(), lab.json(&["status"])[0]["revision"].clone()), before);
     assert!(lab.connects(8443));
+    assert_eq!(audit::lines(&lab).len(), recorded, "what was not made is not recorded");
     std::fs::remove_file(&filler).unwrap();
     let denies = lab.file("deny.yaml", &POLICY.replace("allow", "deny"));
     lab.ok(&["policy", "apply", &denies]);

@@ -3,6 +3,8 @@
 use super::blocking;
 use super::refuse::Body;
 use crate::daemon::ingress::{self, IngressArg};
+use super::role::Caller;
+use crate::audit::Kind;
 use crate::daemon::{Shared, TcModeArg, XdpModeArg, lock, start};
 use crate::exit_code::{Code, Failure, Result};
 use axum::Json;
@@ -66,6 +68,7 @@ pub struct DetachRequest {
 
 pub(super) async fn attach(
     Extract(shared): Extract<Arc<Shared>>,
+    caller: Caller,
     Body(request): Body<AttachRequest>,
 ) -> Result<Json<Vec<AttachedPort>>> {
     let work = move || {
@@ -74,6 +77,8 @@ pub(super) async fn attach(
             loader::netdev::index(interface)?;
         }
         let pinned = loader::pinned_ports(&shared.instance.pin_dir())?;
+        let by = caller.author("attach");
+        shared.record(Kind::Attach, &by, serde_json::json!({"interfaces": request.interfaces}))?;
         let mut attached = Vec::new();
         for interface in &request.interfaces {
             let there = ingress::there(&pinned, interface);
@@ -103,9 +108,15 @@ pub(super) async fn attach(
 
 pub(super) async fn detach(
     Extract(shared): Extract<Arc<Shared>>,
+    caller: Caller,
     Body(request): Body<DetachRequest>,
 ) -> Result<NoContent> {
-    blocking(move || detach_each(&shared.instance.pin_dir(), &request.interfaces)).await.map(|()| NoContent)
+    let work = move || {
+        let by = caller.author("detach");
+        shared.record(Kind::Detach, &by, serde_json::json!({"interfaces": request.interfaces}))?;
+        detach_each(&shared.instance.pin_dir(), &request.interfaces)
+    };
+    blocking(work).await.map(|()| NoContent)
 }
 
 /// Takes the programs off interfaces; an interface that has none is an error before anything is done.

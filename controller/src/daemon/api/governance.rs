@@ -71,7 +71,8 @@ pub(super) async fn resolve(
 ) -> Result<Json<Finding>> {
     short(note.as_deref().unwrap_or_default(), "note")?;
     let state = FindingState::Resolved { at: Timestamp::now(), by: caller.who().to_string(), note };
-    blocking(move || shared.governance.set_state(id, state)).await.map(Json)
+    let by = caller.author("findings resolve");
+    blocking(move || shared.decide_finding(id, state, &by)).await.map(Json)
 }
 
 pub(super) async fn mute(
@@ -80,7 +81,8 @@ pub(super) async fn mute(
     Body(MuteRequest { id, until }): Body<MuteRequest>,
 ) -> Result<Json<Finding>> {
     let state = FindingState::Muted { until, by: caller.who().to_string() };
-    blocking(move || shared.governance.set_state(id, state)).await.map(Json)
+    let by = caller.author("findings mute");
+    blocking(move || shared.decide_finding(id, state, &by)).await.map(Json)
 }
 
 pub(super) async fn status(Extract(shared): Extract<Arc<Shared>>) -> Json<GovernanceStatus> {
@@ -94,11 +96,16 @@ pub(super) async fn pause(
 ) -> Result<Json<GovernanceStatus>> {
     short(&reason, "reason")?;
     let why = format!("{}: {reason}", caller.who());
-    blocking(move || shared.governance.pause(Some(why))).await.map(Json)
+    let by = caller.author("governance pause");
+    blocking(move || shared.brake(Some(why), &by)).await.map(Json)
 }
 
-pub(super) async fn resume(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<GovernanceStatus>> {
-    blocking(move || shared.governance.pause(None)).await.map(Json)
+pub(super) async fn resume(
+    Extract(shared): Extract<Arc<Shared>>,
+    caller: Caller,
+) -> Result<Json<GovernanceStatus>> {
+    let by = caller.author("governance resume");
+    blocking(move || shared.brake(None, &by)).await.map(Json)
 }
 
 fn short(text: &str, field: &str) -> Result<()> {

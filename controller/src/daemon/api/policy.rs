@@ -43,8 +43,13 @@ pub(super) async fn apply(
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }
 
-pub(super) async fn confirm(Extract(shared): Extract<Arc<Shared>>) -> Result<Json<Committed>> {
-    blocking(move || shared.confirm()).await.map(|revision| Json(Committed { revision }))
+pub(super) async fn confirm(
+    Extract(shared): Extract<Arc<Shared>>,
+    caller: Caller,
+) -> Result<Json<Committed>> {
+    blocking(move || shared.confirm(&caller.author("policy confirm")))
+        .await
+        .map(|revision| Json(Committed { revision }))
 }
 
 /// `POST /v1/policy/rollback`.

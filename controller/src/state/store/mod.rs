@@ -5,6 +5,7 @@
 //! these, the epoch in the kernel tells: [`Store::resolve`]. So file and kernel never disagree for longer than it takes
 //! to look.
 
+mod audit;
 mod import;
 mod open;
 mod read;

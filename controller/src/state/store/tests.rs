@@ -47,7 +47,7 @@ fn next(store: &Store, before: &State, set: Arc<PolicySet>) -> State {
 fn commit(store: &mut Store, before: &State, set: Arc<PolicySet>) -> State {
     let state = next(store, before, set);
     let by = Author { who: Who::User(0), how: "policy apply".into() };
-    store.begin(&state, &kernel(state.epoch), &by, &before.numbering).unwrap();
+    store.begin(&state, &kernel(state.epoch), &by, before).unwrap();
     store.mark(&state, before).unwrap();
     state
 }
@@ -69,9 +69,9 @@ fn what_is_read_is_what_was_written() {
     second.confirmation =
         Some(Confirmation::begin(second.revision, first.set.clone(), SignedDuration::from_secs(60)));
     second.shadow = Some(Shadow { set: set(9), sample: 4, since: Timestamp::now() });
-    store.begin(&second, &kernel(2), &Author::daemon("run"), &first.numbering).unwrap();
+    store.begin(&second, &kernel(2), &Author::daemon("run"), &first).unwrap();
     store.mark(&second, &first).unwrap();
-    store.set(&[("failsafe", Some("tcp/22".into())), ("mode", None)]).unwrap();
+    store.set(&[("failsafe", Some("tcp/22".into())), ("mode", None)], &Author::daemon("run")).unwrap();
     assert_eq!(store.load(None).unwrap(), second);
     assert_eq!(State::load(&path, None).unwrap(), second, "another process, while the daemon has it open");
     drop(store);
@@ -89,7 +89,7 @@ fn what_is_read_is_what_was_written() {
     assert_eq!((&history[1].digest, &history[1].files), (&first.set.digest, &vec!["shop.yaml".to_owned()]));
     assert_eq!(history[0].confirm_by, second.confirmation.as_ref().map(|c| c.deadline_at));
 
-    store.confirm().unwrap();
+    store.confirm(2, &Author { who: Who::User(0), how: "policy confirm".into() }).unwrap();
     assert_eq!(store.load(None).unwrap(), State { confirmation: None, ..second });
 }
 
@@ -106,7 +106,7 @@ fn a_pending_revision_counts_if_the_kernel_judges_by_it_and_only_then() {
         let mut store = Store::open(&path).unwrap();
         let first = commit(&mut store, &State::default(), set(443));
         let second = next(&store, &first, set(8443));
-        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first.numbering).unwrap();
+        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first).unwrap();
         drop(store);
         let seen = State::load(&path, Some(&in_kernel)).unwrap();
         assert_eq!(seen.revision, counts, "{in_kernel:?}");
@@ -131,10 +131,10 @@ fn a_revision_that_is_left_pending_never_counts_once_another_was_begun() {
     // Refused, and the disk too full to say so: the next one has the same epoch.
     let by = Author::daemon("a test");
     let refused = next(&store, &first, set(1));
-    store.begin(&refused, &kernel(2), &by, &first.numbering).unwrap();
+    store.begin(&refused, &kernel(2), &by, &first).unwrap();
     let known = State { numbering: refused.numbering.clone(), ..first };
     let second = next(&store, &known, set(8443));
-    store.begin(&second, &kernel(2), &by, &known.numbering).unwrap();
+    store.begin(&second, &kernel(2), &by, &known).unwrap();
     store.mark(&second, &known).unwrap();
     store.resolve(&kernel(2)).unwrap();
     assert_eq!(store.load(None).unwrap().revision, 3);
@@ -205,7 +205,7 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     store
         .db
         .execute_batch(
-            "ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; PRAGMA user_version = 1",
+            "ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(store);
@@ -213,14 +213,16 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     let old = Store::read(&path).unwrap().unwrap();
     assert_eq!(old.load(None).unwrap(), first);
     assert_eq!(old.history().unwrap()[0].who(), Who::User(0));
+    assert_eq!(old.audit_head().unwrap().seq, 0);
     drop(old);
 
     let mut store = Store::open(&path).unwrap();
     let second = next(&store, &first, set(8443));
     let oncall: SpiffeId = "spiffe://acme.example/ns/ops/sa/oncall".parse().unwrap();
     let by = Author { who: Who::Workload(oncall.clone()), how: "policy apply".into() };
-    store.begin(&second, &kernel(2), &by, &first.numbering).unwrap();
+    store.begin(&second, &kernel(2), &by, &first).unwrap();
     store.mark(&second, &first).unwrap();
+    assert_eq!(store.audit_head().unwrap().seq, 2);
     drop(store);
     let store = Store::read(&path).unwrap().unwrap();
     assert_eq!(store.load(None).unwrap(), second);
@@ -306,8 +308,7 @@ fn a_full_disk_refuses_a_revision_and_keeps_the_one_before() {
     let file = SourceFile { name: "shop.yaml".into(), text: comment };
     let large = Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap());
     let second = next(&store, &first, large);
-    let begin =
-        |store: &mut Store| store.begin(&second, &kernel(2), &Author::daemon("a test"), &first.numbering);
+    let begin = |store: &mut Store| store.begin(&second, &kernel(2), &Author::daemon("a test"), &first);
     let said = begin(&mut store).unwrap_err().message;
     assert!(said.contains("there is no room to write"), "{said}");
     assert_eq!(store.load(None).unwrap(), first);

@@ -1,6 +1,7 @@
 //! What the daemon writes, each in one transaction.
 
 use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed};
+use crate::audit::{self, Entry, Kind};
 use crate::bindings::{Change, SourceName};
 use crate::exit_code::Result;
 use crate::policy::Numbering;
@@ -9,6 +10,7 @@ use crate::policy::spiffe::SpiffeId;
 use crate::state::{Confirmation, PolicySet, State, set};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -54,13 +56,14 @@ impl Author {
 
 impl Store {
     /// Records a revision that is about to be made, with its documents and the numbers that it gives.
-    pub fn begin(&mut self, state: &State, kernel: &InKernel, by: &Author, before: &Numbering) -> Result<()> {
+    pub fn begin(&mut self, state: &State, kernel: &InKernel, by: &Author, before: &State) -> Result<()> {
+        let record = audit::commit(before, state, by);
         self.transact(|db| {
             // One that is pending yet was refused when there was no room to say so.
-            let why = "another revision was begun";
-            db.execute("UPDATE revision SET outcome = 'refused', why = ? WHERE outcome = 'pending'", [why])?;
+            settle_pending(db, Outcome::Refused, "another revision was begun")?;
             insert(db, state, kernel, by, Outcome::Pending)?;
-            numbers(db, &state.numbering, before)
+            audit::append(db, &record)?;
+            numbers(db, &state.numbering, &before.numbering)
         })?;
         let sql = "SELECT documents FROM revision WHERE number = ?";
         if let Ok(row) = self.db.query_row(sql, [state.revision], |row| row.get(0)) {
@@ -92,27 +95,24 @@ impl Store {
                 settle(db, revision, Outcome::Committed, None)?;
                 db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [revision])?;
             }
-            let why = "the daemon ended before it counted";
-            db.execute(
-                "UPDATE revision SET outcome = 'abandoned', why = ? WHERE outcome = 'pending'",
-                [why],
-            )?;
-            Ok(())
+            settle_pending(db, Outcome::Abandoned, "the daemon ended before it counted")
         })
     }
 
     /// Has an older revision count again, after one that was made in vain.
     pub fn go_back(&mut self, to: u64, why: &str) -> Result<()> {
         self.transact(|db| {
-            let sql = "UPDATE revision SET outcome = 'refused', why = ? WHERE number > ? AND outcome IN ('pending', 'committed')";
-            db.execute(sql, params![why, to])?;
+            let made = "number > ? AND outcome IN ('pending', 'committed')";
+            settle_all(db, made, to, Outcome::Refused, why)?;
             db.execute("UPDATE in_force SET revision = ?", [to]).map(drop)
         })
     }
 
     /// The revision that waits for it is confirmed, and whatever was made since.
-    pub fn confirm(&mut self) -> Result<()> {
+    pub fn confirm(&mut self, revision: u64, by: &Author) -> Result<()> {
+        let record = Entry::new(Kind::Confirm, by, json!({"revision": revision}));
         self.transact(|db| {
+            audit::append(db, &record)?;
             let sql =
                 "UPDATE revision SET confirm_revision = NULL, confirm_before = NULL, confirm_boot_id = NULL,
                 confirm_deadline_ns = NULL, confirm_deadline_at = NULL WHERE confirm_revision IS NOT NULL";
@@ -123,8 +123,8 @@ impl Store {
     /// Says of revisions that waited to be confirmed that they were not.
     pub fn take_back(&mut self, confirmation: &Confirmation, why: &str) -> Result<()> {
         self.transact(|db| {
-            let sql = "UPDATE revision SET outcome = 'taken_back', why = ? WHERE confirm_revision = ? AND outcome = 'committed'";
-            db.execute(sql, params![why, confirmation.revision]).map(drop)
+            let waited = "confirm_revision = ? AND outcome = 'committed'";
+            settle_all(db, waited, confirmation.revision, Outcome::TakenBack, why)
         })
     }
 
@@ -139,7 +139,9 @@ impl Store {
 
     /// Saves what sources of bindings say now, and the numbers that it needs.
     pub fn bind(&mut self, changes: &[(SourceName, Change)], given: &[(SpiffeId, u32)]) -> Result<()> {
+        let record = audit::bind(changes, |source, slot| self.claim(source, slot));
         self.transact(|db| {
+            audit::append(db, &record)?;
             let json = |value: serde_json::Result<String>| {
                 value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
             };
@@ -163,8 +165,18 @@ impl Store {
     }
 
     /// Saves settings; `None` removes one.
-    pub fn set(&mut self, settings: &[(&str, Option<String>)]) -> Result<()> {
+    pub fn set(&mut self, settings: &[(&str, Option<String>)], by: &Author) -> Result<()> {
+        let mut changed = serde_json::Map::new();
+        for (name, after) in settings {
+            let before = self.setting(name)?;
+            if before != *after {
+                changed.insert((*name).into(), json!({"before": before, "after": after}));
+            }
+        }
         self.transact(|db| {
+            if !changed.is_empty() {
+                audit::append(db, &Entry::new(Kind::Settings, by, changed.into()))?;
+            }
             settings.iter().try_for_each(|(name, value)| match value {
                 Some(value) => set_setting(db, name, value),
                 None => db.execute("DELETE FROM setting WHERE name = ?", [name]).map(drop),
@@ -172,7 +184,7 @@ impl Store {
         })
     }
 
-    fn transact(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
+    pub(super) fn transact(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
         let run = || {
             let tx = self.db.transaction()?;
             work(&tx)?;
@@ -265,7 +277,19 @@ fn documents(db: &Connection, set: &PolicySet) -> rusqlite::Result<i64> {
 
 fn settle(db: &Connection, revision: u64, outcome: Outcome, why: Option<&str>) -> rusqlite::Result<()> {
     let sql = "UPDATE revision SET outcome = ?, why = ? WHERE number = ?";
-    db.execute(sql, params![outcome.name(), why, revision]).map(drop)
+    db.execute(sql, params![outcome.name(), why, revision])?;
+    super::audit::outcome(db, revision, outcome, why)
+}
+
+fn settle_pending(db: &Connection, outcome: Outcome, why: &str) -> rusqlite::Result<()> {
+    settle_all(db, "number > ? AND outcome = 'pending'", 0, outcome, why)
+}
+
+/// Settles those of which the condition is true.
+fn settle_all(db: &Connection, which: &str, than: u64, outcome: Outcome, why: &str) -> rusqlite::Result<()> {
+    let mut select = db.prepare(&format!("SELECT number FROM revision WHERE {which} ORDER BY number"))?;
+    let revisions = select.query_map([than], |row| row.get(0))?.collect::<rusqlite::Result<Vec<u64>>>()?;
+    revisions.into_iter().try_for_each(|revision| settle(db, revision, outcome, Some(why)))
 }
 
 fn candidate(db: &Connection, state: &State) -> rusqlite::Result<()> {

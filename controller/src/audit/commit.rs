@@ -1,0 +1,137 @@
+//! What a commit changes, in words: months later the files may be gone, and the numbers have other meanings.
+
+use super::{Entry, Kind};
+use crate::policy::changes::{Change, What, changes};
+use crate::policy::compile::precedence;
+use crate::policy::document::{Blocklist, Documents, Workload};
+use crate::policy::selector::Selector;
+use crate::state::{Author, MANUAL_BLOCKLIST, State, manual_place};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// Changes that a record tells one by one, and their bytes. What is more is counted; the digests bind the rest.
+const TOLD: usize = 500;
+const TOLD_BYTES: usize = 256 << 10;
+/// Identities that a record names.
+const NAMED: usize = 256;
+
+/// The record of a revision that is about to be made.
+pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
+    let other_files = !Arc::ptr_eq(&before.set, &after.set);
+    // What did not change need not be compared: most commits are blocks, and files can be long.
+    let (was, will) = if other_files {
+        (with_manual(before.documents().clone(), before), with_manual(after.documents().clone(), after))
+    } else {
+        (with_manual(Documents::default(), before), with_manual(Documents::default(), after))
+    };
+    let mut changes = changes(&was, &will);
+    let about = about(&changes, [(&was, before.documents()), (&will, after.documents())]);
+    let mut bytes = 0;
+    let mut told = 0;
+    for change in &changes {
+        bytes += change.before.as_ref().map_or(0, String::len) + change.after.as_ref().map_or(0, String::len);
+        if told == TOLD || bytes > TOLD_BYTES {
+            break;
+        }
+        told += 1;
+    }
+    let left_out = changes.len() - told;
+    changes.truncate(told);
+    let mut what = json!({
+        "revision": after.revision,
+        "epoch": after.epoch,
+        "digest": after.set.digest,
+        "changes": changes.iter().map(told_change).collect::<Vec<_>>(),
+    });
+    if left_out > 0 {
+        what["changes_left_out"] = left_out.into();
+    }
+    if other_files {
+        let digest = |text: &str| -> String {
+            Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let files = after.set.files.iter();
+        what["files"] = files.map(|file| json!({"name": file.name, "digest": digest(&file.text)})).collect();
+    }
+    if let Some(waits) = &after.confirmation {
+        what["confirm"] = json!({"revision": waits.revision, "by": waits.deadline_at.to_string()});
+    }
+    Entry { kind: Kind::Commit, by: by.clone(), about, what }
+}
+
+fn with_manual(mut documents: Documents, state: &State) -> Documents {
+    if !state.blocks.is_empty() {
+        let entries = state.blocks.clone();
+        documents.blocklists.push(Blocklist {
+            name: MANUAL_BLOCKLIST.into(),
+            entries,
+            place: manual_place(),
+        });
+    }
+    documents.quarantines.extend(state.quarantines.iter().cloned());
+    documents
+}
+
+fn told_change(change: &Change) -> Value {
+    let mut told = json!({"what": change.what.name(), "name": change.name});
+    for (field, text) in [("before", &change.before), ("after", &change.after)] {
+        if let Some(text) = text {
+            told[field] = text.as_str().into();
+        }
+    }
+    if let Some(place) = &change.place {
+        told["place"] = place.to_string().into();
+    }
+    told
+}
+
+/// The SPIFFE IDs of which the changed documents speak, by the workloads of before and after. A rule for everything names
+/// nobody.
+fn about(changes: &[Change], sides: [(&Documents, &Documents); 2]) -> BTreeSet<String> {
+    let changed: HashSet<(What, &str)> = changes.iter().map(|c| (c.what, c.name.as_str())).collect();
+    let is_changed = |what, name: &str| changed.contains(&(what, name));
+    let mut named = BTreeSet::new();
+    for (documents, people) in sides {
+        for workload in documents.workloads.iter().filter(|w| is_changed(What::Workload, &w.name)) {
+            if named.len() < NAMED {
+                named.insert(workload.spiffe_id.to_string());
+            }
+        }
+        let mut selectors: Vec<&Selector> = Vec::new();
+        for (policy, rule) in precedence(documents) {
+            if is_changed(What::Rule, &Documents::rule_key(&policy.name, &rule.name)) {
+                selectors.extend(rule.from.iter().chain(&rule.to));
+            }
+        }
+        for list in &documents.blocklists {
+            let entries = list.entries.iter();
+            let changed = entries
+                .filter(|e| is_changed(What::Block, &Documents::rule_key(&list.name, &e.target.to_string())));
+            selectors.extend(changed.filter_map(|entry| entry.target.selector.as_ref()));
+        }
+        for quarantine in documents.quarantines.iter().filter(|q| is_changed(What::Quarantine, &q.name)) {
+            selectors.extend(&quarantine.identities);
+        }
+        for selector in selectors {
+            name(selector, &people.workloads, &mut named);
+        }
+    }
+    named
+}
+
+fn name(selector: &Selector, people: &[Workload], named: &mut BTreeSet<String>) {
+    let fits = |workload: &&Workload| match selector {
+        Selector::Any => false,
+        Selector::Cidr(prefix) => {
+            workload.addresses.iter().any(|own| prefix.covers(own) || own.covers(prefix))
+        }
+        selector => selector.matches_workload(&workload.spiffe_id, &workload.labels),
+    };
+    if let Selector::SpiffeId(id) = selector {
+        named.insert(id.to_string());
+    }
+    let room = NAMED.saturating_sub(named.len());
+    named.extend(people.iter().filter(fits).take(room).map(|workload| workload.spiffe_id.to_string()));
+}
