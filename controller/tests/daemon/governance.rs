@@ -72,7 +72,10 @@ fn a_flag_changes_nothing_for_traffic_and_a_person_resolves_it() {
     assert_eq!(open(), 0);
     let record = lab.json(&["audit", "show", "--kind", "finding"]).pop().unwrap();
     assert_eq!((&record["by"]["who"], &record["by"]["how"]), (&json("root"), &json("findings resolve")));
-    assert_eq!((&record["about"][0], &record["what"]["state"]["note"]), (&json(ORDERS), &json("a migration")));
+    assert_eq!(
+        (&record["about"][0], &record["what"]["state"]["note"]),
+        (&json(ORDERS), &json("a migration"))
+    );
     let (code, said) = lab.fails(&["findings", "mute", "1", "--for", "1h"]);
     assert_eq!(code, 1);
     assert!(said.contains("was resolved by root"), "{said}");

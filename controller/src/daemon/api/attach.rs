@@ -2,9 +2,9 @@
 
 use super::blocking;
 use super::refuse::Body;
-use crate::daemon::ingress::{self, IngressArg};
 use super::role::Caller;
 use crate::audit::Kind;
+use crate::daemon::ingress::{self, IngressArg};
 use crate::daemon::{Shared, TcModeArg, XdpModeArg, lock, start};
 use crate::exit_code::{Code, Failure, Result};
 use axum::Json;
