@@ -214,7 +214,16 @@ pub struct GovernanceStatus {
 struct Declared {
     set: Arc<PolicySet>,
     labels: HashMap<SpiffeId, BTreeMap<String, String>>,
-    expected: HashSet<([(u32, Addr); 2], u8, u16)>,
+    expected: HashSet<Known>,
+}
+
+/// A connection, by what comparing it depends on.
+#[derive(PartialEq, Eq, Hash)]
+struct Known {
+    /// Number and address of who opened it, and of who answers.
+    ends: [(u32, Addr); 2],
+    proto: u8,
+    port: u16,
 }
 
 impl Declared {
@@ -291,7 +300,7 @@ impl Shared {
         let opener = if event.originator == 0 { Side::A } else { Side::B };
         let ends = [opener, opener.other()].map(|side| (event.identity[side.index()], event.key.end(side).0));
         let port = event.key.end(opener.other()).1;
-        let known = (ends, event.key.proto, port);
+        let known = Known { ends, proto: event.key.proto, port };
         if declared.expected.contains(&known) {
             return;
         }

@@ -106,7 +106,7 @@ impl Settings {
     }
 
     /// By their names, as they are saved and recorded.
-    fn words(&self) -> [(&'static str, Option<String>); 5] {
+    fn words(&self) -> [(&'static str, Option<String>); 6] {
         let failsafe: Vec<_> = self.failsafe.iter().map(|service| failsafe::text(*service)).collect();
         let inspect: Vec<_> = self.inspect.iter().map(|kind| inspect::word(*kind)).collect();
         let mode = self.mode.map(|mode| if mode == Mode::Enforce { "enforce" } else { "monitor" });
