@@ -24,6 +24,21 @@ spec:
   rules:
     - {name: web, action: allow, from: [{labels: {app: web}}], to: [{any: true}], ports: [tcp/443]}
     - {name: net, action: allow, from: [{cidr: 10.7.0.0/16}], to: [{any: true}], ports: [tcp/80]}
+---
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: small}
+spec: {spiffeId: spiffe://acme.example/web/both, addresses: [10.9.8.1], labels: {app: web}}
+---
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: big}
+spec: {spiffeId: spiffe://acme.example/web/both, addresses: [10.9.8.2], labels: {app: web, tier: big}}
+---
+apiVersion: tidegate.dev/v1
+kind: Limit
+metadata: {name: big}
+spec: {identities: [{labels: {tier: big}}], maxConnections: 10}
 ";
 
 /// A pin directory that is removed with all that is in it.
@@ -139,6 +154,15 @@ fn a_workload_of_a_known_kind_is_bound_renewed_and_let_go_without_a_compile() {
     // A lease that gets shorter is no renewal.
     assert!(!scene.rebind(&enrol, Change::Set(claim("10.9.1.2", "web/c", -1))));
     assert_eq!(scene.judged([10, 9, 1, 2]), Reason::LeaseExpired);
+    scene.is_as_compiled();
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn a_limit_holds_at_a_new_address_also_where_another_workload_of_the_identity_fits_it() {
+    let mut scene = Scene::new("l");
+    // Its labels are the first workload's, which no limit speaks of; the limit is the identity's.
+    assert!(scene.rebind(&SourceName::enrol(), Change::Set(claim("10.9.8.3", "web/both", 60))));
     scene.is_as_compiled();
 }
 

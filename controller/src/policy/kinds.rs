@@ -106,6 +106,10 @@ impl Kinds {
         let class =
             numbering.number_of(Numbered::Class, &key).filter(|n| compiled.classes.contains_key(n))?;
         let known = numbering.identity_number(id);
+        // A limit is an identity's, also where only another workload of that identity fits it.
+        if known.is_some_and(|number| compiled.limits.contains_key(&number)) {
+            return None;
+        }
         let identity = known.unwrap_or_else(|| numbering.identity(id));
         let given = known.is_none().then(|| (id.clone(), identity));
         let (not_after_ns, on_expiry, grace_s) = match workload.lease {
