@@ -1,13 +1,18 @@
 #!/bin/sh
 # Boots systemd on a copy of this machine's root that is gone afterwards, and runs one script in it.
 #
-#   unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup sh ci/boot-systemd.sh FOLDER
+#   sh ci/boot-systemd.sh FOLDER SECONDS
 #
 # FOLDER is /mnt in there. FOLDER/script is run as root once systemd is up; what it prints goes to FOLDER/output, and its exit status
-# to FOLDER/status. The root is an overlay of /, writes go to memory; network, processes, mounts and control groups are its
+# to FOLDER/status. After so many seconds everything in there is killed, and there is no status. The root is an overlay of /, writes go to memory; network, processes, mounts and control groups are its
 # own. The kernel is this machine's.
 set -eu
-folder=$1
+if [ "$1" != --inside ]; then
+    # With unshare its child dies, which is the first process in there, and with that all others.
+    exec timeout --signal=KILL "$2" unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup \
+        sh "$0" --inside "$1"
+fi
+folder=$2
 base=$(mktemp -d)
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$base"
@@ -31,7 +36,7 @@ cat >etc/systemd/system/script.service <<U
 DefaultDependencies=no
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c '/bin/sh /mnt/script; echo \$? >/mnt/status; systemctl --no-block exit'
+ExecStart=/bin/sh -c '/bin/bash /mnt/script; echo \$? >/mnt/status; systemctl --no-block exit'
 StandardOutput=file:/mnt/output
 StandardError=file:/mnt/output
 U

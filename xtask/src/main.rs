@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, test, demo and bench of Tidegate.
+//! `cargo xtask`: set-up, build, package, test, demo and bench of Tidegate.
 
 mod apt;
 mod bench;
@@ -10,6 +10,7 @@ mod docs;
 mod lint;
 mod options;
 mod oracle;
+mod package;
 mod setup;
 mod sh;
 mod test;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         }
         "setup" => setup::run(),
         "build" => build::run(&options),
+        "package" => package::run(&options),
         "test" => test::run(&options).and_then(|counts| counts.verdict()),
         "demo" => demo::run(&options),
         "bench" => bench::run(&options),

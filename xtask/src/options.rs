@@ -8,6 +8,9 @@ Usage: cargo xtask TASK [OPTIONS]
 
   setup            install what is missing (Debian, Ubuntu; as root) and say why
   build [--debug]  setup, then build the tidegate and tidegate-sim binaries (release by default)
+  package [--debug] [--deb-version VERSION] [ARGS]...
+                   build and write the Debian package into target/debian; --debug packs what `build --debug` or
+                   `test` has built, as it is; ARGS go to cargo deb
   test [-p CRATE]... [FILTER]
                    setup, build and run every test; as root also those that load programs into the kernel
   demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
@@ -25,8 +28,8 @@ Usage: cargo xtask TASK [OPTIONS]
 
 Exit status: 0 done, 1 failed, 2 usage.";
 
-const TASKS: [&str; 11] =
-    ["setup", "build", "test", "demo", "bench", "oracle", "fmt", "lint", "docs", "ci", "help"];
+const TASKS: [&str; 12] =
+    ["setup", "build", "package", "test", "demo", "bench", "oracle", "fmt", "lint", "docs", "ci", "help"];
 
 /// A task and its options.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct Options {
     pub parts: Vec<&'static str>,
     /// `--long`
     pub long: bool,
+    /// `--deb-version VERSION`
+    pub deb_version: Option<String>,
     /// `-p CRATE`, may be repeated.
     pub packages: Vec<String>,
     /// What else was given, for the program that the task runs.
@@ -62,7 +67,12 @@ impl Options {
                 ("demo", _) => options.rest.push(word.clone()),
                 (_, "-h" | "--help") => return Ok(Self { task: "help".into(), ..Self::default() }),
                 ("bench" | "docs", "--check") => options.check = true,
-                ("build", "--debug") => options.debug = true,
+                ("build" | "package", "--debug") => options.debug = true,
+                ("package", "--deb-version") => match words.next() {
+                    Some(version) => options.deb_version = Some(version.clone()),
+                    None => return Err("--deb-version wants a version, as 0.1.0-1".into()),
+                },
+                ("package", _) => options.rest.push(word.clone()),
                 ("bench", part) if bench::part(part).is_some() => options.parts.extend(bench::part(part)),
                 ("oracle", "--long") => options.long = true,
                 ("oracle", "--short") => options.long = false,
@@ -105,6 +115,16 @@ mod tests {
     #[test]
     fn the_demo_hands_its_options_on() {
         assert_eq!(parse("demo -o json").map(|options| options.rest), Ok(vec!["-o".into(), "json".into()]));
+    }
+
+    #[test]
+    fn the_package_has_the_version_that_is_given_and_hands_the_rest_on() {
+        let options = parse("package --debug --deb-version 0.2.0-1 --output /tmp").expect("options");
+        assert!(options.debug);
+        assert_eq!(options.deb_version.as_deref(), Some("0.2.0-1"));
+        assert_eq!(options.rest, ["--output", "/tmp"]);
+        let missing = Err("--deb-version wants a version, as 0.1.0-1".into());
+        assert_eq!(parse("package --deb-version"), missing);
     }
 
     #[test]

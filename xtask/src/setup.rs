@@ -4,8 +4,10 @@ use crate::bpf_toolchain;
 use crate::{apt, sh};
 use anyhow::{Result, bail};
 use std::path::Path;
+use std::process::Command;
 
 const BPF_LINKER: &str = "0.13.0";
+const CARGO_DEB: &str = "3.8.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// A program that tests or benches call; without it they are skipped and counted so.
@@ -46,6 +48,12 @@ struct Missing {
 
 /// Installs what is missing; an error if the build cannot go on.
 pub fn run() -> Result<()> {
+    if sh::has("dpkg-deb")
+        && !sh::has("cargo-deb")
+        && let Err(why) = install_cargo_deb()
+    {
+        eprintln!("    {why:#}\n    The test of the Debian package will be skipped and reported so.");
+    }
     let missing = Missing::find();
     let tools: Vec<&Tool> = TOOLS.iter().filter(|tool| !sh::has(tool.program)).collect();
     if missing.is_empty() && tools.is_empty() {
@@ -131,6 +139,23 @@ impl Missing {
     }
 }
 
+/// Writes Debian packages. Needs no root: cargo installs into the user's own folder.
+pub fn install_cargo_deb() -> Result<()> {
+    sh::step(
+        &format!("setup: cargo-deb {CARGO_DEB} from crates.io, writes the Debian package (a minute or so)"),
+        || sh::run(cargo_install("cargo-deb", CARGO_DEB).arg("--no-default-features")),
+    )
+}
+
+/// `cargo install` of a version that is known to work. The binary goes where `sh::has` and find_linker look; the build is
+/// not kept among the workspace's.
+fn cargo_install(name: &str, version: &str) -> Command {
+    let mut cargo = sh::cargo();
+    cargo.args(["install", name, "--version", version, "--locked", "--force"]);
+    cargo.env_remove("CARGO_INSTALL_ROOT").env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    cargo
+}
+
 fn install_linker() -> Result<()> {
     if !Path::new(LLVM).is_dir() {
         bail!("{LLVM} is not there, although llvm-22-dev is installed\n{}", by_hand());
@@ -139,14 +164,9 @@ fn install_linker() -> Result<()> {
         &format!("setup: bpf-linker {BPF_LINKER} from crates.io, links BPF objects (a minute or so)"),
         || {
             sh::run(
-                sh::cargo()
-                    .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"])
+                cargo_install("bpf-linker", BPF_LINKER)
                     .args(["--no-default-features", "--features", "llvm-22"])
-                    .env("LLVM_PREFIX", LLVM)
-                    // The binary goes where find_linker looks; the build is not kept among the workspace's.
-                    .env_remove("CARGO_INSTALL_ROOT")
-                    .env_remove("CARGO_TARGET_DIR")
-                    .env_remove("RUSTFLAGS"),
+                    .env("LLVM_PREFIX", LLVM),
             )
         },
     )

@@ -13,6 +13,7 @@ const MARKERS: &[(&str, Need)] = &[
     ("with_prometheus", Need::Program("prometheus")),
     ("with_bpftool", Need::Program("bpftool")),
     ("with_xdp_filter", Need::Program("xdp-filter")),
+    ("with_cargo_deb", Need::Program("cargo-deb")),
     ("with_systemd", Need::Program("systemd-analyze")),
     ("with_nft", Need::Program("nft")),
     ("with_shared_captures", Need::Folder("../shared/captures")),
