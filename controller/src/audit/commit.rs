@@ -1,5 +1,6 @@
 //! What a commit changes, in words: months later the files may be gone, and the numbers have other meanings.
 
+use super::record::hash;
 use super::{Entry, Kind};
 use crate::policy::changes::{Change, What, changes};
 use crate::policy::compile::precedence;
@@ -7,7 +8,6 @@ use crate::policy::document::{Blocklist, Documents, Workload};
 use crate::policy::selector::Selector;
 use crate::state::{Author, MANUAL_BLOCKLIST, State, manual_place};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -49,11 +49,8 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
         what["changes_left_out"] = left_out.into();
     }
     if other_files {
-        let digest = |text: &str| -> String {
-            Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-        };
         let files = after.set.files.iter();
-        what["files"] = files.map(|file| json!({"name": file.name, "digest": digest(&file.text)})).collect();
+        what["files"] = files.map(|file| json!({"name": file.name, "digest": hash(&file.text)})).collect();
     }
     if let Some(waits) = &after.confirmation {
         what["confirm"] = json!({"revision": waits.revision, "by": waits.deadline_at.to_string()});

@@ -161,14 +161,15 @@ impl Governance {
 
     /// How the loop stands.
     pub fn status(&self) -> GovernanceStatus {
-        let (desk, now) = (lock(&self.desk), Timestamp::now());
+        let Tally { open, shed, .. } = self.tally();
+        let desk = lock(&self.desk);
         GovernanceStatus {
             paused: desk.brake.paused.clone(),
             intents: desk.intents,
-            open_findings: desk.book.all().filter(|f| f.state.name(now) == "open").count(),
-            contained_last_hour: desk.brake.recent(now),
+            open_findings: open.iter().sum(),
+            contained_last_hour: desk.brake.recent(Timestamp::now()),
             per_hour: desk.brake.per_hour,
-            shed: self.inlet.shed.load(Ordering::Relaxed) + desk.book.turned_away,
+            shed,
         }
     }
 
@@ -176,7 +177,7 @@ impl Governance {
     pub fn tally(&self) -> Tally {
         let (desk, now) = (lock(&self.desk), Timestamp::now());
         let mut open = [0; 3];
-        for finding in desk.book.all().filter(|f| f.state.name(now) == "open") {
+        for finding in desk.book.all().filter(|f| f.state.is_open(now)) {
             open[finding.severity as usize] += 1;
         }
         let shed = self.inlet.shed.load(Ordering::Relaxed) + desk.book.turned_away;
@@ -260,14 +261,15 @@ pub fn run(shared: &Shared, inlet: &Receiver<Judged>) {
     let mut declared = Declared::default();
     let mut written = Instant::now();
     loop {
-        let first = match inlet.recv_timeout(Duration::from_millis(100)) {
-            Ok(judged) => Some(judged),
-            Err(RecvTimeoutError::Timeout) => None,
+        match inlet.recv_timeout(Duration::from_secs(1)) {
+            Ok(first) => {
+                declared.follow(shared.with_state(|state| state.set.clone()));
+                for judged in std::iter::once(first).chain(inlet.try_iter().take(BATCH)) {
+                    shared.look_at(&mut declared, &judged);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
-        };
-        declared.follow(shared.with_state(|state| state.set.clone()));
-        for judged in first.into_iter().chain(inlet.try_iter().take(BATCH)) {
-            shared.look_at(&mut declared, &judged);
         }
         if written.elapsed() >= Duration::from_secs(1) {
             written = Instant::now();
@@ -315,11 +317,10 @@ impl Shared {
             return;
         }
         for departure in departures {
-            let own = if std::ptr::eq(departure.peer, &seen.server) { &seen.client } else { &seen.server };
             let evidence = Evidence {
                 time: judged.time,
                 identity: departure.id.clone(),
-                address: own.address().to_ip(),
+                address: departure.own.address().to_ip(),
                 peer_address: departure.peer.address().to_ip(),
                 service: seen.service(),
                 verdict: event.action().name().into(),
@@ -369,7 +370,7 @@ impl Shared {
         let until = now + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         let quarantine = quarantine(finding, id, until);
         let author = Author::daemon(format!("finding {finding}"));
-        let why = self.governance.finding(finding)?.why;
+        let why = lock(&self.governance.desk).book.get(finding)?.why.clone();
         let what = json!({"finding": finding, "decision": "contain", "until": until.to_string(), "why": why});
         self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
         let revision = self.commit(&author, |state| add(state, quarantine))?;

@@ -127,6 +127,8 @@ pub struct Departure<'s> {
     pub intent: &'s Intent,
     /// Whose intent it is.
     pub id: &'s SpiffeId,
+    /// That identity's end.
+    pub own: &'s End,
     /// Its side.
     pub role: Role,
     /// Who is at the other.
@@ -164,7 +166,7 @@ fn departure<'s>(intents: &'s [Intent], seen: &'s Seen, role: Role) -> Option<De
         return None;
     }
     let signal = if known.is_empty() { Signal::NewPeer } else { Signal::NewService };
-    Some(Departure { intent, id, role, peer, signal })
+    Some(Departure { intent, id, own, role, peer, signal })
 }
 
 fn declared(intent: &Intent, role: Role) -> Option<&[Expected]> {

@@ -219,6 +219,11 @@ fn keep<T: PartialEq>(kept: &mut VecDeque<T>, one: T) {
 }
 
 impl FindingState {
+    /// Whether somebody has to look at it.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.name(now) == "open"
+    }
+
     /// `open`, `muted`, `resolved`; a muting that is over is open.
     pub fn name(&self, now: Timestamp) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 /// Prints findings: those that are open, or all.
 pub fn print_findings(findings: &[Finding], all: bool, format: Format) -> Result<()> {
     let now = Timestamp::now();
-    let shown: Vec<_> = findings.iter().filter(|f| all || f.state.name(now) == "open").collect();
+    let shown: Vec<_> = findings.iter().filter(|f| all || f.state.is_open(now)).collect();
     if format == Format::Json {
         return print_json(&shown);
     }

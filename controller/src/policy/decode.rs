@@ -299,15 +299,7 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
         .and_then(|node| cx.word(node, "action", &actions));
     let from = selectors(cx, &fields, "from");
     let to = selectors(cx, &fields, "to");
-    let mut ports = Vec::new();
-    match fields.optional("ports") {
-        Some(node) => {
-            for item in cx.items(node, "`ports`", PortError::ACCEPTED) {
-                ports.extend(cx.parsed::<PortMatch>(item, "an entry of `ports`", PortError::ACCEPTED));
-            }
-        }
-        None => ports.push(PortMatch::Any),
-    }
+    let ports = ports(cx, &fields);
     let modes = [("enforce", RuleMode::Enforce), ("audit", RuleMode::Audit)];
     let mode = match fields.optional("mode") {
         Some(node) => cx.word(node, "mode", &modes),
@@ -320,6 +312,16 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     let rule = Rule { name, action, from, to, ports, mode: mode?, limits, place };
     limits::check(cx, &fields, &rule);
     Some(rule)
+}
+
+/// The protocols and ports that `ports` lists; everything without it.
+pub(super) fn ports(cx: &mut Context<'_>, fields: &Fields<'_>) -> Vec<PortMatch> {
+    let Some(node) = fields.optional("ports") else { return vec![PortMatch::Any] };
+    let mut ports = Vec::new();
+    for item in cx.items(node, "`ports`", PortError::ACCEPTED) {
+        ports.extend(cx.parsed::<PortMatch>(item, "an entry of `ports`", PortError::ACCEPTED));
+    }
+    ports
 }
 
 pub(super) fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) -> Vec<Selector> {

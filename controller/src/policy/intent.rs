@@ -1,9 +1,9 @@
 //! `kind: Intent`: what identities are for. It lets nothing pass and drops nothing: what they do is compared with it.
 
-use super::decode::{duration, selectors};
+use super::decode::{duration, ports, selectors};
 use super::fields::{Context, Fields};
 use super::place::Place;
-use super::ports::{PortError, PortMatch};
+use super::ports::PortMatch;
 use super::selector::{Selector, selectors_text};
 use super::time::duration_text;
 use super::yaml::{Node, Value};
@@ -147,16 +147,7 @@ fn expected(
         let noun = format!("an item of `{name}`");
         let Some(fields) = Fields::of(cx, item, &noun, &[peers, "ports"]) else { continue };
         let peers = selectors(cx, &fields, peers);
-        let mut ports = Vec::new();
-        match fields.optional("ports") {
-            Some(node) => {
-                for item in cx.items(node, "`ports`", PortError::ACCEPTED) {
-                    ports.extend(cx.parsed::<PortMatch>(item, "an entry of `ports`", PortError::ACCEPTED));
-                }
-            }
-            None => ports.push(PortMatch::Any),
-        }
-        all.push(Expected { peers, ports });
+        all.push(Expected { peers, ports: ports(cx, &fields) });
     }
     Some(all)
 }

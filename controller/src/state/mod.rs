@@ -97,7 +97,7 @@ pub fn manual_quarantine(identity: &str) -> String {
 
 /// Whether a quarantine has such a name: it is of no file, and `tidegate quarantine del` ends it.
 pub fn is_manual(name: &str) -> bool {
-    name.starts_with(MANUAL_BLOCKLIST) && name[MANUAL_BLOCKLIST.len()..].starts_with(':')
+    name.strip_prefix(MANUAL_BLOCKLIST).is_some_and(|rest| rest.starts_with(':'))
 }
 
 /// Where a quarantine of the command line stands.

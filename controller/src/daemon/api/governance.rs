@@ -1,11 +1,12 @@
 //! Findings, and the brake.
 
 use super::blocking;
+use super::guard::short;
 use super::refuse::{Body, Params};
 use super::role::Caller;
 use crate::daemon::Shared;
 use crate::daemon::govern::GovernanceStatus;
-use crate::exit_code::{Code, Failure, Result};
+use crate::exit_code::Result;
 use crate::governance::{Finding, FindingState};
 use axum::Json;
 use axum::extract::State as Extract;
@@ -69,7 +70,7 @@ pub(super) async fn resolve(
     caller: Caller,
     Body(ResolveRequest { id, note }): Body<ResolveRequest>,
 ) -> Result<Json<Finding>> {
-    short(note.as_deref().unwrap_or_default(), "note")?;
+    short(note.as_deref(), "note")?;
     let state = FindingState::Resolved { at: Timestamp::now(), by: caller.who().to_string(), note };
     let by = caller.author("findings resolve");
     blocking(move || shared.decide_finding(id, state, &by)).await.map(Json)
@@ -94,7 +95,7 @@ pub(super) async fn pause(
     caller: Caller,
     Body(PauseRequest { reason }): Body<PauseRequest>,
 ) -> Result<Json<GovernanceStatus>> {
-    short(&reason, "reason")?;
+    short(Some(&reason), "reason")?;
     let why = format!("{}: {reason}", caller.who());
     let by = caller.author("governance pause");
     blocking(move || shared.brake(Some(why), &by)).await.map(Json)
@@ -106,12 +107,4 @@ pub(super) async fn resume(
 ) -> Result<Json<GovernanceStatus>> {
     let by = caller.author("governance resume");
     blocking(move || shared.brake(None, &by)).await.map(Json)
-}
-
-fn short(text: &str, field: &str) -> Result<()> {
-    if text.chars().count() > 1024 {
-        let message = format!("`{field}` is longer than 1024 characters");
-        return Err(Failure::new(Code::Unprocessable, message));
-    }
-    Ok(())
 }

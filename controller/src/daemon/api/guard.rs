@@ -117,10 +117,12 @@ fn in_future(not_after: Option<Timestamp>) -> Result<()> {
     }
 }
 
-fn short(reason: Option<&String>) -> Result<()> {
-    match reason {
+/// What people say of something has an end.
+pub(super) fn short(text: Option<&str>, field: &str) -> Result<()> {
+    match text {
         Some(text) if text.chars().count() > 1024 => {
-            Err(Failure::new(Code::Unprocessable, "`reason` is longer than 1024 characters"))
+            let message = format!("`{field}` is longer than 1024 characters");
+            Err(Failure::new(Code::Unprocessable, message))
         }
         _ => Ok(()),
     }
@@ -134,7 +136,7 @@ pub(super) async fn block(
     let BlockRequest { target, not_after, reason } = request;
     let target = target.target()?;
     in_future(not_after)?;
-    short(reason.as_ref())?;
+    short(reason.as_deref(), "reason")?;
     let work = move || {
         shared.commit(&caller.author("block add"), |state| {
             state.blocks.retain(|block| block.target != target);
@@ -205,7 +207,7 @@ pub(super) async fn quarantine(
     let selector = identities(request.who)?;
     let except = request.except.into_iter().map(TargetFields::target).collect::<Result<_>>()?;
     in_future(request.not_after)?;
-    short(request.reason.as_ref())?;
+    short(request.reason.as_deref(), "reason")?;
     let quarantine = Quarantine {
         name: manual_quarantine(&selector.to_string()),
         identities: vec![selector],
