@@ -1,10 +1,14 @@
 //! Whether the gateway has seen what it should, asked again until it has or time is up.
 
+mod governance;
+
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::gateway::Gateway;
+use crate::governed::Governed;
 use crate::seen::{Drop, End, Flow, Seen};
 use crate::topology::plan::{Expectation, Expectations, HandshakeKind, HandshakeOutcome, Party, What};
 
@@ -23,13 +27,30 @@ pub struct Checked {
     pub found: u64,
     /// Whether that is right.
     pub passed: bool,
+    /// Where it is not: what of its kind there was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub instead: Vec<String>,
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, ", self.what, self.found)?;
+        match (self.min, self.max) {
+            (min, None) => write!(f, "at least {min} wanted")?,
+            (0, Some(max)) => write!(f, "at most {max} wanted")?,
+            (min, Some(max)) if min == max => write!(f, "exactly {min} wanted")?,
+            (min, Some(max)) => write!(f, "{min} to {max} wanted")?,
+        }
+        self.instead.iter().try_for_each(|there| write!(f, "\n         there was: {there}"))
+    }
 }
 
 /// Asks until everything holds or the time is up; what was seen last counts.
 pub async fn check(expect: &Expectations, gateway: &Gateway) -> anyhow::Result<(Seen, Vec<Checked>)> {
     let deadline = tokio::time::Instant::now() + expect.within;
     loop {
-        let seen = Seen::ask(gateway).await?;
+        let mut seen = Seen::ask(gateway).await?;
+        seen.governed = Governed::ask(gateway, &expect.all).await?;
         let checked: Vec<_> = expect.all.iter().map(|e| check_one(e, &seen)).collect();
         if checked.iter().all(|c| c.passed) || tokio::time::Instant::now() >= deadline {
             return Ok((seen, checked));
@@ -41,13 +62,9 @@ pub async fn check(expect: &Expectations, gateway: &Gateway) -> anyhow::Result<(
 fn check_one(expectation: &Expectation, seen: &Seen) -> Checked {
     let found = count(expectation, seen);
     let Expectation { min, max, .. } = *expectation;
-    Checked {
-        what: words(expectation),
-        min,
-        max,
-        found,
-        passed: found >= min && max.is_none_or(|max| found <= max),
-    }
+    let passed = found >= min && max.is_none_or(|max| found <= max);
+    let instead = if passed { Vec::new() } else { governance::instead(&expectation.what, &seen.governed) };
+    Checked { what: words(expectation), min, max, found, passed, instead }
 }
 
 fn count(expectation: &Expectation, seen: &Seen) -> u64 {
@@ -77,6 +94,7 @@ fn count(expectation: &Expectation, seen: &Seen) -> u64 {
         What::Handshake { kind, outcome } => {
             seen.flows.iter().filter(of_flow).filter(|f| handshake(f, *kind) == Some(*outcome)).count() as u64
         }
+        what => governance::count(what, &seen.governed),
     }
 }
 
@@ -128,6 +146,7 @@ fn words(expectation: &Expectation) -> String {
             let kind = if *kind == HandshakeKind::Tcp { "TCP" } else { "TLS" };
             format!("{kind} handshakes {}", outcome.words())
         }
+        what => governance::words(what),
     };
     if let Some(from) = &expectation.from {
         words += &format!(", from {}", from.name);

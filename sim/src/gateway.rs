@@ -1,10 +1,10 @@
 //! The real tidegate daemon, in the gateway's namespace, and its command line.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::process::Child;
 use crate::lab::Lab;
 use crate::registry;
 use crate::topology::Plan;
-use crate::topology::plan::{DaemonAct, Document, Kind, Mode, Node, XdpMode};
+use crate::topology::plan::{DaemonAct, Document, Kind, Mode, Node, Svid, XdpMode};
 use crate::worker::own_command;
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -34,6 +34,7 @@ pub struct Gateway {
     namespace: String,
     options: Vec<String>,
     run_options: Vec<String>,
+    folder: PathBuf,
     child: RefCell<Option<Child>>,
     log: Log,
 }
@@ -59,9 +60,14 @@ impl Gateway {
             ["--state-dir", &text("state")],
         ];
         let options: Vec<String> = options.iter().flatten().map(ToString::to_string).collect();
-        let run_options = run_options(plan, node, &write_documents(plan, &folder.join("documents"))?);
+        let mut run_options = run_options(plan, node, &write_documents(plan, &folder.join("documents"))?);
+        if let Some(svid) = &plan.gateway.svid {
+            let nodes = plan.nodes.iter().filter_map(|n| n.svid.as_ref());
+            let domains: BTreeSet<&str> = nodes.chain([svid]).map(Svid::trust_domain).collect();
+            run_options.extend(lab.authority.write(svid, &folder.join("gateway"), domains)?);
+        }
         let (child, log) = (RefCell::new(None), Log::default());
-        let gateway = Self { tidegate, namespace, options, run_options, child, log };
+        let gateway = Self { tidegate, namespace, options, run_options, folder, child, log };
         gateway.start_daemon(lab).await?;
         Ok(Some(gateway))
     }
@@ -128,10 +134,8 @@ impl Gateway {
 
     /// Runs `tidegate ARGS -o json` against this gateway and returns its documents: one, or one a line.
     pub async fn ask(&self, args: &[&str]) -> Result<Vec<serde_json::Value>> {
-        let mut command = own_command("exec", &self.namespace)?;
-        command.arg("--").arg(&self.tidegate).args(&self.options).args(args).args(["-o", "json"]);
-        let output = command.stdin(Stdio::null()).output().await.context("cannot run tidegate")?;
         let what = format!("tidegate {}", args.join(" "));
+        let output = self.typed(&[args, &["-o", "json"]].concat()).await?;
         if !output.status.success() {
             bail!("{what}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -143,6 +147,25 @@ impl Gateway {
             }
         }
         Ok(values)
+    }
+
+    /// Runs `tidegate ARGS` against this gateway.
+    pub async fn typed(&self, args: &[&str]) -> Result<Output> {
+        let mut command = own_command("exec", &self.namespace)?;
+        command.arg("--").arg(&self.tidegate).args(&self.options).args(args);
+        command.stdin(Stdio::null()).output().await.context("cannot run tidegate")
+    }
+
+    /// Runs `tidegate enroll --once` on a node, with a certificate of its own.
+    pub async fn enroll(&self, lab: &Lab, node: &Node, svid: &Svid) -> Result<Output> {
+        let at = self.run_options.iter().position(|option| option == "--enroll");
+        let door = at.and_then(|at| self.run_options.get(at + 1));
+        let door =
+            door.context("the gateway enrols nobody: give it options [--enroll, ADDRESS:PORT, ...]")?;
+        let shown = lab.authority.write(svid, &self.folder.join(&node.name), [svid.trust_domain()])?;
+        let mut command = own_command("exec", &lab.namespace(&node.name))?;
+        command.arg("--").arg(&self.tidegate).args(["enroll", "--once", "--gateway", door]).args(shown);
+        command.stdin(Stdio::null()).output().await.context("cannot run tidegate enroll")
     }
 
     /// Ends the daemon, if it runs.
@@ -211,6 +234,7 @@ fn run_options(plan: &Plan, node: &Node, documents: &[PathBuf]) -> Vec<String> {
     }
     // In a namespace of its own every port is free.
     add("--metrics", "127.0.0.1:9900".into());
+    options.extend(plan.gateway.options.iter().cloned());
     options
 }
 

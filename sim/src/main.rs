@@ -6,6 +6,7 @@ mod capture;
 mod exit_code;
 mod expect;
 mod gateway;
+mod governed;
 mod lab;
 mod net;
 mod node;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::gateway::Gateway;
+use crate::governed::Governed;
 
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,6 +79,8 @@ pub struct Seen {
     pub flows: Vec<Flow>,
     /// Drops.
     pub drops: Vec<Drop>,
+    /// What the governance loop did.
+    pub governed: Governed,
 }
 
 impl Flow {
@@ -97,6 +100,7 @@ impl Seen {
         Ok(Self {
             flows: flows.iter().filter_map(flow).collect(),
             drops: drops.iter().filter_map(dropped).collect(),
+            governed: Governed::default(),
         })
     }
 }

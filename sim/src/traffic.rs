@@ -4,11 +4,12 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
+use crate::expect;
 use crate::gateway::Gateway;
 use crate::lab::Lab;
 use crate::node::protocol::{Action, Command, Done};
 use crate::topology::Plan;
-use crate::topology::plan::{Act, DaemonAct, Kind, Outcome, Stage, Step, StepKind};
+use crate::topology::plan::{Act, CommandLine, CommandPlace, Kind, Outcome, Stage, Step, StepKind, Wait};
 
 /// A step and how it went.
 #[derive(Clone, Debug, Serialize)]
@@ -85,22 +86,92 @@ async fn run_act(plan: &Plan, lab: &Lab, gateway: Option<&Gateway>, act: &Act) -
                 Ok(()) => run.ok(),
                 Err(error) => run.end(Outcome::Error, format!("{error:#}")),
             };
-            daemon_result(plan, *act, done)
+            let name = format!("{} the daemon", act.name());
+            on_gateway(plan, StepKind::Daemon, name, act.name(), Outcome::Ok, done)
         }
+        Act::Command(command) => {
+            tokio::time::sleep(command.after).await;
+            run_command(plan, lab, gateway, command).await
+        }
+        Act::Wait(wait) => run_wait(plan, gateway, wait).await,
     }
 }
 
-fn daemon_result(plan: &Plan, act: DaemonAct, done: Done) -> StepResult {
+async fn run_command(plan: &Plan, lab: &Lab, gateway: Option<&Gateway>, command: &CommandLine) -> StepResult {
+    let run = Done::begin();
+    let output = match (gateway, &command.place) {
+        (None, _) => Err(anyhow::anyhow!("there is no gateway")),
+        (Some(gateway), CommandPlace::Gateway(args)) => {
+            gateway.typed(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
+        }
+        (Some(gateway), CommandPlace::Enroll(node, svid)) => {
+            gateway.enroll(lab, &plan.nodes[*node], svid).await
+        }
+    };
+    let done = match output {
+        Err(error) => run.end(Outcome::Error, format!("{error:#}")),
+        Ok(output) => {
+            let said = if output.status.success() { &output.stdout } else { &output.stderr };
+            let said = String::from_utf8_lossy(said).trim().to_string();
+            let wanted = command.says.as_ref().filter(|wanted| !said.contains(*wanted));
+            match (output.status.success(), wanted) {
+                (_, Some(wanted)) => {
+                    run.end(Outcome::Error, format!("it did not say `{wanted}`, but: {said}"))
+                }
+                (true, None) => run.ok(),
+                (false, None) => run.end(Outcome::Refused, said),
+            }
+        }
+    };
+    let mut result = match &command.place {
+        CommandPlace::Gateway(args) => {
+            on_gateway(plan, StepKind::Tidegate, command.name.clone(), &args.join(" "), command.expect, done)
+        }
+        CommandPlace::Enroll(_, svid) => {
+            on_gateway(plan, StepKind::Enroll, command.name.clone(), &svid.spiffe_id, command.expect, done)
+        }
+    };
+    if let CommandPlace::Enroll(node, _) = command.place {
+        result.from.clone_from(&plan.nodes[node].name);
+    }
+    result
+}
+
+async fn run_wait(plan: &Plan, gateway: Option<&Gateway>, wait: &Wait) -> StepResult {
+    let run = Done::begin();
+    let checked = match gateway {
+        Some(gateway) => expect::check(&wait.until, gateway).await,
+        None => Err(anyhow::anyhow!("there is no gateway")),
+    };
+    let done = match checked {
+        Err(error) => run.end(Outcome::Error, format!("{error:#}")),
+        Ok((_, checked)) => {
+            let failed: Vec<_> = checked.iter().filter(|c| !c.passed).map(ToString::to_string).collect();
+            if failed.is_empty() { run.ok() } else { run.end(Outcome::Timeout, failed.join("; ")) }
+        }
+    };
+    on_gateway(plan, StepKind::Wait, wait.name.clone(), "", Outcome::Ok, done)
+}
+
+/// The result of what is no exchange.
+fn on_gateway(
+    plan: &Plan,
+    kind: StepKind,
+    name: String,
+    to: &str,
+    expected: Outcome,
+    done: Done,
+) -> StepResult {
     let gateway = plan.nodes.iter().find(|n| n.kind == Kind::Gateway);
     StepResult {
-        name: format!("{} the daemon", act.name()),
-        kind: StepKind::Daemon,
+        name,
+        kind,
         from: gateway.map_or_else(String::new, |n| n.name.clone()),
-        to: act.name().into(),
+        to: to.into(),
         address: String::new(),
         tls_offered: None,
-        expected: Outcome::Ok,
-        passed: done.outcome == Outcome::Ok,
+        expected,
+        passed: done.outcome == expected,
         expected_alert: None,
         server_says: None,
         done,
@@ -149,7 +220,8 @@ fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
         }
         StepKind::Tcp => Action::Tcp,
         StepKind::Udp => Action::Udp,
-        StepKind::Ping | StepKind::Daemon | StepKind::Pause | StepKind::Parallel => Action::Ping,
+        StepKind::Ping => Action::Ping,
+        other => anyhow::bail!("a step of kind {} is no exchange", other.name()),
     })
 }
 

@@ -178,3 +178,40 @@ fn expectations_need_a_gateway_and_known_reasons() {
         "{message}"
     );
 }
+
+#[test]
+fn steps_on_the_gateway_need_one_and_say_what_they_do() {
+    let step = |s: &str| mistake("traffic:\n", &format!("traffic:\n  - {s}\n"));
+    assert_eq!(step("{kind: wait, until: {}}"), "14:5: there is no daemon: no node is of kind gateway");
+    assert_eq!(
+        step("{kind: pause, for: 1s, steps: [{kind: pause, for: 1s}]}").split(": ").nth(1),
+        Some("only steps of kind parallel and sequence have steps of their own")
+    );
+    assert_eq!(
+        step("{kind: sequence, count: 2}"),
+        "14:5: a step of kind sequence has steps: what runs one after another"
+    );
+    assert_eq!(
+        step("{kind: tidegate, from: orders, run: [status]}"),
+        "14:5: a step of kind tidegate has no from: and to:"
+    );
+    assert_eq!(
+        mistake("kind: tcp,", "kind: tcp, run: [status],"),
+        "14:5: run: belongs to steps of kind tidegate"
+    );
+}
+
+#[test]
+fn a_mistake_in_what_the_loop_must_have_found_has_its_place() {
+    let expect = |e: &str| mistake("traffic:", &format!("expect: {e}\ntraffic:"));
+    assert_eq!(
+        expect("{findings: [{identity: router}]}"),
+        "13:32: node `router` has no SPIFFE ID: name an identity document `router`, or set workloads.router.svid.spiffeId"
+    );
+    assert_eq!(
+        expect("{containment: [{identity: \"spiffe://\", state: never}]}"),
+        "13:35: `spiffe://` is no SPIFFE ID: accepted is spiffe://trust.domain/path"
+    );
+    let message = expect("{findings: [{decision: block}]}");
+    assert!(message.contains("held_back"), "{message}");
+}

@@ -2,27 +2,8 @@
 
 mod common;
 
-use common::{File, Residue, json, output};
-use serde_json::{Value, json};
-
-fn topology(name: &str) -> String {
-    format!("{}/../topologies/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs a topology that must hold in all, and returns its report.
-fn held(name: &str) -> Value {
-    let output = output(&["run", &topology(name), "-o", "json", "--keep-going"]);
-    let report = json(&output);
-    let wrong = |part: &str| -> Vec<&Value> {
-        report[part].as_array().expect(part).iter().filter(|x| x["passed"] != true).collect()
-    };
-    assert_eq!(report["error"], Value::Null, "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(wrong("steps").is_empty(), "{:#?}", wrong("steps"));
-    assert!(wrong("expectations").is_empty(), "{:#?}\n{:#}", wrong("expectations"), report["seen"]);
-    assert_eq!(report["receipt"]["left"], json!([]));
-    assert_eq!((output.status.code(), &report["passed"]), (Some(0), &json!(true)));
-    report
-}
+use common::{File, Residue, held, json, output, topology};
+use serde_json::Value;
 
 fn drops<'a>(report: &'a Value, reason: &str) -> Vec<&'a Value> {
     report["seen"]["drops"].as_array().expect("drops").iter().filter(|d| d["reason"] == reason).collect()

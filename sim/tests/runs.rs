@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{File, Residue, Running, is_alive, json, output, signal, wait_until};
+use common::{File, Residue, Running, is_alive, json, output, signal, topology, wait_until};
 
 /// A router with two workloads that talk for as long as `pause` says.
 fn lab(pause: &str) -> File {
@@ -30,10 +30,6 @@ traffic:
   - {{kind: tcp, from: orders, to: "payments:9000"}}
 "#
     ))
-}
-
-fn topology(name: &str) -> String {
-    format!("{}/../topologies/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]

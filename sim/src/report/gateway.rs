@@ -314,7 +314,7 @@ mod tests {
             flow("SF", Some(("established", 6_200_000))),
             flow("REJ", None),
         ];
-        let seen = Seen { flows, drops: vec![dropped] };
+        let seen = Seen { flows, drops: vec![dropped], ..Seen::default() };
         let mut names = Names::default();
         names.learn(&seen);
         let expected = "

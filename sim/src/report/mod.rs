@@ -147,13 +147,7 @@ impl Report {
 
 fn expectation_line(checked: &Checked, style: &Style) -> String {
     let mark = if checked.passed { style.good("ok  ") } else { style.bad("FAIL") };
-    let wanted = match (checked.min, checked.max) {
-        (min, None) => format!("at least {min}"),
-        (0, Some(max)) => format!("at most {max}"),
-        (min, Some(max)) if min == max => format!("exactly {min}"),
-        (min, Some(max)) => format!("{min} to {max}"),
-    };
-    let found = format!("{}: {}, {wanted} wanted", checked.what, checked.found);
+    let found = checked.to_string();
     format!("  {mark} {}", if checked.passed { found } else { style.bad(&found) })
 }
 
@@ -183,14 +177,14 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         Ok(IpAddr::V6(_)) => "IPv6",
         Err(_) => "",
     };
-    let way = if step.kind == StepKind::Daemon {
-        format!("{}: {} tidegate", step.from, step.to)
-    } else {
-        format!("{} -> {}", step.from, step.to)
+    let way = match step.kind {
+        StepKind::Daemon => format!("{}: {} tidegate", step.from, step.to),
+        StepKind::Tidegate | StepKind::Enroll | StepKind::Wait => format!("{}: {}", step.from, step.name),
+        _ => format!("{} -> {}", step.from, step.to),
     };
     let outcome = match (&step.done.alert, step.done.outcome) {
         (Some(alert), _) => format!("{}: {alert}", words(step.done.outcome)),
-        (None, Outcome::Ok) if step.kind == StepKind::Daemon => "done".into(),
+        (None, Outcome::Ok) if step.address.is_empty() => "done".into(),
         (None, Outcome::Ok) if step.done.requests > 1 => format!("answered {} requests", step.done.requests),
         (None, Outcome::Ok) => "answered".into(),
         (None, outcome) => words(outcome).into(),

@@ -10,6 +10,7 @@ use super::plan::{Document, GatewayOptions, Interface, Link, Listener, Node, Pla
 use super::schema::{self, Kind};
 use super::values::{Prefix, is_spiffe_id, parse_signed_ms};
 
+mod expectations;
 mod traffic;
 
 type Checked<T> = Result<T, Mistake>;
@@ -35,7 +36,7 @@ pub fn check(raw: schema::File, folder: &Path) -> Checked<Plan> {
     let documents = documents(raw.identities.iter().chain(&raw.policies), folder)?;
     workloads(&raw.workloads, &documents, &mut nodes)?;
     let stages = traffic::stages(&raw.traffic, &nodes)?;
-    let expect = traffic::expectations(&raw.expect, &nodes)?;
+    let expect = expectations::expectations(&raw.expect, &nodes)?;
     let gateways = nodes.iter().filter(|n| n.kind == Kind::Gateway).count();
     if gateways > 1 {
         return mistake(raw.name.referenced, format!("{gateways} nodes of kind gateway; one is accepted"));
@@ -56,6 +57,8 @@ pub fn check(raw: schema::File, folder: &Path) -> Checked<Plan> {
             mode: raw.gateway.mode,
             xdp_mode: raw.gateway.xdp_mode,
             failsafe: raw.gateway.failsafe,
+            svid: raw.gateway.svid.map(|raw| svid(&raw.value, None, raw.referenced)).transpose()?,
+            options: raw.gateway.options,
         },
         traffic: stages,
         expect,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::schema::{
-    DaemonAct, HandshakeKind, HandshakeOutcome, Kind, Mode, Outcome, StepKind, Tls, XdpMode,
+    Contained, DaemonAct, Decision, FindingState, HandshakeKind, HandshakeOutcome, Kind, Level, Mode,
+    Outcome, StepKind, Tls, XdpMode,
 };
 pub use super::values::Prefix;
 
@@ -95,6 +96,14 @@ pub struct Svid {
     pub not_after_ms: i64,
 }
 
+impl Svid {
+    /// The part between the scheme and the path.
+    pub fn trust_domain(&self) -> &str {
+        let rest = self.spiffe_id.strip_prefix("spiffe://").unwrap_or(&self.spiffe_id);
+        rest.split('/').next().unwrap_or(rest)
+    }
+}
+
 /// What a workload serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,6 +143,10 @@ pub struct GatewayOptions {
     pub xdp_mode: Option<XdpMode>,
     /// `--failsafe`.
     pub failsafe: Vec<String>,
+    /// Its own certificate.
+    pub svid: Option<Svid>,
+    /// Further options.
+    pub options: Vec<String>,
 }
 
 /// Steps that run at once; mostly one.
@@ -152,6 +165,43 @@ pub enum Act {
     Exchange(Box<Step>),
     /// Something happens to the daemon, after a while.
     Daemon(DaemonAct, Duration),
+    /// Somebody types a command.
+    Command(Box<CommandLine>),
+    /// The gateway has to see something.
+    Wait(Box<Wait>),
+}
+
+/// A command of `tidegate`.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    /// For the report.
+    pub name: String,
+    /// On the gateway, or on a workload that enrols.
+    pub place: CommandPlace,
+    /// What is waited before.
+    pub after: Duration,
+    /// How it must end.
+    pub expect: Outcome,
+    /// What it must say, in part.
+    pub says: Option<String>,
+}
+
+/// Where a command is typed.
+#[derive(Clone, Debug)]
+pub enum CommandPlace {
+    /// On the gateway, with these arguments.
+    Gateway(Vec<String>),
+    /// On a node, by its index: it enrols with a certificate.
+    Enroll(usize, Svid),
+}
+
+/// Something that is waited for.
+#[derive(Clone, Debug)]
+pub struct Wait {
+    /// For the report.
+    pub name: String,
+    /// What.
+    pub until: Expectations,
 }
 
 /// One exchange.
@@ -188,7 +238,7 @@ pub struct Step {
 }
 
 /// What the gateway must have seen.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Expectations {
     /// How long to ask again.
     pub within: Duration,
@@ -197,7 +247,7 @@ pub struct Expectations {
 }
 
 /// One thing that must have been seen, so many times.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Expectation {
     /// What.
     pub what: What,
@@ -212,7 +262,7 @@ pub struct Expectation {
 }
 
 /// What is counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum What {
     /// Packets dropped.
     Drop {
@@ -237,6 +287,58 @@ pub enum What {
         /// How it ended.
         outcome: HandshakeOutcome,
     },
+    /// Findings.
+    Finding(FindingSays),
+    /// Findings that are none of these.
+    OtherFinding(Vec<FindingSays>),
+    /// Records of the audit.
+    Audit(AuditSays),
+    /// Audits whose record is whole: one or none.
+    WholeAudit,
+    /// Identities that stand so: one or none.
+    Containment(String, Contained),
+}
+
+/// What a finding says; what is not said here may be anything.
+#[derive(Clone, Debug, Default)]
+pub struct FindingSays {
+    /// From what it departs.
+    pub intent: Option<String>,
+    /// In what.
+    pub signal: Option<String>,
+    /// client or server.
+    pub role: Option<String>,
+    /// A SPIFFE ID among its identities.
+    pub identity: Option<String>,
+    /// A SPIFFE ID, or what is said of peers that are none.
+    pub peer: Option<String>,
+    /// What has become of it.
+    pub state: Option<FindingState>,
+    /// What it led to.
+    pub decision: Option<Decision>,
+    /// How sure it is.
+    pub confidence: Option<Level>,
+    /// How much harm it can do.
+    pub severity: Option<Level>,
+    /// A part of its reason.
+    pub why: Option<String>,
+    /// Departures, at least.
+    pub departures: u64,
+}
+
+/// What a record of the audit says.
+#[derive(Clone, Debug)]
+pub struct AuditSays {
+    /// commit, finding ...
+    pub kind: Option<String>,
+    /// Who did it.
+    pub who: Option<String>,
+    /// How.
+    pub how: Option<String>,
+    /// A SPIFFE ID that it concerns.
+    pub identity: Option<String>,
+    /// Parts of what it tells.
+    pub says: Vec<String>,
 }
 
 /// One end of a flow.

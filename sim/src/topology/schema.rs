@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+mod expect;
+
+pub use expect::*;
+
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,6 +149,12 @@ pub struct Gateway {
     /// `--failsafe`, each.
     #[serde(default)]
     pub failsafe: Vec<String>,
+    /// Its own certificate, which enrolment needs.
+    #[serde(default)]
+    pub svid: Option<Spanned<Svid>>,
+    /// Further options of `tidegate run`, as they are typed.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// Whether verdicts are carried out.
@@ -170,7 +180,7 @@ pub enum XdpMode {
 }
 
 /// One step of the traffic.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// What is done.
@@ -220,9 +230,33 @@ pub struct Step {
     /// What happens to the daemon.
     #[serde(default, rename = "do")]
     pub daemon: Option<DaemonAct>,
-    /// What runs at once.
+    /// What is typed on the gateway after `tidegate`.
+    #[serde(default)]
+    pub run: Vec<String>,
+    /// What the command must have said, in part.
+    #[serde(default)]
+    pub says: Option<String>,
+    /// What is waited for.
+    #[serde(default)]
+    pub until: Option<Box<Expect>>,
+    /// What runs at once, or one after another.
     #[serde(default)]
     pub steps: Vec<Spanned<Self>>,
+}
+
+impl Step {
+    /// Puts a number into its texts, in the place of `{n}`.
+    pub fn number(&mut self, n: u32) {
+        let number = n.to_string();
+        let put = |text: &mut String| *text = text.replace("{n}", &number);
+        self.run.iter_mut().for_each(put);
+        self.name.iter_mut().chain(&mut self.says).for_each(put);
+        let svid = self.svid.as_mut().and_then(|svid| svid.spiffe_id.as_mut());
+        for text in svid.into_iter().chain(&mut self.to).chain(&mut self.peer) {
+            put(&mut text.value);
+        }
+        self.steps.iter_mut().for_each(|step| step.value.number(n));
+    }
 }
 
 /// What happens to the daemon.
@@ -262,10 +296,18 @@ pub enum StepKind {
     Ping,
     /// Something happens to the gateway's daemon.
     Daemon,
+    /// A command of `tidegate` on the gateway.
+    Tidegate,
+    /// `tidegate enroll --once` on a workload.
+    Enroll,
+    /// Until the gateway has seen something, or time is up.
+    Wait,
     /// Nothing for a while.
     Pause,
     /// Its `steps`, at once.
     Parallel,
+    /// Its `steps`, one after another, `count` times; `{n}` in their texts is which time it is.
+    Sequence,
 }
 
 impl StepKind {
@@ -277,8 +319,12 @@ impl StepKind {
             Self::Udp => "udp",
             Self::Ping => "ping",
             Self::Daemon => "daemon",
+            Self::Tidegate => "tidegate",
+            Self::Enroll => "enroll",
+            Self::Wait => "wait",
             Self::Pause => "pause",
             Self::Parallel => "parallel",
+            Self::Sequence => "sequence",
         }
     }
 }
@@ -317,127 +363,11 @@ pub enum Outcome {
     HandshakeFailed,
     /// No answer.
     Timeout,
-    /// Answered by a reset, or by ICMP port unreachable.
+    /// Answered by a reset, or by ICMP port unreachable; of a command, by an error.
     Refused,
     /// A router said that there is no way.
     Unreachable,
     /// It could not be done at all; no expectation can ask for it.
     #[serde(skip_deserializing)]
     Error,
-}
-
-/// What the gateway must have seen.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Expect {
-    /// How long to ask again until all of it holds.
-    #[serde(default)]
-    pub within: Option<Spanned<String>>,
-    /// Packets dropped.
-    #[serde(default)]
-    pub drops: Vec<Spanned<DropExpect>>,
-    /// Flow records.
-    #[serde(default)]
-    pub flows: Vec<Spanned<FlowExpect>>,
-    /// Handshakes.
-    #[serde(default)]
-    pub handshakes: Vec<Spanned<HandshakeExpect>>,
-}
-
-/// Drops that must have been counted.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DropExpect {
-    /// Its metric label.
-    pub reason: Spanned<String>,
-    /// `POLICY/RULE` or the rule's name alone.
-    #[serde(default)]
-    pub rule: Option<String>,
-    /// Node or address.
-    #[serde(default)]
-    pub from: Option<Spanned<String>>,
-    /// Node or address, with or without port.
-    #[serde(default)]
-    pub to: Option<Spanned<String>>,
-    /// At least so many packets; 1 if neither is said.
-    #[serde(default)]
-    pub min: Option<u64>,
-    /// At most so many.
-    #[serde(default)]
-    pub max: Option<u64>,
-}
-
-/// Flow records that must be there.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FlowExpect {
-    /// Node or address.
-    #[serde(default)]
-    pub from: Option<Spanned<String>>,
-    /// Node or address, with or without port.
-    #[serde(default)]
-    pub to: Option<Spanned<String>>,
-    /// FORWARDED, DROPPED, AUDIT.
-    #[serde(default)]
-    pub verdict: Option<String>,
-    /// Zeek's word.
-    #[serde(default)]
-    pub conn_state: Option<String>,
-    /// How far TLS came: established, alert, aborted ...
-    #[serde(default)]
-    pub tls: Option<String>,
-    /// At least so many; 1 if neither is said.
-    #[serde(default)]
-    pub min: Option<u64>,
-    /// At most so many.
-    #[serde(default)]
-    pub max: Option<u64>,
-}
-
-/// Handshakes that must have been seen.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HandshakeExpect {
-    /// Node or address.
-    #[serde(default)]
-    pub from: Option<Spanned<String>>,
-    /// Node or address, with or without port.
-    #[serde(default)]
-    pub to: Option<Spanned<String>>,
-    /// tcp or tls.
-    pub kind: HandshakeKind,
-    /// completed, refused, no_answer, alert, aborted.
-    pub outcome: HandshakeOutcome,
-    /// At least so many; 1 if neither is said.
-    #[serde(default)]
-    pub min: Option<u64>,
-    /// At most so many.
-    #[serde(default)]
-    pub max: Option<u64>,
-}
-
-/// Which handshake.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum HandshakeKind {
-    /// SYN to the ACK that completes it.
-    Tcp,
-    /// ClientHello to the proof of keys.
-    Tls,
-}
-
-/// How it ended.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum HandshakeOutcome {
-    /// Both sides completed it.
-    Completed,
-    /// The SYN was answered by a reset.
-    Refused,
-    /// The SYN was never answered.
-    NoAnswer,
-    /// An alert ended it.
-    Alert,
-    /// Closed or reset before it was complete.
-    Aborted,
 }

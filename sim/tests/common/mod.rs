@@ -79,6 +79,26 @@ fn names(folder: &str) -> BTreeSet<String> {
     entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// The path of a topology that is kept.
+pub fn topology(name: &str) -> String {
+    format!("{}/../topologies/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a topology that must hold in all, and returns its report.
+pub fn held(name: &str) -> serde_json::Value {
+    let output = output(&["run", &topology(name), "-o", "json", "--keep-going"]);
+    let report = json(&output);
+    let wrong = |part: &str| -> Vec<&serde_json::Value> {
+        report[part].as_array().expect(part).iter().filter(|x| x["passed"] != true).collect()
+    };
+    assert_eq!(report["error"], serde_json::Value::Null, "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(wrong("steps").is_empty(), "{:#?}", wrong("steps"));
+    assert!(wrong("expectations").is_empty(), "{:#?}\n{:#}", wrong("expectations"), report["seen"]);
+    assert_eq!(report["receipt"]["left"], serde_json::json!([]));
+    assert_eq!((output.status.code(), &report["passed"]), (Some(0), &serde_json::json!(true)));
+    report
+}
+
 /// A run in the background.
 pub struct Running {
     pub child: Child,

@@ -1,13 +1,13 @@
-//! Steps and expectations.
+//! Steps.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use datapath::abi::Reason;
 use serde_saphyr::{Location, Spanned};
 
-use super::{Checked, list, mistake, needs_svid, node_index, svid};
-use crate::topology::plan::{Act, Expectation, Expectations, Node, Party, Stage, Step, What};
+use super::expectations::expectations;
+use super::{Checked, mistake, needs_svid, node_index, svid};
+use crate::topology::plan::{Act, CommandLine, CommandPlace, Node, Stage, Step, Wait};
 use crate::topology::schema::{self, Family, Kind, Outcome, StepKind};
 use crate::topology::values::{is_spiffe_id, parse_duration};
 
@@ -33,11 +33,12 @@ pub fn stages(raw: &[Spanned<schema::Step>], nodes: &[Node]) -> Checked<Vec<Stag
     let mut stages = Vec::new();
     for step in raw {
         let (at, raw) = (step.referenced, &step.value);
-        if raw.kind != StepKind::Parallel && !raw.steps.is_empty() {
-            return mistake(at, "only a step of kind parallel has steps of its own");
+        if !matches!(raw.kind, StepKind::Parallel | StepKind::Sequence) && !raw.steps.is_empty() {
+            return mistake(at, "only steps of kind parallel and sequence have steps of their own");
         }
         match raw.kind {
             StepKind::Pause => stages.push(Stage::Pause(pause(raw, at)?)),
+            StepKind::Sequence => stages.extend(sequence(raw, at, nodes)?),
             StepKind::Parallel => stages.push(Stage::Steps(parallel(raw, at, nodes)?)),
             _ => stages.extend(acts(raw, at, nodes)?.into_iter().map(|a| Stage::Steps(vec![a]))),
         }
@@ -53,22 +54,101 @@ fn pause(raw: &schema::Step, at: Location) -> Checked<Duration> {
 }
 
 fn acts(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
-    if raw.kind != StepKind::Daemon {
-        if raw.daemon.is_some() {
-            return mistake(at, "do: belongs to steps of kind daemon");
-        }
-        return Ok(exchanges(raw, at, nodes)?.into_iter().map(|s| Act::Exchange(Box::new(s))).collect());
+    belongs(raw, at)?;
+    let on_gateway = matches!(raw.kind, StepKind::Daemon | StepKind::Tidegate | StepKind::Wait);
+    if on_gateway && (raw.from.is_some() || raw.to.is_some()) {
+        return mistake(at, format!("a step of kind {} has no from: and to:", raw.kind.name()));
     }
-    let Some(act) = raw.daemon else {
-        return mistake(at, "a step of kind daemon says what happens: do: kill, do: stop or do: start");
-    };
-    if raw.from.is_some() || raw.to.is_some() {
-        return mistake(at, "a step of kind daemon has no from: and to:");
-    }
-    if !nodes.iter().any(|n| n.kind == Kind::Gateway) {
+    if (on_gateway || raw.kind == StepKind::Enroll) && !nodes.iter().any(|n| n.kind == Kind::Gateway) {
         return mistake(at, "there is no daemon: no node is of kind gateway");
     }
-    Ok(vec![Act::Daemon(act, after(raw)?)])
+    Ok(match raw.kind {
+        StepKind::Daemon => {
+            let Some(act) = raw.daemon else {
+                return mistake(
+                    at,
+                    "a step of kind daemon says what happens: do: kill, do: stop or do: start",
+                );
+            };
+            vec![Act::Daemon(act, after(raw)?)]
+        }
+        StepKind::Tidegate if raw.run.is_empty() => {
+            return mistake(at, "a step of kind tidegate says what is typed: run: [quarantine, list]");
+        }
+        StepKind::Tidegate => vec![command(raw, CommandPlace::Gateway(raw.run.clone()), raw.run.join(" "))?],
+        StepKind::Enroll => vec![enroll(raw, at, nodes)?],
+        StepKind::Wait => {
+            let Some(until) = &raw.until else {
+                return mistake(
+                    at,
+                    "a step of kind wait says for what: until: {within: 5s, findings: [...]}",
+                );
+            };
+            let name = raw.name.clone().unwrap_or_else(|| "wait".into());
+            vec![Act::Wait(Box::new(Wait { name, until: expectations(until, nodes)? }))]
+        }
+        _ => exchanges(raw, at, nodes)?.into_iter().map(|s| Act::Exchange(Box::new(s))).collect(),
+    })
+}
+
+/// What only one kind of step has.
+fn belongs(raw: &schema::Step, at: Location) -> Checked<()> {
+    let commands = matches!(raw.kind, StepKind::Tidegate | StepKind::Enroll);
+    let only = [
+        (raw.daemon.is_some(), raw.kind == StepKind::Daemon, "do: belongs to steps of kind daemon"),
+        (!raw.run.is_empty(), raw.kind == StepKind::Tidegate, "run: belongs to steps of kind tidegate"),
+        (raw.says.is_some(), commands, "says: belongs to steps of kind tidegate and enroll"),
+        (raw.until.is_some(), raw.kind == StepKind::Wait, "until: belongs to steps of kind wait"),
+    ];
+    match only.into_iter().find(|(is_there, may, _)| *is_there && !may) {
+        Some((.., message)) => mistake(at, message),
+        None => Ok(()),
+    }
+}
+
+fn command(raw: &schema::Step, place: CommandPlace, typed: String) -> Checked<Act> {
+    Ok(Act::Command(Box::new(CommandLine {
+        name: raw.name.clone().unwrap_or(typed),
+        place,
+        after: after(raw)?,
+        expect: raw.expect.unwrap_or(Outcome::Ok),
+        says: raw.says.clone(),
+    })))
+}
+
+fn enroll(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Act> {
+    let (Some(from), None) = (&raw.from, &raw.to) else {
+        return mistake(at, "a step of kind enroll has from:, and no to:");
+    };
+    let index = node_index(nodes, &from.value, from.referenced)?;
+    let own = nodes[index].svid.clone();
+    let shown = match &raw.svid {
+        Some(raw) => Some(svid(raw, own.as_ref(), at)?),
+        None => own,
+    };
+    let Some(shown) = shown else { return mistake(at, needs_svid(&nodes[index].name)) };
+    let typed = format!("enroll as {}", shown.spiffe_id);
+    command(raw, CommandPlace::Enroll(index, shown), typed)
+}
+
+const MOST_TIMES: u32 = 1000;
+
+/// Its steps so often, each time with its number in the place of `{n}`.
+fn sequence(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Stage>> {
+    if raw.steps.is_empty() {
+        return mistake(at, "a step of kind sequence has steps: what runs one after another");
+    }
+    let count = raw.count.as_ref().map_or(1, |c| c.value);
+    if count == 0 || count > MOST_TIMES {
+        return mistake(at, format!("count is {count}; accepted is 1 to {MOST_TIMES}"));
+    }
+    let mut all = Vec::new();
+    for n in 1..=count {
+        let mut steps = raw.steps.clone();
+        steps.iter_mut().for_each(|step| step.value.number(n));
+        all.extend(stages(&steps, nodes)?);
+    }
+    Ok(all)
 }
 
 fn after(raw: &schema::Step) -> Checked<Duration> {
@@ -81,15 +161,15 @@ fn parallel(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act
     }
     let mut steps = Vec::new();
     for step in &raw.steps {
-        if matches!(step.value.kind, StepKind::Parallel | StepKind::Pause) {
-            return mistake(step.referenced, "parallel holds mtls, tcp, udp, ping and daemon only");
+        if matches!(step.value.kind, StepKind::Parallel | StepKind::Sequence | StepKind::Pause) {
+            return mistake(step.referenced, "parallel holds no steps of kind parallel, sequence and pause");
         }
         steps.extend(acts(&step.value, step.referenced, nodes)?);
     }
     Ok(steps)
 }
 
-fn duration(text: &Spanned<String>) -> Checked<Duration> {
+pub(super) fn duration(text: &Spanned<String>) -> Checked<Duration> {
     parse_duration(&text.value).map_or_else(
         || {
             mistake(
@@ -192,7 +272,7 @@ fn exchange(
 }
 
 /// `NODE:PORT`, `NODE`, `10.0.0.1:80`, `[fd00::1]:80` or an address alone.
-fn split_target(text: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn split_target(text: &str) -> Option<(&str, Option<u16>)> {
     if text.parse::<IpAddr>().is_ok() {
         return Some((text, None));
     }
@@ -252,66 +332,4 @@ fn targets(
         }
     }
     Ok(found)
-}
-
-pub fn expectations(raw: &schema::Expect, nodes: &[Node]) -> Checked<Expectations> {
-    let within = raw.within.as_ref().map_or(Ok(Duration::from_secs(10)), duration)?;
-    let mut all = Vec::new();
-    let end = |e: &Option<Spanned<String>>| e.as_ref().map(|e| party(e, nodes)).transpose();
-    for e in &raw.drops {
-        let DropExpect { reason, rule, from, to, min, max } = e.value.clone();
-        let dropping = Reason::ALL.iter().filter(|r| !r.passes()).map(|r| r.name());
-        if !dropping.clone().any(|r| r == reason.value) {
-            let known = list(dropping);
-            return mistake(
-                reason.referenced,
-                format!("`{}` is no reason for a drop; accepted are {known}", reason.value),
-            );
-        }
-        let what = What::Drop { reason: reason.value, rule };
-        all.push(counted(what, end(&from)?, end(&to)?, min, max, e.referenced)?);
-    }
-    for e in &raw.flows {
-        let FlowExpect { from, to, verdict, conn_state, tls, min, max } = e.value.clone();
-        let what = What::Flow { verdict, conn_state, tls };
-        all.push(counted(what, end(&from)?, end(&to)?, min, max, e.referenced)?);
-    }
-    for e in &raw.handshakes {
-        let HandshakeExpect { from, to, kind, outcome, min, max } = e.value.clone();
-        let what = What::Handshake { kind, outcome };
-        all.push(counted(what, end(&from)?, end(&to)?, min, max, e.referenced)?);
-    }
-    Ok(Expectations { within, all })
-}
-
-use schema::{DropExpect, FlowExpect, HandshakeExpect};
-
-fn counted(
-    what: What,
-    from: Option<Party>,
-    to: Option<Party>,
-    min: Option<u64>,
-    max: Option<u64>,
-    at: Location,
-) -> Checked<Expectation> {
-    let min = min.unwrap_or(u64::from(max.is_none()));
-    match max {
-        Some(max) if max < min => mistake(at, format!("max {max} is below min {min}")),
-        _ => Ok(Expectation { what, from, to, min, max }),
-    }
-}
-
-fn party(text: &Spanned<String>, nodes: &[Node]) -> Checked<Party> {
-    let at = text.referenced;
-    let Some((host, port)) = split_target(&text.value) else {
-        return mistake(
-            at,
-            format!("`{}`: accepted is a NODE or an address, with :PORT or without", text.value),
-        );
-    };
-    let addresses = match host.parse::<IpAddr>() {
-        Ok(address) => vec![address],
-        Err(_) => nodes[node_index(nodes, host, at)?].addresses().collect(),
-    };
-    Ok(Party { name: text.value.clone(), addresses, port })
 }

@@ -1,0 +1,111 @@
+//! What the governance loop did, read from `tidegate findings`, `audit` and `quarantine`.
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::gateway::Gateway;
+use crate::topology::plan::{Contained, Expectation, What};
+
+/// Of what a record tells, so much is shown.
+const SHOWN: usize = 300;
+
+/// All of it that expectations ask for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Governed {
+    /// As `tidegate findings list --all` has them.
+    pub findings: Vec<Value>,
+    /// In their order.
+    pub audit: Vec<Record>,
+    /// What `tidegate audit verify` found to be wrong.
+    pub broken_audit: Vec<String>,
+    /// As `tidegate quarantine list` has them: those that hold.
+    pub quarantines: Vec<Value>,
+}
+
+/// A record of the audit.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// commit, finding ...
+    pub kind: String,
+    /// Who did it.
+    pub who: String,
+    /// By which command, or for what.
+    pub how: String,
+    /// SPIFFE IDs that it concerns.
+    pub about: Vec<String>,
+    /// What it tells, with what became of it, as it is written.
+    pub what: String,
+}
+
+/// A text, or nothing.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+impl Governed {
+    /// Asks the gateway for what is needed. Findings need a daemon; the rest does not.
+    pub async fn ask(gateway: &Gateway, wanted: &[Expectation]) -> Result<Self> {
+        let wants = |is: fn(&What) -> bool| wanted.iter().any(|e| is(&e.what));
+        let mut governed = Self::default();
+        if wants(|what| matches!(what, What::Finding(_) | What::OtherFinding(_))) {
+            governed.findings = gateway.ask(&["findings", "list", "--all"]).await?;
+        }
+        if wants(|what| matches!(what, What::Audit(_) | What::WholeAudit | What::Containment(..))) {
+            governed.audit = gateway.ask(&["audit", "show"]).await?.iter().map(Record::read).collect();
+        }
+        if wants(|what| matches!(what, What::WholeAudit)) {
+            let output = gateway.typed(&["audit", "verify"]).await?;
+            if !output.status.success() {
+                let said = [output.stdout, output.stderr].concat();
+                governed.broken_audit = String::from_utf8_lossy(&said).lines().map(Into::into).collect();
+            }
+        }
+        if wants(|what| matches!(what, What::Containment(..))) {
+            governed.quarantines = gateway.ask(&["quarantine", "list"]).await?;
+        }
+        Ok(governed)
+    }
+
+    /// How it stands with an identity.
+    pub fn contained(&self, id: &str) -> Contained {
+        let is = |quarantine: &&Value| {
+            let mut selectors = quarantine["identities"].as_array().into_iter().flatten();
+            selectors.any(|selector| selector["spiffeId"] == id)
+        };
+        if self.quarantines.iter().any(|q| is(&q)) {
+            return Contained::Active;
+        }
+        let was = |record: &Record| {
+            let did = record.kind == "commit" && record.what.contains("\"what\":\"quarantine\"");
+            did && record.about.iter().any(|about| about == id)
+        };
+        if self.audit.iter().any(was) { Contained::Ended } else { Contained::Never }
+    }
+}
+
+impl Record {
+    fn read(value: &Value) -> Self {
+        let by = &value["by"];
+        let mut about: Vec<_> =
+            value["about"].as_array().into_iter().flatten().map(|id| text(id).to_owned()).collect();
+        about.sort();
+        let mut what = value["what"].to_string();
+        if let Some(outcome) = value.get("outcome") {
+            what += &format!(" {outcome}");
+        }
+        Self {
+            kind: text(&value["kind"]).into(),
+            who: text(&by["who"]).into(),
+            how: text(&by["how"]).into(),
+            about,
+            what,
+        }
+    }
+
+    /// For who looks for another.
+    pub fn line(&self) -> String {
+        let what: String = self.what.chars().take(SHOWN).collect();
+        format!("{} by {} ({}), about {}: {what}", self.kind, self.who, self.how, self.about.join(" "))
+    }
+}

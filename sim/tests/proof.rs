@@ -1,0 +1,55 @@
+//! The governance loop, story by story: what each file of topologies/proof/ says of findings, decisions, actions and records.
+
+mod common;
+
+use common::{File, Residue, held, json, output, topology};
+use serde_json::Value;
+
+/// Runs a story, of which nothing may be left.
+fn proved(name: &str) -> Value {
+    let _alone = common::alone();
+    let before = Residue::now();
+    let report = held(&format!("proof/{name}.yaml"));
+    assert_eq!(Residue::now(), before);
+    report
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn drift_to_a_new_peer_is_flagged_or_contained_as_the_intent_says() {
+    let report = proved("drift");
+    let findings = report["seen"]["governed"]["findings"].as_array().expect("findings");
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
+    let _alone = common::alone();
+    let before = Residue::now();
+    let text = std::fs::read_to_string(topology("proof/drift.yaml")).expect("the story");
+    let text = text
+        .replace("decision: flag, confidence: high", "decision: contain, confidence: low")
+        .replace(
+            "{identity: reports, state: never}\n    - {identity: payments",
+            "{identity: reports, state: ended}\n    - {identity: payments",
+        )
+        .replace("says: [a new report]", "says: [an old report]")
+        .replace("expect:\n  findings:", "expect:\n  within: 1s\n  findings:");
+    let output = output(&["run", &File::new(&text).path(), "-o", "json", "--keep-going"]);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(1));
+    let expectations = report["expectations"].as_array().expect("expectations");
+    let failed: Vec<_> = expectations.iter().filter(|e| e["passed"] != true).collect();
+    let instead = |e: &Value| e["instead"].to_string();
+    let [flagged, other, said, stands] = failed[..] else { panic!("four, not {failed:#?}") };
+    assert!(instead(flagged).contains("finding 1: new_peer as client of intent reports"), "{flagged:#}");
+    assert!(instead(other).contains("resolved, flag, confidence high, 1 departures"), "{other:#}");
+    assert!(
+        instead(said)
+            .contains("finding by root (findings resolve), about spiffe://acme.example/ns/shop/sa/reports"),
+        "{said:#}"
+    );
+    assert!(instead(stands).contains("ns/shop/sa/reports stands so: was never cut off"), "{stands:#}");
+    assert_eq!(Residue::now(), before);
+}
