@@ -24,6 +24,30 @@ fn drift_to_a_new_peer_is_flagged_or_contained_as_the_intent_says() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_quarantine_ends_on_time_with_the_daemon_dead() {
+    proved("undone-by-time");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn tenants_with_the_same_names_say_nothing_of_each_other() {
+    proved("tenants");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn jobs_that_come_and_go_are_no_finding() {
+    proved("churn");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn nobody_is_blamed_for_what_a_shared_address_does() {
+    proved("shared-address");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
     let _alone = common::alone();
     let before = Residue::now();

@@ -215,5 +215,6 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::Refused => "refused",
         Outcome::Unreachable => "unreachable",
         Outcome::Error => "could not be done",
+        Outcome::Any => "any end",
     }
 }

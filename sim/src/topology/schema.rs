@@ -255,6 +255,9 @@ impl Step {
         for text in svid.into_iter().chain(&mut self.to).chain(&mut self.peer) {
             put(&mut text.value);
         }
+        if let Some(until) = &mut self.until {
+            until.number(n);
+        }
         self.steps.iter_mut().for_each(|step| step.value.number(n));
     }
 }
@@ -370,4 +373,13 @@ pub enum Outcome {
     /// It could not be done at all; no expectation can ask for it.
     #[serde(skip_deserializing)]
     Error,
+    /// However it ends: a race that may be won or lost. No step ends so.
+    Any,
+}
+
+impl Outcome {
+    /// Whether a step that has to end so may end like that.
+    pub fn allows(self, ended: Self) -> bool {
+        self == Self::Any || self == ended
+    }
 }

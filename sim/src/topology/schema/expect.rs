@@ -30,6 +30,18 @@ pub struct Expect {
     pub containment: Vec<Spanned<ContainmentExpect>>,
 }
 
+impl Expect {
+    /// Puts a number into the SPIFFE IDs that it names, in the place of `{n}`.
+    pub fn number(&mut self, n: u32) {
+        let findings = self.findings.iter_mut().flatten().filter_map(|f| f.value.identity.as_mut());
+        let audit = self.audit.iter_mut().flatten().filter_map(|r| r.value.identity.as_mut());
+        let containment = self.containment.iter_mut().map(|c| &mut c.value.identity);
+        for id in findings.chain(audit).chain(containment) {
+            id.value = id.value.replace("{n}", &n.to_string());
+        }
+    }
+}
+
 /// Drops that must have been counted.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
