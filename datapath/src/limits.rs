@@ -107,7 +107,7 @@ fn of_rule<R: Rules, B: Buckets>(rules: &R, buckets: &mut B, moment: &Moment, j:
         return;
     };
     if j.limits & Limits::LIFETIME != 0 {
-        j.until(moment.now_ns.saturating_add(settings.lifetime_ns));
+        lasts(settings, moment.now_ns, moment, j);
     }
     if j.limits & Limits::RATE != 0
         && !has_token(buckets, settings, (j.rule, j.identity[0]), Unit::Connections, 1, moment)
@@ -134,15 +134,29 @@ pub fn running<R: Rules>(rules: &R, conn: &mut Connection, moment: &Moment, j: &
     if j.limits & Limits::LIFETIME != 0
         && let Some(settings) = settings(rules, j.rule, moment)
     {
-        let end_ns = conn.opened_ns.saturating_add(settings.lifetime_ns);
-        if moment.now_ns >= end_ns {
-            violated(j, Reason::LifetimeExceeded);
-        } else {
-            j.until(end_ns);
-        }
+        lasts(settings, conn.opened_ns, moment, j);
     }
     if !j.passes() && moment.flags & Config::ENFORCE != 0 {
         conn.flags |= Connection::IS_CUT;
+    }
+}
+
+/// Has the judgement hold until the connection's life is over, or the rule that it rests on.
+#[inline(always)]
+fn lasts(settings: &RuleSettings, opened_ns: u64, moment: &Moment, j: &mut Judgement) {
+    let end_ns = settings.end_ns(opened_ns);
+    if moment.now_ns < end_ns {
+        return j.until(end_ns);
+    }
+    violated(j, if settings.timed != 0 { Reason::GrantExpired } else { Reason::LifetimeExceeded });
+}
+
+/// Whether the rule that decided is over, for who asks what would become of a connection and opens none.
+pub fn timed<R: Rules>(rules: &R, moment: &Moment, j: &mut Judgement) {
+    if j.limits & Limits::LIFETIME != 0
+        && let Some(settings) = settings(rules, j.rule, moment)
+    {
+        lasts(settings, moment.now_ns, moment, j);
     }
 }
 

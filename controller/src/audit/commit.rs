@@ -111,6 +111,9 @@ fn about(changes: &[Change], sides: [(&Documents, &Documents); 2]) -> BTreeSet<S
         for quarantine in documents.quarantines.iter().filter(|q| is_changed(What::Quarantine, &q.name)) {
             selectors.extend(&quarantine.identities);
         }
+        for grant in documents.grants.iter().filter(|g| is_changed(What::Grant, &g.name)) {
+            selectors.extend(grant.from.iter().chain(&grant.to));
+        }
         for selector in selectors {
             name(selector, &people.workloads, &mut named);
         }

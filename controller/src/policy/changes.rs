@@ -40,6 +40,8 @@ pub enum What {
     Block,
     /// `kind: Quarantine`.
     Quarantine,
+    /// `kind: Grant`.
+    Grant,
     /// `kind: Limit`.
     Limit,
     /// `kind: Intent`.
@@ -56,6 +58,7 @@ impl What {
             Self::Order => "order",
             Self::Block => "block",
             Self::Quarantine => "quarantine",
+            Self::Grant => "grant",
             Self::Limit => "limit",
             Self::Intent => "intent",
         }
@@ -134,6 +137,9 @@ fn said<'d>(documents: &'d Documents, alike: &HashSet<&str>) -> Said<'d> {
         }
         text += &(until(quarantine.not_after) + &reason(quarantine.reason.as_deref()));
         said.insert((What::Quarantine, quarantine.name.clone()), (text, Some(&quarantine.place)));
+    }
+    for grant in &documents.grants {
+        said.insert((What::Grant, grant.name.clone()), (grant.to_string(), Some(&grant.place)));
     }
     for limit in &documents.limits {
         said.insert((What::Limit, limit.name.clone()), (limit.to_string(), Some(&limit.place)));

@@ -1,7 +1,7 @@
 //! `policy check`: what is wrong, and what is right but probably not meant.
 
 use super::classes::Classes;
-use super::compile::{compile, precedence};
+use super::compile::{Compiled, compile, precedence};
 use super::document::{Documents, Policy, Rule, RuleAction, RuleMode, Workload};
 use super::identity_limits::IdentityLimits;
 use super::numbering::Numbering;
@@ -95,19 +95,49 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
         classes: compiled.classes.len(),
         policy_entries: compiled.policy.len(),
     };
-    let decisive: HashSet<u32> = compiled.policy.values().map(|d| d.rule).collect();
-    let decisive: HashSet<&Place> =
-        decisive.iter().filter_map(|n| compiled.rules.get(n)).map(|r| &r.place).collect();
+    let deciding = decisive(&compiled);
     let mut warnings = Vec::new();
     if documents.policies.is_empty() {
         let text = "no Policy: everything that no blocklist or lease stops is let through".to_owned();
         warnings.push(Warning { kind: WarningKind::DefaultAllow, place: None, text });
     }
-    rules(documents, &decisive, &mut warnings);
+    if documents.grants.is_empty() {
+        rules(documents, &deciding, &mut warnings);
+    } else {
+        // What a grant lets pass for a while makes no rule one that is never reached.
+        let without = Documents { grants: Vec::new(), ..documents.clone() };
+        let compiled = compile(&without, &Numbering::default(), &Clock { wall_now: now, boot_now_ns: 0 });
+        rules(documents, &decisive(&compiled), &mut warnings);
+        grants(documents, &deciding, now, &mut warnings);
+    }
     over(documents, now, &mut warnings);
     nobody(documents, &mut warnings);
     warnings.sort_by(|a, b| a.place.cmp(&b.place));
     Report { mistakes: Vec::new(), warnings, counts }
+}
+
+/// Where what decides stands.
+fn decisive(compiled: &Compiled) -> HashSet<&Place> {
+    let numbers: HashSet<u32> = compiled.policy.values().map(|decision| decision.rule).collect();
+    numbers.into_iter().filter_map(|n| compiled.rules.get(&n)).map(|rule| &rule.place).collect()
+}
+
+/// Grants that let nothing pass: everything that they are for passes anyhow.
+fn grants(documents: &Documents, decisive: &HashSet<&Place>, now: Timestamp, warnings: &mut Vec<Warning>) {
+    let fits = |w: &Workload, s: &Selector| s.matches_workload(&w.spiffe_id, &w.labels);
+    let is_somebody = |selectors: &[Selector]| {
+        let is_there =
+            |s: &Selector| matches!(s, Selector::Cidr(_)) || documents.workloads.iter().any(|w| fits(w, s));
+        selectors.iter().any(is_there)
+    };
+    for grant in documents.grants.iter().filter(|grant| grant.not_after > now) {
+        if is_somebody(&grant.from) && is_somebody(&grant.to) && !decisive.contains(&grant.place) {
+            let text =
+                format!("the grant {} changes nothing: all that it is for passes without it", grant.name);
+            let place = Some(grant.place.clone());
+            warnings.push(Warning { kind: WarningKind::NoEffect, place, text });
+        }
+    }
 }
 
 fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
@@ -209,6 +239,10 @@ fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
             warnings.push(Warning { kind: WarningKind::Over, place: Some(entry.place.clone()), text });
         }
     }
+    for grant in documents.grants.iter().filter(|grant| grant.not_after <= now) {
+        let text = format!("the grant {} ended at {:.0}", grant.name, grant.not_after);
+        warnings.push(Warning { kind: WarningKind::Over, place: Some(grant.place.clone()), text });
+    }
     for quarantine in &documents.quarantines {
         if let Some(end) = quarantine.not_after.filter(|end| *end <= now) {
             let text = format!("the quarantine {} ended at {end:.0}", quarantine.name);
@@ -217,7 +251,7 @@ fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
     }
 }
 
-/// Selectors of blocks, quarantines and limits that no workload matches: they do nothing until one does.
+/// Selectors of blocks, quarantines, grants and limits that no workload matches: they do nothing until one does.
 fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
     let is_nobody = |selector: &Selector| {
         let fits = |w: &Workload| selector.matches_workload(&w.spiffe_id, &w.labels);
@@ -234,6 +268,10 @@ fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
         let peers = quarantine.except.iter().filter_map(|t| t.selector.as_ref());
         let named = quarantine.identities.iter().chain(peers);
         named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &quarantine.place));
+    }
+    for grant in &documents.grants {
+        let named = grant.from.iter().chain(&grant.to);
+        named.filter(|s| is_nobody(s)).for_each(|s| warn(s, &grant.place));
     }
     for limit in &documents.limits {
         let named = limit.identities.iter().filter(|s| **s != Selector::Any);

@@ -277,10 +277,7 @@ struct Index<'d> {
 
 impl<'d> Index<'d> {
     fn of(documents: &'d Documents) -> Self {
-        let rules = documents.policies.iter().flat_map(|p| &p.rules);
-        let peers = documents.quarantines.iter().flat_map(|q| &q.except).filter_map(|t| t.selector.as_ref());
-        let named = rules.flat_map(|r| r.from.iter().chain(&r.to)).chain(peers);
-        let distinct: BTreeSet<&Selector> = named.filter(|s| **s != Selector::Any).collect();
+        let distinct: BTreeSet<&Selector> = documents.selectors().filter(|s| **s != Selector::Any).collect();
         let mut index = Self {
             selectors: distinct.into_iter().collect(),
             ids: HashMap::new(),

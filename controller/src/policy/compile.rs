@@ -4,6 +4,7 @@ use super::classes::Classes;
 use super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
 use super::gateway::Gateway;
+use super::granted::{Granted, Said, beyond};
 use super::guards::Guards;
 use super::identity_limits::IdentityLimits;
 use super::limits::Limits;
@@ -57,11 +58,11 @@ pub struct Compiled {
 pub struct RuleInfo {
     /// Its number in verdicts and counters.
     pub number: u32,
-    /// A rule of a Policy, an entry of a Blocklist, a Quarantine, or a Limit.
+    /// A rule of a Policy, an entry of a Blocklist, a Quarantine, a Grant, or a Limit.
     pub kind: RuleKind,
-    /// Name of the Policy or Blocklist; `quarantine`, `limit`.
+    /// Name of the Policy or Blocklist; `quarantine`, `grant`, `limit`.
     pub policy: String,
-    /// Name of the rule, Quarantine or Limit; what an entry speaks of.
+    /// Name of the rule, Quarantine, Grant or Limit; what an entry speaks of.
     pub name: String,
     /// Tier of the policy; 0 for all else.
     pub tier: u32,
@@ -88,6 +89,8 @@ pub enum RuleKind {
     Block,
     /// A Quarantine.
     Quarantine,
+    /// A Grant.
+    Grant,
     /// A Limit.
     Limit,
 }
@@ -107,18 +110,21 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
     let mut settings: BTreeMap<u32, RuleSettings> =
         ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
+    let ends = (wall_of_boot_ns, clock.wall_now);
+    let granted = Granted::of(documents, &mut numbering, (&mut rules, &mut settings), ends);
     let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
     let blocklist = guards.blocklist(&mut numbering);
     let lists = guards.of_workloads(&documents.workloads, &mut numbering);
     let limits = IdentityLimits::of(documents, &mut numbering, &mut rules, &mut settings);
-    let classes = Classes::of(documents, &mut numbering, (wall_of_boot_ns, clock.wall_now), &lists, &limits);
+    let classes = Classes::of(documents, &mut numbering, ends, &lists, &limits);
     let limits = limits.by_number(&mut numbering);
-    let policy = decisions(&ordered, &classes);
+    let default_allow = documents.policies.is_empty();
+    // Where everything passes, there is nothing to grant.
+    let policy = if default_allow { BTreeMap::new() } else { decisions(&ordered, &granted, &classes) };
     let guards = guards.entries(&classes);
     let texts =
         |selectors: &Vec<&super::selector::Selector>| selectors.iter().map(|s| s.to_string()).collect();
     let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();
-    let default_allow = documents.policies.is_empty();
     let (bindings, scoped, named_interfaces) = (classes.bindings, classes.scoped, classes.named_interfaces);
     let gateway = documents.gateway.clone();
     let classes = class_texts;
@@ -213,15 +219,25 @@ pub fn rule_text(rule: &Rule) -> String {
     format!("{action} {ports} from {} to {}{limits}", selectors_text(&rule.from), selectors_text(&rule.to))
 }
 
-/// The rules that speak of a pair of classes, in order of precedence.
+/// The rules that speak of a pair of classes, in order of precedence, and the grants.
+#[derive(Default, PartialEq, Eq, Hash)]
+struct Speakers {
+    rules: Vec<usize>,
+    grants: Vec<usize>,
+}
+
 #[derive(Default)]
 struct Pair {
-    rules: Vec<usize>,
+    speakers: Speakers,
     /// Its last rule is for every protocol: nothing behind it is reached.
     closed: bool,
 }
 
-fn decisions(ordered: &[Ordered<'_>], classes: &Classes<'_>) -> BTreeMap<PolicyPrefix, Decision> {
+fn decisions(
+    ordered: &[Ordered<'_>],
+    granted: &Granted<'_>,
+    classes: &Classes<'_>,
+) -> BTreeMap<PolicyPrefix, Decision> {
     let mut pairs: HashMap<(u32, u32), Pair> = HashMap::new();
     for (n, Ordered { rule, .. }) in ordered.iter().enumerate() {
         let to = classes.matching(&rule.to);
@@ -230,20 +246,31 @@ fn decisions(ordered: &[Ordered<'_>], classes: &Classes<'_>) -> BTreeMap<PolicyP
             for dst in &to {
                 let pair = pairs.entry((src, *dst)).or_default();
                 if !pair.closed {
-                    pair.rules.push(n);
+                    pair.speakers.rules.push(n);
                     pair.closed = closes;
                 }
             }
         }
     }
+    let (grants, granted): (Vec<_>, Vec<Said<'_>>) = granted.iter().unzip();
+    for (n, grant) in grants.iter().enumerate() {
+        let to = classes.matching(&grant.to);
+        for src in classes.matching(&grant.from) {
+            to.iter().for_each(|dst| pairs.entry((src, *dst)).or_default().speakers.grants.push(n));
+        }
+    }
     // Many pairs meet the same rules.
-    let mut flat: HashMap<Vec<usize>, Rc<[Entry]>> = HashMap::new();
+    let mut flat: HashMap<Speakers, Rc<[Entry]>> = HashMap::new();
     let mut policy = BTreeMap::new();
     for ((src, dst), pair) in pairs {
-        let entries = flat.entry(pair.rules).or_insert_with_key(|rules| {
-            let rules: Vec<_> =
+        let entries = flat.entry(pair.speakers).or_insert_with_key(|Speakers { rules, grants }| {
+            let rules: Vec<Said<'_>> =
                 rules.iter().map(|n| (ordered[*n].decision(), ordered[*n].rule.ports.as_slice())).collect();
-            flatten(&rules).into()
+            if grants.is_empty() {
+                return flatten(&rules).into();
+            }
+            let grants: Vec<Said<'_>> = grants.iter().map(|n| granted[*n]).collect();
+            beyond(&rules, &grants).into()
         });
         let pair = PolicyKey::new(src, dst, 0, 0);
         let prefix = |e: &Entry| PolicyPrefix::of_service(pair, e.proto, e.port, e.port_bits);

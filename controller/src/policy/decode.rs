@@ -4,6 +4,7 @@ use super::across::Across;
 use super::document::*;
 use super::fields::{Context, Fields};
 use super::gateway::{self, Gateway};
+use super::grant::{self, Grant};
 use super::identity_limits::{self, IdentityLimit};
 use super::intent::{self, Intent};
 use super::limits::{self, Limits};
@@ -21,7 +22,8 @@ use super::yaml::{self, Node, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 7] = ["Workload", "Policy", "Blocklist", "Quarantine", "Limit", "Gateway", "Intent"];
+const KINDS: [&str; 8] =
+    ["Workload", "Policy", "Blocklist", "Quarantine", "Grant", "Limit", "Gateway", "Intent"];
 const WORKLOAD_FIELDS: [&str; 7] = ["spiffeId", "addresses", "interface", "vlan", "ports", "labels", "lease"];
 const SPIFFE_EXAMPLE: &str = "such as spiffe://acme.example/ns/shop/sa/orders";
 const ENTRY_EXAMPLE: &str = "for example `entries: [{cidr: 192.0.2.0/24, reason: scanner}]`";
@@ -102,6 +104,7 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
             ..l
         })),
         "Intent" => documents.intents.extend(intent::decode(cx, spec).map(|i| Intent { name, place, ..i })),
+        "Grant" => documents.grants.extend(grant::decode(cx, spec).map(|g| Grant { name, place, ..g })),
         "Quarantine" => documents.quarantines.extend(quarantine::decode(cx, spec).map(|q| Quarantine {
             name,
             place,

@@ -1,6 +1,7 @@
 //! What policy files say, once they are read and found right.
 
 use super::gateway::Gateway;
+use super::grant::Grant;
 use super::identity_limits::IdentityLimit;
 use super::intent::Intent;
 use super::limits::Limits;
@@ -36,6 +37,9 @@ pub struct Documents {
     /// Who is cut off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantines: Vec<Quarantine>,
+    /// Who has access for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<Grant>,
     /// What identities may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<IdentityLimit>,
@@ -213,6 +217,14 @@ impl Documents {
         let mut mistakes = Vec::new();
         let documents = decode::decode_all(files, now, &mut mistakes);
         if mistakes.is_empty() { Ok(documents) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// The selectors that policy is made of: ends that the same of them fit are of one class.
+    pub(super) fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        let rules = self.policies.iter().flat_map(|p| &p.rules).flat_map(|r| r.from.iter().chain(&r.to));
+        let grants = self.grants.iter().flat_map(|grant| grant.from.iter().chain(&grant.to));
+        let peers = self.quarantines.iter().flat_map(|q| &q.except).filter_map(|t| t.selector.as_ref());
+        rules.chain(grants).chain(peers)
     }
 
     /// A name for a rule of a policy, as verdicts show it.

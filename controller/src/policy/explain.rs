@@ -11,6 +11,7 @@ use super::spiffe::SpiffeId;
 use super::time::duration_text;
 use super::trie::{ScopedPrefix, lookup};
 use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason, ScopedKey};
+use datapath::limits;
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::scope;
 use datapath::wire::proto;
@@ -153,7 +154,9 @@ fn judge(compiled: &Compiled, flow: &Flow, now_ns: u64) -> Judgement {
     let Flow { src, dst, proto, port } = flow;
     let (orig_port, resp_port, originator) = (*port, *port, datapath::abi::Side::A);
     let ends = Ends { orig: src, resp: dst, orig_port, resp_port, proto: *proto, originator };
-    decide(&rules, &moment, &ends)
+    let mut judged = decide(&rules, &moment, &ends);
+    limits::timed(&rules, &moment, &mut judged);
+    judged
 }
 
 /// One end: what the maps and what the documents say of it.

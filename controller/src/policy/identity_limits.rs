@@ -113,7 +113,7 @@ impl IdentityLimit {
     fn settings(&self) -> RuleSettings {
         RuleSettings {
             per_identity: 1,
-            audit: u32::from(self.mode == RuleMode::Audit),
+            audit: u16::from(self.mode == RuleMode::Audit),
             max_attempts: self.max_attempts.unwrap_or(0),
             max_connections: self.max_connections.unwrap_or(0),
             rates: limits::rates(self.rate.as_ref()),

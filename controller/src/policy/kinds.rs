@@ -38,10 +38,7 @@ pub struct Kinds {
 impl Kinds {
     /// Of what was compiled. `files` are the workloads of the policy's files alone.
     pub fn of(documents: &Documents, files: &[Workload], numbering: &Numbering) -> Self {
-        let rules = documents.policies.iter().flat_map(|p| &p.rules);
-        let peers = documents.quarantines.iter().flat_map(|q| &q.except).filter_map(|t| t.selector.as_ref());
-        let named: BTreeSet<&Selector> =
-            rules.flat_map(|r| r.from.iter().chain(&r.to)).chain(peers).collect();
+        let named: BTreeSet<&Selector> = documents.selectors().collect();
         let mut kinds = Self {
             selectors: Vec::new(),
             by_id: HashMap::new(),

@@ -15,6 +15,8 @@ pub mod explain;
 mod fields;
 mod flatten;
 pub mod gateway;
+pub mod grant;
+mod granted;
 mod guards;
 pub mod identity_limits;
 pub mod intent;
@@ -38,6 +40,8 @@ pub mod spiffe;
 pub mod target;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_grants;
 #[cfg(test)]
 mod tests_of_guards;
 #[cfg(test)]

@@ -164,7 +164,7 @@ impl Numbering {
     }
 
     /// Every rule that ever had a number, by its key: `policy/NAME/RULE`, `block/NAME/WHAT`, `quarantine/NAME`,
-    /// `limit/NAME`.
+    /// `limit/NAME`, `grant/NAME`.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
         self.rules.iter().map(|(key, n)| (*n, key.as_str()))
     }
@@ -193,6 +193,10 @@ impl Numbering {
 
     pub(super) fn limit(&mut self, name: &str) -> u32 {
         give(&mut self.rules, format!("limit/{name}"))
+    }
+
+    pub(super) fn grant(&mut self, name: &str) -> u32 {
+        give(&mut self.rules, format!("grant/{name}"))
     }
 
     /// The number of a guard list by the numbers of what stands in it.

@@ -69,6 +69,7 @@ documents! {
     Policy PolicyDocument PolicyKind PolicySpec;
     Blocklist BlocklistDocument BlocklistKind BlocklistSpec;
     Quarantine QuarantineDocument QuarantineKind QuarantineSpec;
+    Grant GrantDocument GrantKind GrantSpec;
     Limit LimitDocument LimitKind LimitSpec;
     Gateway GatewayDocument GatewayKind GatewaySpec;
     Intent IntentDocument IntentKind IntentSpec;
@@ -302,6 +303,24 @@ struct Exception {
     trust_domain: Option<String>,
     labels: Option<Labels>,
     ports: Option<Vec<Port>>,
+}
+
+/// Access for a while, beyond what the rules of policies let pass: `for` or `notAfter`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct GrantSpec {
+    /// Who may open connections: any of these. Everything but `any`.
+    #[schemars(length(min = 1))]
+    from: Vec<Selector>,
+    /// To whom: any of these. Everything but `any`.
+    #[schemars(length(min = 1))]
+    to: Vec<Selector>,
+    #[schemars(length(min = 1))]
+    ports: Vec<Port>,
+    r#for: Option<Duration>,
+    not_after: Option<Time>,
+    /// Why it is needed.
+    reason: String,
 }
 
 /// What an identity may have, whatever rule lets its connections pass: at least one of `rate`, `maxAttempts` and

@@ -138,7 +138,7 @@ shop.yaml:13:7: error: unknown kind `Polcy`
    |
 13 | kind: Polcy
    |       ^^^^^
-  = accepted: `Workload`, `Policy`, `Blocklist`, `Quarantine`, `Limit`, `Gateway`, `Intent`; did you mean `Policy`?
+  = accepted: `Workload`, `Policy`, `Blocklist`, `Quarantine`, `Grant`, `Limit`, `Gateway`, `Intent`; did you mean `Policy`?
 
 6 mistakes; nothing was changed"
     );

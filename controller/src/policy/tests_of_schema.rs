@@ -20,6 +20,9 @@ const OBJECTS: &[(&str, &[&str], &str)] = &[
     ("Quarantine", &[], "{zzz: 1}"),
     ("Quarantine", &["identities"], "{identities: [{zzz: 1}]}"),
     ("Quarantine", &["except"], "{except: [{zzz: 1}]}"),
+    ("Grant", &[], "{zzz: 1}"),
+    ("Grant", &["from"], "{from: [{zzz: 1}]}"),
+    ("Grant", &["to"], "{to: [{zzz: 1}]}"),
     // Without `identities`, which are wanted unless it is for what has none.
     ("Limit", &[], "{unidentified: true, zzz: 1}"),
     ("Limit", &["identities"], "{identities: [{zzz: 1}]}"),

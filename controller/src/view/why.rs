@@ -14,6 +14,7 @@ use datapath::abi::{
 };
 use datapath::guard::Service;
 use datapath::holdings::Held;
+use datapath::limits;
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::scope;
 use datapath::tables::Rules;
@@ -181,7 +182,9 @@ impl Asked {
             proto: self.proto,
             originator: Side::A,
         };
-        Ok(decide(&rules, &moment, &ends))
+        let mut judged = decide(&rules, &moment, &ends);
+        limits::timed(&rules, &moment, &mut judged);
+        Ok(judged)
     }
 }
 
@@ -204,6 +207,8 @@ struct Fetched {
     blocks: [(Addr, Option<BlockVersions>); 2],
     guards: Vec<(PolicyKey, BlockVersions)>,
     decision: Option<DecisionVersions>,
+    /// The numbers of the limits of the rule that this names.
+    rule: Option<RuleVersions>,
     failsafe: bool,
 }
 
@@ -220,6 +225,7 @@ impl Fetched {
             blocks: [(asked.source, block_from?), (asked.destination, block_to?)],
             guards: Vec::new(),
             decision: None,
+            rule: None,
             failsafe: false,
         };
         for addr in both {
@@ -245,6 +251,9 @@ impl Fetched {
         }
         let key = PolicyKey::new(ends[0].class, ends[1].class, asked.proto, asked.port);
         fetched.decision = maps.policy.longest(&key, PolicyKey::FULL_BITS)?;
+        if let Some(decision) = &fetched.decision {
+            fetched.rule = maps.rules.longest(&decision.at(config.epoch).rule, u32::BITS)?;
+        }
         let failsafe = FailsafeKey::new(asked.destination, asked.proto, asked.port);
         fetched.failsafe = maps.failsafe.get(&failsafe)?.is_some();
         Ok(fetched)
@@ -290,7 +299,7 @@ impl Rules for Fetched {
     }
 
     fn rule(&self, _number: u32) -> Option<&RuleVersions> {
-        None // limits are for connections that run
+        self.rule.as_ref() // of the one that decides: when it ends; all else is for connections that run
     }
 
     fn limit(&self, _identity: u32) -> Option<&LimitVersions> {

@@ -12,7 +12,7 @@ pub struct Limits;
 impl Limits {
     /// A TCP connection has to begin with a TLS ClientHello.
     pub const TLS_REQUIRED: u32 = 1 << 0;
-    /// A connection ends [`RuleSettings::lifetime_ns`] after it was opened.
+    /// A connection ends [`RuleSettings::lifetime_ns`] after it was opened, or with its rule: [`RuleSettings::timed`].
     pub const LIFETIME: u32 = 1 << 1;
     /// Packets, bytes or new connections are counted against [`RuleSettings::rates`].
     pub const RATE: u32 = 1 << 2;
@@ -90,14 +90,16 @@ impl Rate {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct RuleSettings {
-    /// How long a connection may last.
+    /// How long a connection may last; where the rule is [`RuleSettings::timed`], the boot-clock time at which the rule ends.
     pub lifetime_ns: u64,
     /// Packets, bytes, new connections, by [`Unit`].
     pub rates: [Rate; Unit::COUNT],
     /// 1 where every originating identity has buckets of its own, 0 where all share the rule's.
     pub per_identity: u32,
     /// Of identities: 1 where what is over only passes with verdict AUDIT. A rule says that with [`Limits::AUDIT`].
-    pub audit: u32,
+    pub audit: u16,
+    /// 1 where the rule itself ends: what it lets pass, it lets pass until then, however old the connection.
+    pub timed: u16,
     /// Of identities: how many unanswered connections one may have at once, 0 for no limit.
     pub max_attempts: u32,
     /// Of identities: how many connections one may have at once, answered or not; 0 for no limit.
@@ -111,9 +113,16 @@ impl RuleSettings {
         rates: [Rate::NONE; Unit::COUNT],
         per_identity: 0,
         audit: 0,
+        timed: 0,
         max_attempts: 0,
         max_connections: 0,
     };
+
+    /// When a connection that was opened then is let pass no longer.
+    #[inline(always)]
+    pub fn end_ns(&self, opened_ns: u64) -> u64 {
+        if self.timed != 0 { self.lifetime_ns } else { opened_ns.saturating_add(self.lifetime_ns) }
+    }
 }
 
 versions! {

@@ -238,6 +238,8 @@ reasons! {
     SctpInvalidTag = 59, "SCTP_INVALID_TAG", 72;
     /// No rule allows it, and one of the ends is claimed by several identities: nobody is taken for any of them.
     AmbiguousIdentity = 60, "AMBIGUOUS_IDENTITY", 73;
+    /// The grant that let it pass is over, and no rule does.
+    GrantExpired = 61, "GRANT_EXPIRED", 74;
 }
 
 impl Reason {
