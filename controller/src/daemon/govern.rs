@@ -1,106 +1,37 @@
-//! The governance loop at work: events are compared with intents on a thread of its own, and what is decided is done.
-//!
-//! The reader of the ring buffer hands events over and never waits: what finds the queue full is counted and not compared.
+//! What the governance loop knows, decides and does: findings, containments, the brake.
 
+use super::inlet::Inlet;
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{
-    Book, Brake, Containment, End, Evidence, Finding, FindingState, Noted, Seen, compare,
-};
-use crate::names::Names;
+use crate::governance::{Book, Brake, Containment, Finding, FindingState, Noted};
 use crate::policy::Place;
 use crate::policy::intent::Intent;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::selector::Selector;
 use crate::policy::spiffe::SpiffeId;
-use crate::state::{Author, PolicySet, State, manual_quarantine};
+use crate::state::{Author, State, manual_quarantine};
 use crate::view::event;
-use crate::view::flow::Moment;
-use datapath::abi::{Addr, Binding, Event, EventKind, Reason, Side};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-/// Events that wait to be compared, about 8 MB.
-const QUEUE: usize = 65_536;
-/// Events that are compared between two looks at the policy.
-const BATCH: usize = 1024;
-/// Connections that are known to be expected, so that they are not compared again.
-const EXPECTED: usize = 65_536;
-
-/// A verdict, with the names that its numbers had then.
-pub struct Judged {
-    event: Event,
-    names: Arc<Names>,
-    time: Timestamp,
-}
-
-/// Where the reader of the ring buffer leaves events.
-pub struct Inlet {
-    queue: SyncSender<Judged>,
-    wanted: AtomicBool,
-    /// Events that were not compared, since the queue was full.
-    pub shed: AtomicU64,
-}
-
-impl Inlet {
-    /// An inlet, and where its events come out.
-    pub fn new() -> (Self, Receiver<Judged>) {
-        let (queue, outlet) = sync_channel(QUEUE);
-        (Self { queue, wanted: AtomicBool::new(false), shed: AtomicU64::new(0) }, outlet)
-    }
-
-    /// Takes an event, where somebody declared something. Never waits.
-    pub fn offer(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
-        if !self.wanted.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else { return };
-        if event.kind() != Some(EventKind::Verdict) || event.key.family == 0 || !is_judged(event.reason()) {
-            return;
-        }
-        let judged = Judged { event, names: names.clone(), time: now.timestamp(event.time_ns) };
-        if self.queue.try_send(judged).is_err() {
-            self.shed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Whether a policy was asked about the connection. What the gateway lets pass for the network's sake, what it could not read and
-/// what a quarantine cuts says nothing of what the workload is for.
-fn is_judged(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Forwarded
-            | Reason::PolicyDenied
-            | Reason::PolicyDeny
-            | Reason::Blocklisted
-            | Reason::LeaseExpired
-            | Reason::TlsRequired
-            | Reason::RateLimited
-            | Reason::TooManyAttempts
-            | Reason::TooManyConnections
-            | Reason::AmbiguousIdentity
-    )
-}
 
 /// What the loop knows and decides by.
 pub struct Governance {
     /// Where events come in.
     pub inlet: Arc<Inlet>,
-    desk: Mutex<Desk>,
+    pub(super) desk: Mutex<Desk>,
+    /// What was forgotten of what is counted, for want of room.
+    pub(super) forgotten: AtomicU64,
 }
 
-struct Desk {
-    book: Book,
+pub(super) struct Desk {
+    pub(super) book: Book,
     brake: Brake,
     intents: usize,
     contained: u64,
@@ -117,6 +48,8 @@ pub struct Tally {
     pub held_back: u64,
     /// What was not compared, or made no finding.
     pub shed: u64,
+    /// Identities whose counts were forgotten.
+    pub forgotten: u64,
     /// Whether nothing is contained.
     pub paused: bool,
 }
@@ -126,13 +59,14 @@ impl Governance {
     pub fn open(path: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
         let book = Book::open(path)?;
         let brake = Brake::new(per_hour, book.paused()?);
-        Ok(Self { inlet, desk: Mutex::new(Desk { book, brake, intents: 0, contained: 0, held_back: 0 }) })
+        let desk = Mutex::new(Desk { book, brake, intents: 0, contained: 0, held_back: 0 });
+        Ok(Self { inlet, desk, forgotten: AtomicU64::new(0) })
     }
 
     /// Says what is declared from now on: events are wanted where something is.
     pub fn declare(&self, intents: &[Intent]) {
         lock(&self.desk).intents = intents.len();
-        self.inlet.wanted.store(!intents.is_empty(), Ordering::Relaxed);
+        self.inlet.want(!intents.is_empty());
     }
 
     /// Every finding.
@@ -161,7 +95,7 @@ impl Governance {
 
     /// How the loop stands.
     pub fn status(&self) -> GovernanceStatus {
-        let Tally { open, shed, .. } = self.tally();
+        let Tally { open, shed, forgotten, .. } = self.tally();
         let desk = lock(&self.desk);
         GovernanceStatus {
             paused: desk.brake.paused.clone(),
@@ -170,6 +104,7 @@ impl Governance {
             contained_last_hour: desk.brake.recent(Timestamp::now()),
             per_hour: desk.brake.per_hour,
             shed,
+            forgotten,
         }
     }
 
@@ -181,8 +116,16 @@ impl Governance {
             open[finding.severity as usize] += 1;
         }
         let shed = self.inlet.shed.load(Ordering::Relaxed) + desk.book.turned_away;
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
         let (contained, held_back) = (desk.contained, desk.held_back);
-        Tally { open, contained, held_back, shed, paused: desk.brake.paused.is_some() }
+        Tally { open, contained, held_back, shed, forgotten, paused: desk.brake.paused.is_some() }
+    }
+
+    /// Writes what has changed. What cannot be written is tried again.
+    pub(super) fn flush(&self) {
+        if let Err(e) = lock(&self.desk).book.flush() {
+            tracing::error!("{e}");
+        }
     }
 
     /// Notes why a containment was held back. Returns whether that is news.
@@ -208,76 +151,8 @@ pub struct GovernanceStatus {
     pub per_hour: usize,
     /// Events that were not compared, and departures without a finding: there was no room.
     pub shed: u64,
-}
-
-/// What was declared, as it is in force.
-#[derive(Default)]
-struct Declared {
-    set: Arc<PolicySet>,
-    labels: HashMap<SpiffeId, BTreeMap<String, String>>,
-    expected: HashSet<Known>,
-}
-
-/// A connection, by what comparing it depends on.
-#[derive(PartialEq, Eq, Hash)]
-struct Known {
-    /// Number and address of who opened it, and of who answers.
-    ends: [(u32, Addr); 2],
-    proto: u8,
-    port: u16,
-}
-
-impl Declared {
-    /// Follows the policy. Who was expected may not be any more.
-    fn follow(&mut self, set: Arc<PolicySet>) {
-        if Arc::ptr_eq(&set, &self.set) {
-            return;
-        }
-        let workloads = set.documents.workloads.iter().filter(|w| !w.labels.is_empty());
-        self.labels = workloads.map(|w| (w.spiffe_id.clone(), w.labels.clone())).collect();
-        self.expected.clear();
-        self.set = set;
-    }
-
-    fn intents(&self) -> &[Intent] {
-        &self.set.documents.intents
-    }
-
-    fn end(&self, names: &Names, number: u32, address: Addr) -> End {
-        if number == Binding::AMBIGUOUS {
-            return End::Ambiguous(address);
-        }
-        match names.identity(number).and_then(|id| id.parse::<SpiffeId>().ok()) {
-            Some(id) => {
-                End::Identified { labels: self.labels.get(&id).cloned().unwrap_or_default(), id, address }
-            }
-            None => End::Unidentified(address),
-        }
-    }
-}
-
-/// The loop. Ends with the daemon.
-pub fn run(shared: &Shared, inlet: &Receiver<Judged>) {
-    let mut declared = Declared::default();
-    let mut written = Instant::now();
-    loop {
-        match inlet.recv_timeout(Duration::from_secs(1)) {
-            Ok(first) => {
-                declared.follow(shared.with_state(|state| state.set.clone()));
-                for judged in std::iter::once(first).chain(inlet.try_iter().take(BATCH)) {
-                    shared.look_at(&mut declared, &judged);
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if written.elapsed() >= Duration::from_secs(1) {
-            written = Instant::now();
-            if let Err(e) = lock(&shared.governance.desk).book.flush() {
-                tracing::error!("{e}");
-            }
-        }
-    }
+    /// Identities that were counted and forgotten: there was no room.
+    pub forgotten: u64,
 }
 
 impl Shared {
@@ -297,46 +172,8 @@ impl Shared {
         self.governance.pause(why)
     }
 
-    fn look_at(&self, declared: &mut Declared, judged: &Judged) {
-        let event = &judged.event;
-        let opener = if event.originator == 0 { Side::A } else { Side::B };
-        let ends = [opener, opener.other()].map(|side| (event.identity[side.index()], event.key.end(side).0));
-        let port = event.key.end(opener.other()).1;
-        let known = Known { ends, proto: event.key.proto, port };
-        if declared.expected.contains(&known) {
-            return;
-        }
-        let [client, server] = ends.map(|(number, address)| declared.end(&judged.names, number, address));
-        let seen = Seen { client, server, proto: event.key.proto, port };
-        let departures = compare(declared.intents(), &seen);
-        if departures.is_empty() {
-            if declared.expected.len() == EXPECTED {
-                declared.expected.clear();
-            }
-            declared.expected.insert(known);
-            return;
-        }
-        for departure in departures {
-            let evidence = Evidence {
-                time: judged.time,
-                identity: departure.id.clone(),
-                address: departure.own.address().to_ip(),
-                peer_address: departure.peer.address().to_ip(),
-                service: seen.service(),
-                verdict: event.action().name().into(),
-                reason: event.reason().name().into(),
-                rule: judged.names.rule(event.rule).map(str::to_owned),
-                epoch: event.epoch,
-            };
-            let noted = lock(&self.governance.desk).book.note(&departure, &seen, evidence);
-            if let Some(noted) = noted {
-                self.act(&noted);
-            }
-        }
-    }
-
     /// Does what was decided, and tells of it.
-    fn act(&self, noted: &Noted) {
+    pub(super) fn act(&self, noted: &Noted) {
         let mut is_news = noted.is_new;
         if let Some((id, seconds)) = &noted.contain {
             match self.contain(noted.id, id, *seconds) {

@@ -1,7 +1,7 @@
 //! The one consumer of the ring buffer, and those who listen to it.
 
-use super::govern::Inlet;
 use super::half_open::Begun;
+use super::inlet::Inlet;
 use super::recent::{Recent, RecentFlow};
 use crate::bindings::SourceName;
 use crate::hello::{ClientHello, Found, Hellos};
@@ -103,7 +103,10 @@ impl Hub {
 
     fn tell(&self, found: &[Found], now: &Moment) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
-        found.iter().for_each(|found| self.send(&event::hello_json(found, &names, now)));
+        for found in found {
+            self.governance.offer_hello(found, &names, now);
+            self.send(&event::hello_json(found, &names, now));
+        }
     }
 
     /// Handshakes of TLS and QUIC that began too long ago to go on: key, and when.

@@ -3,10 +3,11 @@
 use super::api::Access;
 use super::args::RunArgs;
 use super::commit::Committed;
-use super::govern::{self, Governance, Inlet};
+use super::govern::Governance;
+use super::inlet::Inlet;
 use super::observe::Hub;
 use super::settings::Settings;
-use super::{Shared, audit, enroll, failsafe, forward, ingress, watch};
+use super::{Shared, audit, compare, enroll, failsafe, forward, ingress, watch};
 use crate::audit::Key;
 use crate::exit_code::Result;
 use crate::instance::Instance;
@@ -119,7 +120,7 @@ pub(super) fn start(
             }
             let shared = Arc::new(shared);
             let for_loop = shared.clone();
-            std::thread::spawn(move || govern::run(&for_loop, &outlet));
+            std::thread::spawn(move || compare::run(&for_loop, &outlet));
             Ok((shared, attached))
         }
         Err(e) => {

@@ -4,7 +4,7 @@
 
 use super::compare::{Departure, Seen};
 use super::decide::{Confidence, Decision, decide};
-use super::finding::{Containment, Evidence, Finding, FindingState, Key, Peer};
+use super::finding::{Containment, Evidence, Finding, FindingState, Key};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::spiffe::SpiffeId;
 use jiff::Timestamp;
@@ -12,8 +12,8 @@ use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-/// The form that this version writes.
-const VERSION: i32 = 1;
+/// The form that this version writes. Form 1 has fewer signals.
+const VERSION: i32 = 2;
 /// Findings that are kept. Beyond that the oldest goes that is resolved; where none is, no new one is made.
 const MOST: usize = 10_000;
 
@@ -57,6 +57,7 @@ impl Book {
             0 => db
                 .execute_batch(&format!("BEGIN;\n{}\nCOMMIT;", include_str!("schema.sql")))
                 .map_err(failed)?,
+            1 => db.pragma_update(None, "user_version", VERSION).map_err(failed)?,
             VERSION => {}
             newer => {
                 let message = format!(
@@ -83,7 +84,7 @@ impl Book {
             intent: departure.intent.name.clone(),
             role: departure.role,
             signal: departure.signal,
-            peer: Peer::of(departure.peer),
+            peer: departure.with(),
         };
         let (id, is_new) = match self.current.get(&key).copied() {
             Some(id) => (id, false),

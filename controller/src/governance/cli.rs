@@ -116,12 +116,13 @@ fn print_status(status: &GovernanceStatus, format: Format) -> Result<()> {
     if format == Format::Json {
         return print_json(status);
     }
-    let GovernanceStatus { paused, intents, open_findings, contained_last_hour, per_hour, shed } = status;
+    let GovernanceStatus { paused, intents, open_findings, contained_last_hour, per_hour, shed, forgotten } =
+        status;
     match paused {
         Some(why) => say(&format!("paused: {why}"))?,
         None => say("contains where intents say so")?,
     }
     say(&format!(
-        "intents {intents}, open findings {open_findings}, containments in the last hour {contained_last_hour} of {per_hour}, events not compared {shed}"
+        "intents {intents}, open findings {open_findings}, containments in the last hour {contained_last_hour} of {per_hour}, events not compared {shed}, identities forgotten {forgotten}"
     ))
 }

@@ -1,6 +1,10 @@
 //! What was seen against what was declared.
 
+use super::finding::Peer;
+use super::signal::Signal;
+use crate::hello::ClientHello;
 use crate::policy::Prefix;
+use crate::policy::intent::hello::Misfit;
 use crate::policy::intent::{Expected, Intent};
 use crate::policy::ports::protocol_and_port;
 use crate::policy::selector::Selector;
@@ -48,7 +52,7 @@ impl End {
         }
     }
 
-    fn is_any_of(&self, selectors: &[Selector]) -> bool {
+    pub(super) fn is_any_of(&self, selectors: &[Selector]) -> bool {
         selectors.iter().any(|selector| self.is(selector))
     }
 }
@@ -100,26 +104,6 @@ pub enum Role {
     Server,
 }
 
-/// In what a connection departs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Signal {
-    /// With this peer nothing is expected.
-    NewPeer,
-    /// With this peer something is expected, and not this protocol and port.
-    NewService,
-}
-
-impl Signal {
-    /// In metrics and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NewPeer => "new_peer",
-            Self::NewService => "new_service",
-        }
-    }
-}
-
 /// A connection that an intent does not expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departure<'s> {
@@ -135,6 +119,8 @@ pub struct Departure<'s> {
     pub peer: &'s End,
     /// In what it departs.
     pub signal: Signal,
+    /// More of it, in words.
+    pub detail: Option<String>,
 }
 
 /// What departs of a connection, on either side; nothing where it is expected, or where nothing is declared.
@@ -144,29 +130,78 @@ pub fn compare<'s>(intents: &'s [Intent], seen: &'s Seen) -> Vec<Departure<'s>> 
     [Role::Client, Role::Server].into_iter().filter_map(|role| departure(intents, seen, role)).collect()
 }
 
-fn departure<'s>(intents: &'s [Intent], seen: &'s Seen, role: Role) -> Option<Departure<'s>> {
-    let (own, peer) = match role {
-        Role::Client => (seen.end(Role::Client), seen.end(Role::Server)),
-        Role::Server => (seen.end(Role::Server), seen.end(Role::Client)),
+/// What departs of the ClientHello of a connection that is expected otherwise. Of one that is not, its verdict tells.
+pub fn compare_hello<'s>(intents: &'s [Intent], seen: &'s Seen, hello: &ClientHello) -> Vec<Departure<'s>> {
+    let misfit = |role| {
+        let side = Side::of(intents, seen, role)?;
+        let known = side.expected_at(seen);
+        let misfits: Vec<Misfit> = known.iter().filter_map(|expected| expected.hello.misfit(hello)).collect();
+        // One that fits is enough.
+        let most = misfits.iter().max().filter(|_| misfits.len() == known.len())?;
+        let is_hidden = hello.tls_ech.is_some();
+        let signal = match most {
+            Misfit::Sni if is_hidden => Signal::HiddenSni,
+            Misfit::Sni => Signal::NewSni,
+            Misfit::Alpn => Signal::NewAlpn,
+            Misfit::Ja4 => Signal::NewJa4,
+        };
+        Some(Departure { detail: Some(hello.told()), ..side.departs(signal) })
     };
-    let End::Identified { id, .. } = own else { return None };
-    let declared: Vec<(&Intent, &[Expected])> = intents
-        .iter()
-        .filter(|intent| own.is_any_of(&intent.identities))
-        .filter_map(|intent| Some((intent, declared(intent, role)?)))
-        .collect();
-    let (intent, _) = *declared.first()?;
-    let known: Vec<&Expected> = declared
-        .iter()
-        .flat_map(|(_, expected)| expected.iter())
-        .filter(|expected| peer.is_any_of(&expected.peers))
-        .collect();
-    let at = |expected: &&Expected| expected.ports.iter().any(|ports| ports.matches(seen.proto, seen.port));
-    if known.iter().any(at) {
+    [Role::Client, Role::Server].into_iter().filter_map(misfit).collect()
+}
+
+fn departure<'s>(intents: &'s [Intent], seen: &'s Seen, role: Role) -> Option<Departure<'s>> {
+    let side = Side::of(intents, seen, role)?;
+    if !side.expected_at(seen).is_empty() {
         return None;
     }
-    let signal = if known.is_empty() { Signal::NewPeer } else { Signal::NewService };
-    Some(Departure { intent, id, own, role, peer, signal })
+    let signal = if side.known().next().is_none() { Signal::NewPeer } else { Signal::NewService };
+    Some(side.departs(signal))
+}
+
+/// A side of a connection of which something is declared.
+struct Side<'s> {
+    role: Role,
+    id: &'s SpiffeId,
+    own: &'s End,
+    peer: &'s End,
+    /// The intents of the identity that declare something of it; never none.
+    declared: Vec<(&'s Intent, &'s [Expected])>,
+}
+
+impl<'s> Side<'s> {
+    fn of(intents: &'s [Intent], seen: &'s Seen, role: Role) -> Option<Self> {
+        let (own, peer) = match role {
+            Role::Client => (seen.end(Role::Client), seen.end(Role::Server)),
+            Role::Server => (seen.end(Role::Server), seen.end(Role::Client)),
+        };
+        let End::Identified { id, .. } = own else { return None };
+        let declared: Vec<_> = intents
+            .iter()
+            .filter(|intent| own.is_any_of(&intent.identities))
+            .filter_map(|intent| Some((intent, declared(intent, role)?)))
+            .collect();
+        (!declared.is_empty()).then_some(Self { role, id, own, peer, declared })
+    }
+
+    /// What is expected with the peer.
+    fn known(&self) -> impl Iterator<Item = &'s Expected> {
+        let all = self.declared.iter().flat_map(|(_, expected)| expected.iter());
+        all.filter(|expected| self.peer.is_any_of(&expected.peers))
+    }
+
+    /// That, at this service.
+    fn expected_at(&self, seen: &Seen) -> Vec<&'s Expected> {
+        let at =
+            |expected: &&Expected| expected.ports.iter().any(|ports| ports.matches(seen.proto, seen.port));
+        self.known().filter(at).collect()
+    }
+
+    fn departs(&self, signal: Signal) -> Departure<'s> {
+        let (intent, _) = self.declared[0];
+        let Self { role, id, own, peer, .. } = *self;
+        Departure { intent, id, own, role, peer, signal, detail: None }
+    }
 }
 
 fn declared(intent: &Intent, role: Role) -> Option<&[Expected]> {
@@ -177,8 +212,24 @@ fn declared(intent: &Intent, role: Role) -> Option<&[Expected]> {
 }
 
 impl Departure<'_> {
-    /// What the intent expects on this side, in words.
+    /// With whom, as far as that tells findings apart.
+    pub fn with(&self) -> Peer {
+        if self.signal.is_of_many() { Peer::Several } else { Peer::of(self.peer) }
+    }
+
+    /// What the intent expects, in words.
     pub fn expectation(&self) -> String {
+        let Intent { hours, fan_out, rate, .. } = self.intent;
+        let opens = |what: Option<String>| format!("opens connections {}", what.unwrap_or_default());
+        match self.signal {
+            Signal::OffHours => opens(hours.as_ref().map(ToString::to_string)),
+            Signal::FanOut => opens(fan_out.map(|fan_out| format!("to {fan_out}"))),
+            Signal::Rate => opens(rate.map(|rate| format!("at {rate}"))),
+            _ => self.expected_connections(),
+        }
+    }
+
+    fn expected_connections(&self) -> String {
         let verb = match self.role {
             Role::Client => "opens connections to",
             Role::Server => "is opened to by",

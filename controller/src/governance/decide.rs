@@ -1,6 +1,7 @@
 //! What a departure leads to, how sure that is, and why.
 
-use super::compare::{Departure, End, Role, Signal};
+use super::compare::{Departure, End, Role};
+use super::signal::Signal;
 use crate::policy::intent::Response;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -77,31 +78,55 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// What a departure leads to: the decision, how sure it is, and the reason in words.
 pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence, String) {
     let confidence = match departure.peer {
+        // Whom a name covers that may be one of many, nobody knows.
+        _ if departure.signal == Signal::HiddenSni => Confidence::Low,
+        // What it does with several of them is its own deed, whoever they are.
+        _ if departure.signal.is_of_many() => Confidence::High,
         End::Identified { .. } => Confidence::High,
         End::Unidentified(_) => Confidence::Medium,
         End::Ambiguous(_) => Confidence::Low,
     };
+    let may_contain = departure.signal.may_contain() && confidence != Confidence::Low;
     let decision = match (departure.intent.response, departure.role) {
+        (Response::Contain { seconds }, Role::Client) if may_contain => Decision::Contain { seconds },
         // Who is called did nothing: whoever calls has an intent of his own.
-        (Response::Contain { .. }, Role::Server) | (Response::Flag, _) => Decision::Flag,
-        (Response::Contain { .. }, _) if confidence == Confidence::Low => Decision::Flag,
-        (Response::Contain { seconds }, Role::Client) => Decision::Contain { seconds },
+        (Response::Contain { .. } | Response::Flag, _) => Decision::Flag,
     };
-    let did = match (departure.role, departure.signal) {
-        (Role::Client, Signal::NewPeer) => "opened a connection to a peer that its intent does not name",
-        (Role::Client, Signal::NewService) => {
-            "opened a connection to a service that its intent does not name"
-        }
-        (Role::Server, Signal::NewPeer) => "was opened to by a peer that its intent does not name",
-        (Role::Server, Signal::NewService) => "was opened to at a service that its intent does not name",
-    };
+    let detail = departure.detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default();
     let why = format!(
-        "{} {did}: {} at {service}; intent {} ({}) {}",
+        "{} {}: {} at {service}{detail}; intent {} ({}) {}",
         departure.id,
+        did(departure.role, departure.signal),
         departure.peer,
         departure.intent.name,
         departure.intent.place,
         departure.expectation()
     );
     (decision, confidence, why)
+}
+
+fn did(role: Role, signal: Signal) -> &'static str {
+    match (role, signal) {
+        (Role::Client, Signal::NewPeer) => "opened a connection to a peer that its intent does not name",
+        (Role::Client, Signal::NewService) => {
+            "opened a connection to a service that its intent does not name"
+        }
+        (Role::Server, Signal::NewPeer) => "was opened to by a peer that its intent does not name",
+        (Role::Server, Signal::NewService) => "was opened to at a service that its intent does not name",
+        (Role::Client, Signal::NewSni) => "asked for a server's name that its intent does not name",
+        (Role::Server, Signal::NewSni) => "was asked for a server's name that its intent does not name",
+        (Role::Client, Signal::NewAlpn) => "offered a protocol that its intent does not name",
+        (Role::Server, Signal::NewAlpn) => "was offered a protocol that its intent does not name",
+        (Role::Client, Signal::NewJa4) => "sent a ClientHello of a shape that its intent does not name",
+        (Role::Server, Signal::NewJa4) => "was sent a ClientHello of a shape that its intent does not name",
+        (Role::Client, Signal::HiddenSni) => {
+            "asked for a server's name that its intent does not name, and that may be a cover (ECH)"
+        }
+        (Role::Server, Signal::HiddenSni) => {
+            "was asked for a server's name that its intent does not name, and that may be a cover (ECH)"
+        }
+        (_, Signal::OffHours) => "opened a connection outside the hours of its intent",
+        (_, Signal::FanOut) => "opened connections to more peers than its intent says",
+        (_, Signal::Rate) => "opened more connections than its intent says",
+    }
 }

@@ -1,7 +1,8 @@
 //! A finding: what departed, how often, who has to look at it, and what was done.
 
-use super::compare::{End, Role, Signal};
+use super::compare::{End, Role};
 use super::decide::{Confidence, Decision};
+use super::signal::Signal;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::intent::Sensitivity;
 use crate::policy::spiffe::SpiffeId;
@@ -25,6 +26,8 @@ pub enum Peer {
     Unidentified,
     /// Addresses that several identities claim.
     Ambiguous,
+    /// All of them: what is found is of many connections.
+    Several,
 }
 
 impl Peer {
@@ -44,6 +47,7 @@ impl fmt::Display for Peer {
             Self::SpiffeId(id) => write!(f, "{id}"),
             Self::Unidentified => f.write_str("unidentified"),
             Self::Ambiguous => f.write_str("ambiguous"),
+            Self::Several => f.write_str("several"),
         }
     }
 }
@@ -67,8 +71,11 @@ pub struct Evidence {
     pub reason: String,
     /// The rule that decided; absent where none did.
     pub rule: Option<String>,
-    /// The epoch by which it was judged.
+    /// The epoch by which it was judged; 0 of a ClientHello.
     pub epoch: u32,
+    /// What else it shows, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// What has become of a finding.

@@ -8,11 +8,16 @@ pub mod cli;
 mod compare;
 mod decide;
 mod finding;
+mod habits;
+mod signal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_signals;
 mod view;
 
 pub use book::{Book, Noted};
-pub use compare::{End, Seen, compare};
+pub use compare::{Departure, End, Seen, compare, compare_hello};
 pub use decide::Brake;
 pub use finding::{Containment, Evidence, Finding, FindingState};
+pub use habits::{Counted, Habits};

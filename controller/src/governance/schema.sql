@@ -2,4 +2,4 @@ CREATE TABLE findings (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 CREATE TABLE brake (paused TEXT) STRICT;
 INSERT INTO brake VALUES (NULL);
 PRAGMA application_id = 0x54476776;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

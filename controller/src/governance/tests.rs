@@ -1,7 +1,8 @@
 //! What is expected, what departs, what that leads to, and what is kept of it.
 
-use super::compare::{Departure, Role, Signal};
+use super::compare::{Departure, Role};
 use super::decide::{Confidence, Decision, decide};
+use super::signal::Signal;
 use super::*;
 use crate::exit_code::Code;
 use crate::policy::Documents;
@@ -136,6 +137,7 @@ fn evidence(of: &Departure<'_>, service: &str, at: Timestamp) -> Evidence {
         reason: "FORWARDED".into(),
         rule: Some("shop/all".into()),
         epoch: 7,
+        detail: None,
     }
 }
 
@@ -232,7 +234,7 @@ fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
     let db = rusqlite::Connection::open(&path).expect("SQLite");
     db.execute_batch("PRAGMA user_version = 9").expect("a newer form");
     let why = Book::open(&path).expect_err("it is newer").to_string();
-    assert!(why.contains("has form 9, this tidegate knows 1"), "{why}");
+    assert!(why.contains("has form 9, this tidegate knows 2"), "{why}");
 }
 
 fn mistakes(spec: &str) -> String {

@@ -85,6 +85,7 @@ pub fn print_finding(finding: &Finding, format: Format) -> Result<()> {
     row("owner", or_dash(finding.owner.as_deref()));
     row("state", state(&finding.state, now));
     row("decision", decision(finding));
+    row("asks to", finding.key.signal.asks().name().to_owned());
     if let Some(why) = &finding.held_back {
         row("held back", why.clone());
     }
@@ -106,7 +107,7 @@ pub fn print_finding(finding: &Finding, format: Format) -> Result<()> {
             e.peer_address.to_string(),
             e.service.clone(),
             e.verdict.clone(),
-            e.rule.clone().unwrap_or_else(|| e.reason.clone()),
+            e.detail.clone().or(e.rule.clone()).unwrap_or_else(|| e.reason.clone()),
         ]);
     }
     say(&format!("\n{}", table::text(&out)))

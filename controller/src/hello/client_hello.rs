@@ -64,6 +64,18 @@ impl ClientHello {
         }
     }
 
+    /// What it asks for, in words.
+    pub fn told(&self) -> String {
+        let alpn = self.tls_alpn.as_ref().map(|protocols| protocols.join(","));
+        let mut told = format!("ClientHello for {}", self.tls_sni.as_deref().unwrap_or("no name"));
+        for (name, said) in [("ALPN", &alpn), ("JA4", &self.tls_ja4), ("ECH", &self.tls_ech)] {
+            if let Some(said) = said {
+                told += &format!(", {name} {said}");
+            }
+        }
+        told
+    }
+
     fn note(&mut self, extension: &TlsExtension<'_>, input: &mut Ja4Input) {
         match extension {
             TlsExtension::SNI(names) => {

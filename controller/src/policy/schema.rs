@@ -409,7 +409,8 @@ enum InterfaceMode {
     Monitor,
 }
 
-/// What identities are for: it decides nothing, what they do is compared with it. At least one of `client` and `server`.
+/// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `hours`,
+/// `fanOut` and `rate`.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct IntentSpec {
@@ -423,6 +424,9 @@ struct IntentSpec {
     client: Option<Vec<ExpectedTo>>,
     /// Connections that it answers; `[]` for none.
     server: Option<Vec<ExpectedFrom>>,
+    hours: Option<Hours>,
+    fan_out: Option<FanOut>,
+    rate: Option<OpenRate>,
     response: Option<Response>,
 }
 
@@ -448,6 +452,12 @@ struct ExpectedTo {
     #[schemars(length(min = 1))]
     to: Vec<Selector>,
     ports: Option<Vec<Port>>,
+    /// Names in the ClientHello: db.shop.example, or *.shop.example for all below it.
+    sni: Option<Vec<String>>,
+    /// Protocols that the ClientHello offers, such as h2.
+    alpn: Option<Vec<String>>,
+    /// Fingerprints of the ClientHello.
+    ja4: Option<Vec<String>>,
 }
 
 #[derive(JsonSchema)]
@@ -456,6 +466,54 @@ struct ExpectedFrom {
     #[schemars(length(min = 1))]
     from: Vec<Selector>,
     ports: Option<Vec<Port>>,
+    /// Names in the ClientHello: db.shop.example, or *.shop.example for all below it.
+    sni: Option<Vec<String>>,
+    /// Protocols that the ClientHello offers, such as h2.
+    alpn: Option<Vec<String>>,
+    /// Fingerprints of the ClientHello.
+    ja4: Option<Vec<String>>,
+}
+
+/// When it opens connections.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Hours {
+    /// Of the IANA database, such as Europe/Berlin.
+    zone: String,
+    #[schemars(length(min = 1))]
+    open: Vec<OpenSpan>,
+}
+
+/// Over midnight where `to` is not later than `from`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct OpenSpan {
+    /// `mon`, `mon-fri`; every day without it.
+    days: Option<Vec<String>>,
+    from: DayTime,
+    to: DayTime,
+}
+
+/// 00:00 to 24:00.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^[0-2][0-9]:[0-5][0-9]$"))]
+struct DayTime(String);
+
+/// To how many peers it opens connections.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct FanOut {
+    #[schemars(range(min = 1, max = 1024))]
+    peers: u32,
+    per: Duration,
+}
+
+/// How many connections it opens.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct OpenRate {
+    /// 1000/s, 600/m, 20/h.
+    connections: String,
 }
 
 /// What becomes of a departure; a containment ends after `for`.

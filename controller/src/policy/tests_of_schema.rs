@@ -36,6 +36,10 @@ const OBJECTS: &[(&str, &[&str], &str)] = &[
     ("Intent", &["client"], "{client: [{zzz: 1}]}"),
     ("Intent", &["server"], "{server: [{zzz: 1}]}"),
     ("Intent", &["response"], "{response: {zzz: 1}}"),
+    ("Intent", &["hours"], "{hours: {zzz: 1}}"),
+    ("Intent", &["hours", "open"], "{hours: {zone: UTC, open: [{zzz: 1}]}}"),
+    ("Intent", &["fanOut"], "{fanOut: {zzz: 1}}"),
+    ("Intent", &["rate"], "{rate: {zzz: 1}}"),
 ];
 
 /// The same for a value that is one of a few words.

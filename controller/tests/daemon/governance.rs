@@ -110,3 +110,66 @@ fn the_brake_holds_containment_back_also_after_a_restart_and_an_operator_lets_it
     assert!(lab.connects(9000));
     assert!(lab.connects(9000));
 }
+
+/// A ClientHello as rustls sends it.
+fn hello(name: &str, alpn: &str) -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.into()];
+    let name = name.to_owned().try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+#[ignore = "needs root"]
+fn names_in_hellos_and_hours_are_compared_with_what_the_intent_says() {
+    let lab = Lab::new();
+    let connections =
+        "client: [{to: [{spiffeId: spiffe://acme.example/ns/shop/sa/payments}], ports: [tcp/8443]}]";
+    let more = "client: [{to: [{any: true}], ports: [tcp/8443], sni: [\"*.shop.example\"], alpn: [h2]}]\n  \
+         hours: {zone: UTC, open: [{days: [DAYS], from: \"00:00\", to: \"24:00\"}]}";
+    // Never today.
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday();
+    let other = today.next().next();
+    let other = format!("{other:?}")[..3].to_lowercase();
+    let text = policy("{action: flag}").replace(connections, more);
+    assert!(text.contains("DAYS"));
+    let [always, other_days] = ["mon-sun", &other].map(|days| text.replace("DAYS", days));
+    let (file, other_days) = (lab.file("shop.yaml", &always), lab.file("later.yaml", &other_days));
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let _server = lab.serve(8443);
+    let say = |bytes: &[u8]| {
+        let mut stream = lab.client(8443).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    };
+    let findings = || lab.json(&["findings", "list"]).remove(0).as_array().unwrap().clone();
+    say(&hello("api.shop.example", "h2"));
+    say(&hello("c2.example", "h2"));
+    until(|| findings().len() == 1);
+    let finding = lab.json(&["findings", "show", "1"]).remove(0);
+    assert_eq!((&finding["signal"], &finding["confidence"]), (&json("new_sni"), &json("high")));
+    let detail = finding["evidence"][0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("ClientHello for c2.example, ALPN h2, JA4 t13d"), "{detail}");
+    assert_eq!(finding["count"], 1);
+    say(&hello("api.shop.example", "http/1.1"));
+    until(|| findings().len() == 2);
+    assert_eq!(findings()[1]["signal"], "new_alpn");
+
+    lab.ok(&["policy", "apply", &other_days]);
+    say(&hello("api.shop.example", "h2"));
+    until(|| findings().len() == 3);
+    let late = &findings()[2];
+    assert_eq!((&late["signal"], &late["peer"]), (&json("off_hours"), &json("several")));
+    assert_eq!(
+        (&late["decision"], &late["containments"]),
+        (&json("flag"), &json(Vec::<serde_json::Value>::new()))
+    );
+}

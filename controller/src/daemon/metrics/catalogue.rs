@@ -19,7 +19,7 @@ const HISTOGRAM: usize = HandshakeStats::OCTAVES + 4;
 /// `loader::Sizes::judged_ports`.
 const ATTACHED: usize = 1024;
 
-const CATALOGUE: [(&str, usize); 42] = [
+const CATALOGUE: [(&str, usize); 43] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -60,6 +60,7 @@ const CATALOGUE: [(&str, usize); 42] = [
     ("tidegate_containments_total", 1),
     ("tidegate_containments_held_back_total", 1),
     ("tidegate_governance_shed_total", 1),
+    ("tidegate_governance_forgotten_total", 1),
     ("tidegate_governance_paused", 1),
     ("tidegate_exported_series", 1),
 ];

@@ -6,8 +6,8 @@ use crate::daemon::govern::Tally;
 use crate::policy::intent::Sensitivity;
 use prometheus::proto::MetricFamily;
 
-pub(super) fn families(shared: &Shared) -> [MetricFamily; 5] {
-    let Tally { open, contained, held_back, shed, paused } = shared.governance.tally();
+pub(super) fn families(shared: &Shared) -> [MetricFamily; 6] {
+    let Tally { open, contained, held_back, shed, forgotten, paused } = shared.governance.tally();
     let severities = [Sensitivity::Low, Sensitivity::Medium, Sensitivity::High];
     let open = severities.into_iter().zip(open);
     [
@@ -30,6 +30,11 @@ pub(super) fn families(shared: &Shared) -> [MetricFamily; 5] {
             "tidegate_governance_shed_total",
             "Events that were not compared, and departures without a finding: there was no room.",
             [(Vec::new(), shed)].into_iter(),
+        ),
+        counter(
+            "tidegate_governance_forgotten_total",
+            "Identities that were counted and forgotten: there was no room.",
+            [(Vec::new(), forgotten)].into_iter(),
         ),
         gauge(
             "tidegate_governance_paused",

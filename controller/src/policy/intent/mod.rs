@@ -1,12 +1,18 @@
 //! `kind: Intent`: what identities are for. It lets nothing pass and drops nothing: what they do is compared with it.
 
+pub mod hello;
+pub mod hours;
+
 use super::decode::{duration, ports, selectors};
 use super::fields::{Context, Fields};
 use super::place::Place;
 use super::ports::PortMatch;
+use super::quantity::{Amount, Count, RateOf};
 use super::selector::{Selector, selectors_text};
 use super::time::duration_text;
 use super::yaml::{Node, Value};
+use hello::Hellos;
+use hours::Hours;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -31,6 +37,15 @@ pub struct Intent {
     /// Connections that it answers; absent where nothing is declared of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Vec<Expected>>,
+    /// When it opens connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<Hours>,
+    /// To how many peers it opens connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fan_out: Option<FanOut>,
+    /// How many connections it opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateOf<Count>>,
     /// What becomes of a departure.
     #[serde(default)]
     pub response: Response,
@@ -45,6 +60,18 @@ pub struct Expected {
     pub peers: Vec<Selector>,
     /// To which protocols and ports: any of these.
     pub ports: Vec<PortMatch>,
+    /// With which ClientHellos, where they are TLS or QUIC.
+    #[serde(default, skip_serializing_if = "Hellos::is_empty")]
+    pub hello: Hellos,
+}
+
+/// To how many peers an identity opens connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FanOut {
+    /// So many at most.
+    pub peers: u32,
+    /// In so many seconds.
+    pub seconds: u64,
 }
 
 /// What an identity runs as.
@@ -88,7 +115,21 @@ pub enum Response {
     },
 }
 
-const FIELDS: [&str; 7] = ["identities", "workload", "owner", "sensitivity", "client", "server", "response"];
+const FIELDS: [&str; 10] = [
+    "identities",
+    "workload",
+    "owner",
+    "sensitivity",
+    "client",
+    "server",
+    "hours",
+    "fanOut",
+    "rate",
+    "response",
+];
+/// Of each identity as many peers are remembered.
+const MOST_PEERS: u32 = 1024;
+const FAN_OUT_EXAMPLE: &str = "for example `fanOut: {peers: 10, per: 10m}`";
 const CLIENT_EXAMPLE: &str = "for example `client: [{to: [{labels: {app: db}}], ports: [tcp/5432]}]`";
 const SERVER_EXAMPLE: &str = "for example `server: [{from: [{labels: {app: web}}], ports: [tcp/8443]}]`";
 
@@ -114,20 +155,36 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
     let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
     let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
-    if client.is_none() && server.is_none() {
+    if ["client", "server", "hours", "fanOut", "rate"].iter().all(|name| fields.optional(name).is_none()) {
         cx.mistake(
             spec,
             "the Intent says nothing of connections",
             format!("{CLIENT_EXAMPLE}; `[]` for none"),
         );
     }
+    let hours = fields.optional("hours").and_then(|node| hours::decode(cx, node));
+    let fan_out = fields.optional("fanOut").and_then(|node| fan_out(cx, node));
+    let rate = fields.optional("rate").and_then(|node| rate(cx, node));
     let response = match fields.optional("response") {
         Some(node) => response(cx, node),
         None => Some(Response::default()),
     };
     let (name, place) = (String::new(), cx.place(spec));
     let (workload, sensitivity, response) = (workload?, sensitivity?, response?);
-    Some(Intent { name, identities, workload, owner, sensitivity, client, server, response, place })
+    Some(Intent {
+        name,
+        identities,
+        workload,
+        owner,
+        sensitivity,
+        client,
+        server,
+        hours,
+        fan_out,
+        rate,
+        response,
+        place,
+    })
 }
 
 /// What `client` or `server` lists. An empty list says something too: no connection is expected.
@@ -145,11 +202,34 @@ fn expected(
     let mut all = Vec::new();
     for item in cx.items(node, &format!("`{name}`"), example) {
         let noun = format!("an item of `{name}`");
-        let Some(fields) = Fields::of(cx, item, &noun, &[peers, "ports"]) else { continue };
+        let names = [&[peers, "ports"], &Hellos::FIELDS[..]].concat();
+        let Some(fields) = Fields::of(cx, item, &noun, &names) else { continue };
         let peers = selectors(cx, &fields, peers);
-        all.push(Expected { peers, ports: ports(cx, &fields) });
+        all.push(Expected { peers, ports: ports(cx, &fields), hello: Hellos::decode(cx, &fields) });
     }
     Some(all)
+}
+
+fn fan_out(cx: &mut Context<'_>, node: &Node) -> Option<FanOut> {
+    let fields = Fields::of(cx, node, "`fanOut`", &["peers", "per"])?;
+    let peers = fields.required(cx, "peers", FAN_OUT_EXAMPLE).and_then(|node| {
+        let text = cx.text(node, "`peers`")?;
+        let peers = text.parse().ok().filter(|n| (1..=MOST_PEERS).contains(n));
+        if peers.is_none() {
+            let accepted = format!("accepted: a whole number from 1 to {MOST_PEERS}");
+            cx.mistake(node, format!("`{text}` is no number of peers"), accepted);
+        }
+        peers
+    });
+    let seconds = fields.required(cx, "per", FAN_OUT_EXAMPLE).and_then(|node| duration(cx, node, "`per`"));
+    Some(FanOut { peers: peers?, seconds: seconds? })
+}
+
+fn rate(cx: &mut Context<'_>, node: &Node) -> Option<RateOf<Count>> {
+    let example = "for example `rate: {connections: 600/m}`";
+    let fields = Fields::of(cx, node, "`rate`", &["connections"])?;
+    let node = fields.required(cx, "connections", example)?;
+    cx.parsed(node, "`connections`", Count::RATE_ACCEPTED)
 }
 
 fn response(cx: &mut Context<'_>, node: &Node) -> Option<Response> {
@@ -182,6 +262,15 @@ impl fmt::Display for Intent {
             let all = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
             write!(f, "; {verb} {all}")?;
         }
+        if let Some(hours) = &self.hours {
+            write!(f, "; opens {hours}")?;
+        }
+        if let Some(fan_out) = &self.fan_out {
+            write!(f, "; opens to {fan_out}")?;
+        }
+        if let Some(rate) = &self.rate {
+            write!(f, "; opens {rate}")?;
+        }
         write!(f, "; {} sensitivity", self.sensitivity.name())?;
         if let Some(owner) = &self.owner {
             write!(f, ", of {owner}")?;
@@ -196,7 +285,14 @@ impl fmt::Display for Intent {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports: Vec<_> = self.ports.iter().map(PortMatch::to_string).collect();
-        write!(f, "{} at {}", selectors_text(&self.peers), ports.join(" or "))
+        write!(f, "{} at {}", selectors_text(&self.peers), ports.join(" or "))?;
+        if self.hello.is_empty() { Ok(()) } else { write!(f, " with {}", self.hello) }
+    }
+}
+
+impl fmt::Display for FanOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} peers in {}", self.peers, duration_text(self.seconds))
     }
 }
 

@@ -1,0 +1,130 @@
+//! Where the reader of the ring buffer leaves what the governance loop compares. It hands over and never waits: what finds the
+//! queue full is counted and not compared.
+
+use crate::hello::{ClientHello, Found};
+use crate::names::Names;
+use crate::view::flow::Moment;
+use datapath::abi::{Addr, Event, EventKind, FlowKey, Reason, Side};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Events that wait to be compared, about 8 MB.
+const QUEUE: usize = 65_536;
+
+/// What was told, with the names that its numbers had then.
+pub struct Judged {
+    /// What.
+    pub what: What,
+    /// By which names.
+    pub names: Arc<Names>,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// What is compared.
+pub enum What {
+    /// A connection was judged.
+    Verdict(Event),
+    /// Its ClientHello was read.
+    Hello(Ends, Arc<ClientHello>),
+}
+
+/// The ends of a connection: who opened it, and who answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ends {
+    /// Number and address of each.
+    pub of: [(u32, Addr); 2],
+    /// IP protocol number.
+    pub proto: u8,
+    /// Where it is answered; the type for ICMP.
+    pub port: u16,
+}
+
+impl Ends {
+    /// Of a connection. `identity` is of `a` and of `b`.
+    fn new(key: &FlowKey, originator: u8, identity: [u32; 2]) -> Self {
+        let opener = if originator == 0 { Side::A } else { Side::B };
+        let of = [opener, opener.other()].map(|side| (identity[side.index()], key.end(side).0));
+        Self { of, proto: key.proto, port: key.end(opener.other()).1 }
+    }
+
+    /// Of the connection that an event tells of.
+    pub fn of_event(event: &Event) -> Self {
+        Self::new(&event.key, event.originator, event.identity)
+    }
+
+    fn of_hello(found: &Found) -> Self {
+        let segment = &found.segment;
+        // A hello names its sender first.
+        let [client, server] = segment.identity;
+        let identity = if segment.originator == 0 { [client, server] } else { [server, client] };
+        Self::new(&segment.key, segment.originator, identity)
+    }
+}
+
+/// Where events are left.
+pub struct Inlet {
+    queue: SyncSender<Judged>,
+    wanted: AtomicBool,
+    /// Events that were not compared, since the queue was full.
+    pub shed: AtomicU64,
+}
+
+impl Inlet {
+    /// An inlet, and where its events come out.
+    pub fn new() -> (Self, Receiver<Judged>) {
+        let (queue, outlet) = sync_channel(QUEUE);
+        (Self { queue, wanted: AtomicBool::new(false), shed: AtomicU64::new(0) }, outlet)
+    }
+
+    /// Whether somebody declared something.
+    pub fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Takes an event.
+    pub fn offer(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
+        if !self.wanted.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else { return };
+        if event.kind() != Some(EventKind::Verdict) || event.key.family == 0 || !is_judged(event.reason()) {
+            return;
+        }
+        self.put(What::Verdict(event), names, now.timestamp(event.time_ns));
+    }
+
+    /// Takes a ClientHello.
+    pub fn offer_hello(&self, found: &Found, names: &Arc<Names>, now: &Moment) {
+        if self.wanted.load(Ordering::Relaxed) {
+            let what = What::Hello(Ends::of_hello(found), found.hello.clone());
+            self.put(what, names, now.timestamp(found.segment.time_ns));
+        }
+    }
+
+    fn put(&self, what: What, names: &Arc<Names>, time: Timestamp) {
+        if self.queue.try_send(Judged { what, names: names.clone(), time }).is_err() {
+            self.shed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a policy was asked about the connection. What the gateway lets pass for the network's sake, what it could not read and
+/// what a quarantine cuts says nothing of what the workload is for.
+fn is_judged(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Forwarded
+            | Reason::PolicyDenied
+            | Reason::PolicyDeny
+            | Reason::Blocklisted
+            | Reason::LeaseExpired
+            | Reason::TlsRequired
+            | Reason::RateLimited
+            | Reason::TooManyAttempts
+            | Reason::TooManyConnections
+            | Reason::AmbiguousIdentity
+    )
+}

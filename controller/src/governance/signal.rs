@@ -1,0 +1,99 @@
+//! In what an identity departs from its intent, and what each departure leads to.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// In what a connection departs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// With this peer nothing is expected.
+    NewPeer,
+    /// With this peer something is expected, and not this protocol and port.
+    NewService,
+    /// The name in the ClientHello is not expected, or it has none.
+    NewSni,
+    /// The ClientHello offers a protocol that is not expected.
+    NewAlpn,
+    /// The ClientHello has another shape.
+    NewJa4,
+    /// The name is not expected, and may be a cover: the hello carries an encrypted one, or pretends to.
+    HiddenSni,
+    /// It is opened outside the hours.
+    OffHours,
+    /// It is opened to one peer more than expected.
+    FanOut,
+    /// It is one more than expected.
+    Rate,
+}
+
+/// What a person is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Whether that is as it should be; then the intent is changed, or the workload.
+    Review,
+    /// What happened there.
+    Investigate,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::NewPeer,
+        Self::NewService,
+        Self::NewSni,
+        Self::NewAlpn,
+        Self::NewJa4,
+        Self::HiddenSni,
+        Self::OffHours,
+        Self::FanOut,
+        Self::Rate,
+    ];
+
+    /// In metrics and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NewPeer => "new_peer",
+            Self::NewService => "new_service",
+            Self::NewSni => "new_sni",
+            Self::NewAlpn => "new_alpn",
+            Self::NewJa4 => "new_ja4",
+            Self::HiddenSni => "hidden_sni",
+            Self::OffHours => "off_hours",
+            Self::FanOut => "fan_out",
+            Self::Rate => "rate",
+        }
+    }
+
+    /// What a person is asked to do.
+    pub fn asks(self) -> Asks {
+        match self {
+            Self::NewPeer | Self::NewService | Self::NewAlpn | Self::NewJa4 | Self::HiddenSni => Asks::Review,
+            Self::NewSni | Self::OffHours | Self::FanOut | Self::Rate => Asks::Investigate,
+        }
+    }
+
+    /// Whether an intent can have who departs so contained. What has harmless causes enough (an update, a holiday, a retry) is not:
+    /// cutting it off would do more harm than it.
+    pub fn may_contain(self) -> bool {
+        match self {
+            Self::NewPeer | Self::NewService | Self::NewSni | Self::FanOut => true,
+            Self::NewAlpn | Self::NewJa4 | Self::HiddenSni | Self::OffHours | Self::Rate => false,
+        }
+    }
+
+    /// Whether it is of what an identity does with all of its peers, and not with one.
+    pub fn is_of_many(self) -> bool {
+        matches!(self, Self::OffHours | Self::FanOut | Self::Rate)
+    }
+}
+
+impl Asks {
+    /// In tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Review => "review",
+            Self::Investigate => "investigate",
+        }
+    }
+}
