@@ -44,7 +44,17 @@ pub async fn listen(listener: TcpListener, live: Live, router: Router) -> Result
     let door = Arc::new(Door { acceptor, live, router, waiting: Waiting::default(), crowd });
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => drop(tokio::spawn(door.clone().admit(stream, from))),
+            Ok((stream, from)) => {
+                // Here and not in the task: who came later gives way later.
+                let (waits, given_up) = door.waiting.enter(from.ip());
+                let door = door.clone();
+                tokio::spawn(async move {
+                    if let Some(tls) = door.shake(stream, from, given_up).await {
+                        drop(waits);
+                        door.serve(tls, from).await;
+                    }
+                });
+            }
             // Out of descriptors, most likely: others have to be closed first.
             Err(e) => {
                 tracing::warn!("API: {e}");
@@ -55,22 +65,29 @@ pub async fn listen(listener: TcpListener, live: Live, router: Router) -> Result
 }
 
 impl Door {
-    async fn admit(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
-        let (waits, given_up) = self.waiting.enter(from.ip());
+    async fn shake(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        given_up: impl Future<Output = ()>,
+    ) -> Option<TlsStream<TcpStream>> {
         let _ = stream.set_nodelay(true);
         let shaken = tokio::select! {
             shaken = timeout(HANDSHAKE_PATIENCE, self.acceptor.accept(stream)) => shaken,
-            () = given_up => return tracing::debug!("API: {from} waited too long among too many"),
+            () = given_up => {
+                tracing::debug!("API: {from} waited too long among too many");
+                return None;
+            }
         };
-        drop(waits);
         match shaken {
-            Ok(Ok(tls)) => self.serve(tls, from).await,
+            Ok(Ok(tls)) => return Some(tls),
             Ok(Err(e)) => match Refusal::of_handshake(&e) {
                 Some(refusal) => tracing::warn!("API: {from} is refused: {refusal}"),
                 None => tracing::debug!("API: {from}: {e}"),
             },
             Err(_) => tracing::debug!("API: the handshake of {from} took too long"),
         }
+        None
     }
 
     async fn serve(&self, mut tls: TlsStream<TcpStream>, from: SocketAddr) {

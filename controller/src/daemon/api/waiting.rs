@@ -1,6 +1,7 @@
 //! Handshakes that have begun and are not done. Where there are too many, the oldest of whoever has most gives way: who opens
 //! many takes nothing from who opens one.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,13 @@ struct Begun {
 }
 
 impl Begun {
+    /// The address that has most; of several, whose oldest is the oldest: a handshake that just began is the last to give way
+    /// to a flood of which each address has one.
+    fn fullest(&self) -> Option<IpAddr> {
+        let oldest = |own: &VecDeque<(u64, _)>| own.front().map(|(number, _)| Reverse(*number));
+        self.by_address.iter().max_by_key(|(_, own)| (own.len(), oldest(own))).map(|(address, _)| *address)
+    }
+
     /// Gives up the oldest of this address.
     fn give_up(&mut self, address: IpAddr) {
         if let Some(own) = self.by_address.get_mut(&address)
@@ -38,15 +46,15 @@ pub struct Waiting(Arc<Mutex<Begun>>);
 
 impl Waiting {
     /// One more. The future ends when it has to give way.
-    pub fn enter(&self, from: IpAddr) -> (Waits, impl Future<Output = ()>) {
+    pub fn enter(&self, from: IpAddr) -> (Waits, impl Future<Output = ()> + use<>) {
         let address = network(from);
         let (keep, given_up) = oneshot::channel();
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if begun.by_address.get(&address).is_some_and(|own| own.len() >= MOST_OF_ONE) {
             begun.give_up(address);
         } else if begun.all >= MOST {
-            let most = begun.by_address.iter().max_by_key(|(_, own)| own.len()).map(|(address, _)| *address);
-            begun.give_up(most.unwrap_or(address));
+            let fullest = begun.fullest().unwrap_or(address);
+            begun.give_up(fullest);
         }
         let number = begun.next;
         begun.next += 1;
@@ -117,6 +125,19 @@ mod tests {
         drop((many, flood));
         let begun = waiting.0.lock().unwrap();
         assert_eq!((begun.all, begun.by_address.len()), (1, 1));
+    }
+
+    #[test]
+    fn of_a_flood_with_one_handshake_an_address_the_oldest_give_way() {
+        let waiting = Waiting::default();
+        let mut flood: Vec<_> = (0..MOST as u32 - 1).map(|n| waiting.enter(address(100 + n))).collect();
+        let (_waits, late) = waiting.enter(address(1));
+        flood.extend((0..MOST as u32 - 1).map(|n| waiting.enter(address(1000 + n))));
+        let mut late = late.boxed();
+        assert!((&mut late).now_or_never().is_none(), "{} came after it", MOST - 1);
+        let _one_more = waiting.enter(address(2));
+        assert!(late.now_or_never().is_some(), "now it is the oldest");
+        drop(flood);
     }
 
     #[test]
