@@ -136,13 +136,23 @@ Examples:
 Examples:
   tidegate why 10.1.0.2 10.2.0.2 443/tcp
   tidegate why orders payments 8443
-  tidegate why spiffe://acme.example/ns/shop/sa/orders 10.2.0.2 icmp")]
+  tidegate why spiffe://acme.example/ns/shop/sa/orders 10.2.0.2 icmp
+  tidegate why --event 1042              why that was judged as it was, by what counted then
+`tidegate observe -o json` shows the numbers of events.")]
     Why {
         #[command(flatten)]
         args: view::why::WhyArgs,
         #[command(flatten)]
         output: OutputArg,
     },
+    /// What happened to an identity, in its order: enrolled, bound, connected, denied, found, contained
+    #[command(after_help = "\
+Examples:
+  tidegate story spiffe://acme.example/ns/shop/sa/orders
+  tidegate story orders --since 24h      every identity with this in its SPIFFE ID
+  tidegate story orders --since 2026-11-01T12:00:00Z --until 2026-11-01T13:00:00Z -o json
+What repeats is told once, with how often. It goes as far back as events are kept (`tidegate run --event-log`).")]
+    Story(view::story::StoryArgs),
     /// Show what the packet path makes of a capture: its connections, or frame by frame
     Replay(crate::replay::ReplayArgs),
     /// Print the OpenAPI document of the daemon's API
@@ -176,6 +186,7 @@ impl Command {
             Self::Flows(output) => shown("/v1/flows", output),
             Self::Drops(output) => shown("/v1/drops", output),
             Self::Why { args, output } => shown(&args.path(), output),
+            Self::Story(args) => shown(&args.path(), &args.output),
             Self::Identity(command) => command.shown_at().and_then(|output| shown("/v1/identities", output)),
             Self::Block(guard::BlockCommand::List(output)) => shown("/v1/blocks", output),
             Self::Quarantine(guard::QuarantineCommand::List(output)) => shown("/v1/quarantines", output),
@@ -227,6 +238,7 @@ pub fn run(cli: Cli) -> Result<()> {
             tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into()),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     if let Some(shown) = command.shown_by_daemon(&instance) {
         let (path, format) = shown?;
@@ -256,7 +268,8 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Drops(output) => view::drops::print(&View::open(&instance)?, output.output),
         Command::Observe(args) => block_on(observe(&instance, &args)),
-        Command::Why { args, output } => view::why::print(&View::open(&instance)?, &args, output.output),
+        Command::Why { args, output } => view::why::run(&instance, &args, output.output),
+        Command::Story(args) => view::story::print(&instance, &args.wanted(), args.output.output),
         Command::Replay(args) => Ok(crate::replay::run(args)?),
         Command::Openapi => {
             let text = serde_json::to_string_pretty(daemon::openapi());

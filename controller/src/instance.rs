@@ -64,6 +64,11 @@ impl Instance {
         self.state_dir.join(&self.name).join("findings.db")
     }
 
+    /// Files of events.
+    pub fn events_dir(&self) -> PathBuf {
+        self.state_dir.join(&self.name).join("events")
+    }
+
     /// The saved state.
     pub fn state_file(&self) -> PathBuf {
         self.state_dir.join(&self.name).join("state.db")

@@ -22,5 +22,6 @@ mod remote;
 pub mod replay;
 mod shadow;
 pub mod state;
+pub mod stream;
 pub mod svid;
 pub mod view;

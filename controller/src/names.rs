@@ -4,13 +4,18 @@ use crate::policy::numbering::Numbering;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::State;
 use datapath::abi::{Action, Binding, Reason};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-/// Names of identities and rules.
+/// Revisions before the one that counts of which an event may still tell.
+const KEPT: usize = 16;
+
+/// Names of identities, rules and epochs.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     identities: HashMap<u32, String>,
     rules: HashMap<u32, String>,
+    /// Epochs, and the revisions that began with them, the latest last.
+    revisions: VecDeque<(u32, u64)>,
 }
 
 impl Names {
@@ -18,7 +23,25 @@ impl Names {
     pub fn of(state: &State) -> Self {
         let mut rules: HashMap<_, _> = state.numbering.rules().map(|(n, key)| (n, short(key))).collect();
         rules.extend(state.rules.iter().map(|(n, rule)| (*n, rule.label())));
-        Self { identities: identities(&state.numbering), rules }
+        Self {
+            identities: identities(&state.numbering),
+            rules,
+            revisions: VecDeque::from([(state.epoch, state.revision)]),
+        }
+    }
+
+    /// The same, knowing of the revisions before: an event may be told after the commit that followed it.
+    pub fn after(mut self, before: &Self) -> Self {
+        let skip = before.revisions.len().saturating_sub(KEPT);
+        let known = before.revisions.iter().skip(skip).filter(|one| !self.revisions.contains(one));
+        let known: Vec<_> = known.copied().collect();
+        known.into_iter().rev().for_each(|one| self.revisions.push_front(one));
+        self
+    }
+
+    /// The revision by which was judged in this epoch.
+    pub fn revision(&self, epoch: u32) -> Option<u64> {
+        self.revisions.iter().rfind(|(first, _)| *first <= epoch).map(|(_, revision)| *revision)
     }
 
     /// Adds the name of an identity.
@@ -58,4 +81,23 @@ pub fn verdict(action: u8) -> &'static str {
 /// The reason of a record or event.
 pub fn reason(reason: u8) -> &'static str {
     Reason::from_u8(reason).name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(epoch: u32, revision: u64) -> Names {
+        Names { revisions: VecDeque::from([(epoch, revision)]), ..Names::default() }
+    }
+
+    #[test]
+    fn an_event_that_is_told_late_has_the_revision_of_its_epoch() {
+        let names = of(6, 3).after(&of(4, 2).after(&of(2, 1)));
+        let told = [1, 2, 4, 5, 6, 9].map(|epoch| names.revision(epoch));
+        assert_eq!(told, [None, Some(1), Some(2), Some(2), Some(3), Some(3)]);
+        let many = (10..100).fold(names, |names, n| of(n, u64::from(n)).after(&names));
+        assert_eq!((many.revision(82), many.revision(83)), (None, Some(83)));
+        assert_eq!(of(99, 99).after(&many).revisions.len(), KEPT, "the same once");
+    }
 }

@@ -21,6 +21,7 @@ pub use chain::{Chain, Finding, Summary};
 pub use commit::commit;
 pub use key::{Key, PublicKey};
 pub use record::{Entry, Head, Kind, Record};
+pub use show::{told, when};
 pub use table::{append, checkpoint, head, last_of, read};
 
 use serde::{Deserialize, Serialize};

@@ -82,7 +82,10 @@ pub fn run(store: &Store, args: &ShowArgs) -> Result<()> {
                 }
                 print_json(&value)
             }
-            Format::Table => say(&told(record, outcome)),
+            Format::Table => {
+                let Record { seq, at, .. } = record;
+                say(&format!("{seq:>6}  {at:.0}  {}", told(record, outcome)))
+            }
         }
     })
 }
@@ -92,10 +95,10 @@ fn changes(record: &Record) -> impl Iterator<Item = &Value> {
 }
 
 /// A record in a few lines.
-fn told(record: &Record, outcome: Option<&Value>) -> String {
+pub fn told(record: &Record, outcome: Option<&Value>) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let Record { seq, at, kind, by, what, .. } = record;
-    let mut told = format!("{seq:>6}  {at:.0}  {} ({}): ", text(&by["who"]), text(&by["how"]));
+    let Record { kind, by, what, .. } = record;
+    let mut told = format!("{} ({}): ", text(&by["who"]), text(&by["how"]));
     match kind.as_str() {
         "commit" => {
             let became = match outcome {
@@ -103,7 +106,7 @@ fn told(record: &Record, outcome: Option<&Value>) -> String {
                     let why = outcome["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
                     text(&outcome["outcome"]).replace('_', " ") + &why
                 }
-                None => "its outcome is not recorded yet".into(),
+                None => "its outcome is in another record".into(),
             };
             told.push_str(&format!("revision {}, {became}", what["revision"]));
             if let Some(confirm) = what.get("confirm").filter(|c| c["revision"] == what["revision"]) {

@@ -3,6 +3,7 @@
 use super::enroll::EnrolArgs;
 use super::{forward, ingress, inspect, mark};
 use crate::exit_code::{Code, Failure, Result};
+use crate::stream::deliver::DeliverArgs;
 use crate::svid::SourceArgs;
 use datapath::abi::MapName;
 use loader::{Sizes, TcModeChoice, XdpModeChoice};
@@ -62,6 +63,9 @@ pub struct RunArgs {
     /// Who the gateway is.
     #[command(flatten)]
     pub svid: SourceArgs,
+    /// Where events go.
+    #[command(flatten)]
+    pub deliver: DeliverArgs,
     /// Events a second, CPU, kind, reason and identity that are sent up; what is over is counted. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub event_limit: u32,

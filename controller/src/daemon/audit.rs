@@ -1,6 +1,7 @@
 //! What the daemon records of itself.
 
 use super::args::RunArgs;
+use super::commit::Committed;
 use super::settings::Settings;
 use super::{Shared, lock};
 use crate::audit::{Entry, Key, Kind};
@@ -25,7 +26,17 @@ impl Shared {
         about: BTreeSet<String>,
         what: Value,
     ) -> Result<()> {
-        lock(&self.committed).store.record(&Entry { kind, by: by.clone(), about, what })
+        let mut committed = lock(&self.committed);
+        committed.store.record(&Entry { kind, by: by.clone(), about, what })?;
+        self.tell_of_records(&committed);
+        Ok(())
+    }
+
+    /// Tells of what was recorded. That this fails undoes nothing.
+    pub(super) fn tell_of_records(&self, committed: &Committed) {
+        if let Err(e) = self.hub.tell_of_records(&committed.store) {
+            tracing::error!("records are not told: {e}");
+        }
     }
 
     /// Signs what was recorded, where that is due.

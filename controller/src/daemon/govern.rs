@@ -192,7 +192,7 @@ impl Shared {
             }
             if let Ok(finding) = desk.book.get(noted.id) {
                 tracing::warn!("finding {}: {}", finding.id, finding.why);
-                self.hub.send(&event::finding_json(finding));
+                self.hub.send(event::finding_json(finding));
             }
         }
     }

@@ -27,6 +27,7 @@ mod recover;
 mod service_manager;
 mod settings;
 mod start;
+mod stream;
 mod watch;
 
 pub use api::{
@@ -77,6 +78,7 @@ pub struct Shared {
     governance: govern::Governance,
     /// Signs the audit record.
     audit_key: Key,
+    deliveries: stream::Deliveries,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,6 +107,7 @@ impl Shared {
         let revision = committed.commit(&self.maps, by, change)?;
         self.hub.rename(Names::of(&committed.state));
         self.governance.declare(&committed.state.documents().intents);
+        self.tell_of_records(committed);
         Ok(revision)
     }
 
@@ -176,6 +179,7 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     let result =
         runtime.block_on(serve(shared.clone(), socket, metrics, listen, ready_line(instance, &attached)));
     shared.record_stop(result.as_ref().err());
+    shared.hub.pen.finish();
     let _ = std::fs::remove_file(instance.socket());
     result
 }
@@ -285,6 +289,7 @@ async fn every_second(shared: Arc<Shared>) {
         let work = move || -> Result<()> {
             lock(&shared.committed).settle(&shared.maps)?;
             shared.sign(false)?;
+            shared.tell_of_records(&lock(&shared.committed));
             shared.take_back_late()?;
             loader::refresh_ports(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;

@@ -4,9 +4,12 @@ use super::half_open::Begun;
 use super::inlet::Inlet;
 use super::recent::{Recent, RecentFlow};
 use crate::bindings::SourceName;
+use crate::exit_code::Result;
 use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
 use crate::policy::spiffe::SpiffeId;
+use crate::state::Store;
+use crate::stream::{Cursor, Pen};
 use crate::view::event;
 use crate::view::flow::{Moment, ReadHello, ReadHellos, key_hex};
 use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HelloSegment};
@@ -28,13 +31,16 @@ pub struct Hub {
     begun: Mutex<Begun>,
     flows: Mutex<Recent>,
     governance: Arc<Inlet>,
+    /// Numbers events, and writes them down.
+    pub pen: Pen,
+    recorded: Mutex<Cursor>,
     /// Events that slow listeners did not get.
     pub lost: AtomicU64,
 }
 
 impl Hub {
     /// A hub without listeners.
-    pub fn new(names: Names, governance: Arc<Inlet>) -> Self {
+    pub fn new(names: Names, governance: Arc<Inlet>, pen: Pen, recorded: Cursor) -> Self {
         Self {
             listeners: broadcast::Sender::new(KEPT),
             recent: Mutex::default(),
@@ -43,13 +49,16 @@ impl Hub {
             begun: Mutex::default(),
             flows: Mutex::default(),
             governance,
+            pen,
+            recorded: Mutex::new(recorded),
             lost: AtomicU64::new(0),
         }
     }
 
     /// The names by which events are told from now on.
     pub fn rename(&self, names: Names) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+        let mut before = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        *before = Arc::new(names.after(&before));
     }
 
     /// Adds names of identities.
@@ -61,7 +70,20 @@ impl Hub {
 
     /// Tells everybody what became of what a source of bindings said.
     pub fn tell_of_source(&self, source: &SourceName, outcome: &str, text: &str) {
-        self.send(&event::source_json(source, outcome, text));
+        self.send(event::source_json(source, outcome, text));
+    }
+
+    /// Tells everybody of what was recorded since it was last told, in this daemon or in one before.
+    pub fn tell_of_records(&self, store: &Store) -> Result<()> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = recorded.last();
+        let mut last = before;
+        store.audit(before, |seq, text, _| {
+            event::record_json(&text).into_iter().for_each(|event| self.send(event));
+            last = seq;
+            Ok(())
+        })?;
+        if last > before { recorded.advance(last) } else { Ok(()) }
     }
 
     /// Hands an event of the ring buffer to everybody.
@@ -71,7 +93,7 @@ impl Hub {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
         let hello = self.hello_of(bytes);
         if let Some(value) = event::json(bytes, &names, now, hello.as_deref()) {
-            self.send(&value);
+            self.send(value);
         }
     }
 
@@ -105,7 +127,7 @@ impl Hub {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
         for found in found {
             self.governance.offer_hello(found, &names, now);
-            self.send(&event::hello_json(found, &names, now));
+            self.send(event::hello_json(found, &names, now));
         }
     }
 
@@ -131,9 +153,9 @@ impl Hub {
     }
 
     /// Hands an event to everybody.
-    pub(super) fn send(&self, value: &serde_json::Value) {
-        let line: Arc<str> = value.to_string().into();
+    pub(super) fn send(&self, event: serde_json::Value) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = self.pen.write(event);
         if recent.len() == KEPT {
             recent.pop_front();
         }
@@ -183,16 +205,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_listener_is_told_what_it_lost_and_holds_nobody_up() {
-        let hub = Hub::new(Names::default(), Arc::new(Inlet::new().0));
+        let folder = tempfile::tempdir().expect("a folder");
+        let recorded = Cursor::open(folder.path(), "records", || Ok(0)).expect("a cursor");
+        let hub = Hub::new(Names::default(), Arc::new(Inlet::new().0), Pen::without_files(), recorded);
         let (_, mut slow) = hub.listen();
         let (_, mut quick) = hub.listen();
-        for n in 0..KEPT as u64 + 10 {
-            hub.send(&serde_json::json!({ "n": n }));
-            assert_eq!(next(&hub, &mut quick).await.as_deref(), Some(format!("{{\"n\":{n}}}").as_str()));
+        for n in 1..=KEPT as u64 + 10 {
+            hub.send(serde_json::json!({ "n": n }));
+            let line = format!("{{\"id\":{n},\"n\":{n}}}");
+            assert_eq!(next(&hub, &mut quick).await.as_deref(), Some(line.as_str()));
         }
         let told = next(&hub, &mut slow).await.expect("a line");
         assert_eq!(&*told, r#"{"lost_events":{"num_events_lost":10,"source":"observer_queue"}}"#);
-        assert_eq!(next(&hub, &mut slow).await.as_deref(), Some(r#"{"n":10}"#));
+        assert_eq!(next(&hub, &mut slow).await.as_deref(), Some(r#"{"id":11,"n":11}"#));
         assert_eq!(hub.lost.load(Ordering::Relaxed), 10);
     }
 }

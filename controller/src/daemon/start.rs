@@ -7,6 +7,7 @@ use super::govern::Governance;
 use super::inlet::Inlet;
 use super::observe::Hub;
 use super::settings::Settings;
+use super::stream::Stream;
 use super::{Shared, audit, compare, enroll, failsafe, forward, ingress, watch};
 use crate::audit::Key;
 use crate::exit_code::Result;
@@ -51,6 +52,7 @@ pub(super) fn start(
     let inlet = Arc::new(inlet);
     let governance = Governance::open(&instance.findings_file(), inlet.clone(), args.containments_per_hour)?;
     let audit_key = Key::of(&instance.audit_key())?;
+    let stream = Stream::open(instance, &args.deliver, &store)?;
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
@@ -92,7 +94,8 @@ pub(super) fn start(
     };
     match work() {
         Ok((maps, committed)) => {
-            let hub = Arc::new(Hub::new(Names::of(&committed.state), inlet));
+            let (pen, recorded, deliveries) = stream.begin();
+            let hub = Arc::new(Hub::new(Names::of(&committed.state), inlet, pen, recorded));
             governance.declare(&committed.state.documents().intents);
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
@@ -114,6 +117,7 @@ pub(super) fn start(
                 ingress,
                 governance,
                 audit_key,
+                deliveries,
             };
             if let Err(e) = shared.sign(true) {
                 tracing::error!("{e}");

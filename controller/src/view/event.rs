@@ -2,6 +2,7 @@
 
 use super::flow::{Moment, alert_name, ends_json};
 use super::table;
+use crate::audit::told;
 use crate::bindings::SourceName;
 use crate::governance::Finding;
 use crate::hello::{ClientHello, Found};
@@ -53,6 +54,12 @@ pub fn finding_json(finding: &Finding) -> Value {
     json!({"time": time, "event": "finding", "finding": finding})
 }
 
+/// A record of what was done, as an event.
+pub fn record_json(record: &str) -> Option<Value> {
+    let record: Value = serde_json::from_str(record).ok()?;
+    Some(json!({"time": record["at"], "event": "record", "record": record}))
+}
+
 /// Adds the fields of a ClientHello.
 pub fn add_hello(object: &mut Map<String, Value>, hello: &ClientHello) {
     if let Ok(Value::Object(fields)) = serde_json::to_value(hello) {
@@ -88,6 +95,7 @@ fn head(event: &Event, names: &Names, now: &Moment) -> Map<String, Value> {
     let interface = loader::netdev::name(event.ifindex);
     object.insert("interface".into(), json!({"index": event.ifindex, "name": interface}));
     object.insert("epoch".into(), json!(event.epoch));
+    object.insert("revision".into(), json!(names.revision(event.epoch)));
     object.insert("frame_bytes".into(), json!(event.frame_bytes));
     if event.kind() == Some(EventKind::Handshake) {
         object.insert("handshake".into(), handshake(event));
@@ -139,6 +147,10 @@ pub fn line(event: &Value) -> String {
         let id = event.pointer("/finding/id").and_then(Value::as_u64).unwrap_or(0);
         let [decision, why] = ["/finding/decision", "/finding/why"].map(|p| text(p).unwrap_or("-"));
         return format!("{time}  finding {id} ({decision}): {why}");
+    }
+    if let Some(record) = event.get("record") {
+        let done = serde_json::from_value(record.clone()).map(|record| told(&record, None));
+        return format!("{time}  record {}, {}", record["seq"], done.as_deref().unwrap_or("-"));
     }
     let ends = match event.pointer("/IP/source") {
         Some(_) => format!("{} -> {}", end(event, "source"), end(event, "destination")),

@@ -5,8 +5,10 @@ pub mod event;
 pub mod flow;
 pub mod lists;
 mod page;
+pub mod past;
 pub mod shadow;
 pub mod status;
+pub mod story;
 pub mod table;
 pub mod why;
 
@@ -78,6 +80,13 @@ impl View {
         let names = Names::of(&state);
         Ok(Self { maps, state, names })
     }
+}
+
+/// A value as it stands in a query.
+pub(crate) fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(byte);
+    let one = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
 }
 
 /// Prints JSON, one line.

@@ -1,7 +1,8 @@
 //! `tidegate why`: asks the live maps, with the programs' own code, and names the rule or the nearest miss.
 
-use super::{Format, View, print_json, say};
+use super::{Format, View, encoded, print_json, say};
 use crate::exit_code::{Code, Failure, Result};
+use crate::instance::Instance;
 use crate::names::{reason, verdict};
 use crate::policy::document::Workload;
 use crate::policy::explain::{Flow, NearMiss, explain};
@@ -26,36 +27,81 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, clap::Args)]
 pub struct WhyArgs {
     /// Who opens the connection: an address, a workload's name or a SPIFFE ID
-    pub source: String,
+    #[arg(required_unless_present = "event")]
+    source: Option<String>,
     /// Who answers
-    pub destination: String,
+    #[arg(required_unless_present = "event")]
+    destination: Option<String>,
     /// Port and protocol: 443, 443/tcp, 53/udp, icmp
-    pub port: String,
+    #[arg(required_unless_present = "event")]
+    port: Option<String>,
     /// The interface by which it comes in, for bindings that hold on an interface
     #[arg(long, value_name = "IF")]
-    pub interface: Option<String>,
+    interface: Option<String>,
     /// The VLAN ID with which it comes in, for bindings that hold on a VLAN
     #[arg(long, value_name = "ID")]
+    vlan: Option<u16>,
+    /// Instead of what would become of a connection, why this event was judged as it was
+    #[arg(long, value_name = "ID", conflicts_with_all = ["source", "interface", "vlan"])]
+    event: Option<u64>,
+}
+
+/// A question, of either kind.
+enum Why {
+    Connection(Question),
+    Event(u64),
+}
+
+/// A connection that is asked about.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// An address, a workload's name or a SPIFFE ID.
+    pub source: String,
+    /// Likewise.
+    pub destination: String,
+    /// `443`, `443/tcp`, `icmp`
+    pub port: String,
+    /// The interface by which it comes in.
+    pub interface: Option<String>,
+    /// The VLAN ID with which it comes in.
     pub vlan: Option<u16>,
 }
 
 impl WhyArgs {
+    fn why(&self) -> Why {
+        if let Some(id) = self.event {
+            return Why::Event(id);
+        }
+        // There without an event.
+        let [source, destination, port] =
+            [&self.source, &self.destination, &self.port].map(|text| text.clone().unwrap_or_default());
+        let (interface, vlan) = (self.interface.clone(), self.vlan);
+        Why::Connection(Question { source, destination, port, interface, vlan })
+    }
+
     /// Where the daemon shows it.
     pub fn path(&self) -> String {
-        let encoded = |text: &str| -> String {
-            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(byte);
-            let one =
-                |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-            text.bytes().map(one).collect()
-        };
-        let [source, destination, port] =
-            [&self.source, &self.destination, &self.port].map(|text| encoded(text));
-        format!("/v1/why?source={source}&destination={destination}&port={port}")
+        match self.why() {
+            Why::Event(id) => format!("/v1/why/event?id={id}"),
+            Why::Connection(question) => {
+                let [source, destination, port] =
+                    [&question.source, &question.destination, &question.port].map(|text| encoded(text));
+                format!("/v1/why?source={source}&destination={destination}&port={port}")
+            }
+        }
+    }
+}
+
+/// Answers on this host.
+pub fn run(instance: &Instance, args: &WhyArgs, format: Format) -> Result<()> {
+    match args.why() {
+        Why::Event(id) => super::past::print(instance, id, format),
+        Why::Connection(question) => print(&View::open(instance)?, &question, format),
     }
 }
 
 /// Prints what would become of a connection.
-pub fn print(view: &View, args: &WhyArgs, format: Format) -> Result<()> {
+pub fn print(view: &View, args: &Question, format: Format) -> Result<()> {
     let documents = view.state.effective(jiff::Timestamp::now());
     let (port, proto) = parse_port(&args.port)?;
     let (source, destination) = (address(&documents, &args.source)?, address(&documents, &args.destination)?);
@@ -148,7 +194,7 @@ fn address(documents: &Documents, text: &str) -> Result<Addr> {
 }
 
 /// Where the source is, as a [`Moment`] says it; 0 where nobody says.
-fn place(view: &View, args: &WhyArgs) -> Result<u32> {
+fn place(view: &View, args: &Question) -> Result<u32> {
     if args.interface.is_none() && args.vlan.is_none() {
         return Ok(0);
     }

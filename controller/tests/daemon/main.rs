@@ -15,6 +15,7 @@ mod lab;
 mod limits;
 mod marks;
 mod monitoring;
+mod past;
 mod policy;
 mod remote;
 mod state;

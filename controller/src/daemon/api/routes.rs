@@ -38,6 +38,8 @@ fn table() -> Table {
         .get(Viewer, "/v1/flows", "Connections: who talks to whom, and what became of it", views::flows)
         .get(Viewer, "/v1/drops", "What was dropped, or would have been, and why", views::drops)
         .get(Viewer, "/v1/why", "What would become of a connection: which rule decides, or which one nearly did", views::why)
+        .get(Viewer, "/v1/why/event", "Why an event was judged as it was, by what counted then", views::why_event)
+        .get(Viewer, "/v1/story", "What happened to an identity: a line an event", views::story)
         .get(Viewer, "/v1/identities", "Workloads with SPIFFE IDs, addresses and leases", views::identities)
         .get(Viewer, "/v1/blocks", "What is blocked", views::blocks)
         .get(Viewer, "/v1/quarantines", "Who is quarantined", views::quarantines)

@@ -4,8 +4,9 @@ use super::refuse::Params;
 use super::{blocking, described};
 use crate::daemon::Shared;
 use crate::exit_code::{Failure, Result};
+use crate::stream::story::Wanted;
 use crate::svid::Live;
-use crate::view::why::WhyArgs;
+use crate::view::why::Question;
 use crate::view::{self, Format, View};
 use aide::OperationOutput;
 use aide::generate::GenContext;
@@ -13,6 +14,7 @@ use aide::openapi::{Operation, Response as Described, StatusCode};
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -45,6 +47,32 @@ pub struct WhyQuery {
     /// Port and protocol: 443, 443/tcp, 53/udp, icmp.
     pub port: String,
     /// `json`, or `table` for people.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+/// `GET /v1/why/event`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    /// The event's number.
+    pub id: u64,
+    /// `json`, or `table` for people.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+/// `GET /v1/story`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoryQuery {
+    /// A SPIFFE ID, or a part of several.
+    pub identity: String,
+    /// From then on.
+    pub since: Option<Timestamp>,
+    /// Until then.
+    pub until: Option<Timestamp>,
+    /// `json` for the events, `table` for what they tell.
     #[serde(default = "json")]
     pub output: Format,
 }
@@ -193,8 +221,28 @@ pub(super) async fn why(
     Params(query): Params<WhyQuery>,
 ) -> Result<Page> {
     let WhyQuery { source, destination, port, output } = query;
-    let args = WhyArgs { source, destination, port, interface: None, vlan: None };
-    page(shared, output, move |shared, format| view::why::print(&open(shared)?, &args, format)).await
+    let asked = Question { source, destination, port, interface: None, vlan: None };
+    page(shared, output, move |shared, format| view::why::print(&open(shared)?, &asked, format)).await
+}
+
+pub(super) async fn why_event(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<EventQuery>,
+) -> Result<Page> {
+    page(shared, query.output, move |shared, format| view::past::print(&shared.instance, query.id, format))
+        .await
+}
+
+/// A story is lines of JSON, and of text.
+pub(super) async fn story(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<StoryQuery>,
+) -> Result<super::events::Lines> {
+    let StoryQuery { identity, since, until, output } = query;
+    let wanted = Wanted { identity, since, until };
+    let page =
+        page(shared, output, move |shared, format| view::story::print(&shared.instance, &wanted, format));
+    page.await.map(|page| super::events::Lines::of_page(page.format, page.text))
 }
 
 /// Flows are lines of JSON, and a table.

@@ -190,7 +190,7 @@ impl Door {
     }
 
     fn tell(&self, id: Option<&SpiffeId>, address: IpAddr, verdict: &str, enrolment: serde_json::Value) {
-        self.shared.hub.send(&json!({
+        self.shared.hub.send(json!({
             "time": Timestamp::now(), "event": "enrolment", "verdict": verdict,
             "IP": {"source": address}, "source": {"spiffe_id": id}, "enrolment": enrolment,
         }));

@@ -19,7 +19,11 @@ const HISTOGRAM: usize = HandshakeStats::OCTAVES + 4;
 /// `loader::Sizes::judged_ports`.
 const ATTACHED: usize = 1024;
 
-const CATALOGUE: [(&str, usize); 43] = [
+/// A webhook and a collector, and what can become of an event.
+const RECEIVERS: usize = 2;
+const RESULTS: usize = 3;
+
+const CATALOGUE: [(&str, usize); 46] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -29,7 +33,7 @@ const CATALOGUE: [(&str, usize); 43] = [
     ("tidegate_redirect_count_total", SLOTS),
     ("tidegate_handshake_total", (PAIRS + 1) * KINDS * OUTCOMES),
     ("tidegate_handshake_duration_seconds", (DURATIONS + KINDS * OUTCOMES * STAGES) * HISTOGRAM),
-    ("tidegate_lost_events_total", 4),
+    ("tidegate_lost_events_total", 5),
     ("tidegate_bpf_map_pressure", 15),
     ("tidegate_connections_opened_total", 1),
     ("tidegate_connections_closed_total", 2),
@@ -62,6 +66,9 @@ const CATALOGUE: [(&str, usize); 43] = [
     ("tidegate_governance_shed_total", 1),
     ("tidegate_governance_forgotten_total", 1),
     ("tidegate_governance_paused", 1),
+    ("tidegate_event_delivery_total", RECEIVERS * RESULTS),
+    ("tidegate_event_delivery_retries_total", RECEIVERS),
+    ("tidegate_event_delivery_waiting", RECEIVERS),
     ("tidegate_exported_series", 1),
 ];
 

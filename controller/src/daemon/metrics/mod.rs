@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod catalogue;
+mod deliveries;
 mod encode;
 mod governance;
 mod handshakes;
@@ -29,6 +30,7 @@ pub fn page(shared: &Shared) -> Result<String> {
     families.extend(svid::families(shared));
     families.extend(svid::enrolments(shared));
     families.extend(governance::families(shared));
+    families.extend(deliveries::families(shared));
     families.retain(|family| !family.get_metric().is_empty()); // the encoder refuses them
     let series: usize = families.iter().map(series).sum();
     families.push(gauge(

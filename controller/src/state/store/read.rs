@@ -234,6 +234,14 @@ impl Store {
         self.policy_set(row)
     }
 
+    /// What counted while a revision did; nothing where it is not kept any more.
+    pub fn state_of(&self, revision: u64) -> Result<Option<State>> {
+        let sql = "SELECT 1 FROM revision WHERE number = ?";
+        let kept = self.db.query_row(sql, [revision], |_| Ok(())).optional();
+        let kept = kept.map_err(|e| failed(&self.path, e))?;
+        kept.map(|()| self.revision_state(revision)).transpose()
+    }
+
     /// A saved setting.
     pub fn setting(&self, name: &str) -> Result<Option<String>> {
         let sql = "SELECT value FROM setting WHERE name = ?";

@@ -1,0 +1,143 @@
+//! What happened to an identity, in its order: its events joined, with what repeats told once.
+
+use super::{Weight, kind};
+use crate::audit::told;
+use crate::policy::spiffe::SpiffeId;
+use crate::view::event::line;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// Whose story, and of when.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// A SPIFFE ID; what is none is a part of several.
+    pub identity: String,
+    /// From then on.
+    pub since: Option<Timestamp>,
+    /// Until then.
+    pub until: Option<Timestamp>,
+}
+
+impl Wanted {
+    /// Whether an event is a part of it.
+    pub fn wants(&self, event: &Value) -> bool {
+        let time = event.get("time").and_then(|time| time.as_str()?.parse::<Timestamp>().ok());
+        let early = self.since.is_some_and(|since| time.is_none_or(|time| time < since));
+        let late = self.until.is_some_and(|until| time.is_none_or(|time| time > until));
+        !early && !late && self.concerns(event)
+    }
+
+    fn concerns(&self, event: &Value) -> bool {
+        let one = ["/source/spiffe_id", "/destination/spiffe_id"].map(|end| event.pointer(end));
+        let lists = ["/finding/identities", "/record/about"].map(|list| event.pointer(list)?.as_array());
+        let several = lists.into_iter().flatten().flatten();
+        one.into_iter().flatten().chain(several).any(|id| id.as_str().is_some_and(|id| self.is(id)))
+    }
+
+    fn is(&self, id: &str) -> bool {
+        match self.identity.parse::<SpiffeId>() {
+            Ok(_) => id == self.identity,
+            Err(_) => id.contains(&self.identity),
+        }
+    }
+}
+
+/// Something that happened, once or again and again.
+struct Told {
+    text: String,
+    again: u64,
+    last: String,
+}
+
+/// A story that is being put together.
+#[derive(Default)]
+pub struct Story {
+    told: Vec<Told>,
+    /// Where what can repeat is told.
+    known: HashMap<String, usize>,
+}
+
+impl Story {
+    /// Takes the next event.
+    pub fn add(&mut self, event: &Value) {
+        let Some((key, text)) = tell(event) else { return };
+        let last = time(event);
+        if let Some(place) = key.as_ref().and_then(|key| self.known.get(key)) {
+            let told = &mut self.told[*place];
+            (told.again, told.last) = (told.again + 1, last);
+            return;
+        }
+        self.known.extend(key.map(|key| (key, self.told.len())));
+        self.told.push(Told { text, again: 0, last });
+    }
+
+    /// Its lines.
+    pub fn lines(self) -> impl Iterator<Item = String> {
+        self.told.into_iter().map(|Told { text, again, last }| match again {
+            0 => text,
+            1 => format!("{text} (again at {last})"),
+            times => format!("{text} ({times} times more, the last at {last})"),
+        })
+    }
+}
+
+fn time(event: &Value) -> String {
+    let time = event.get("time").and_then(|time| time.as_str()?.parse::<Timestamp>().ok());
+    time.map_or_else(|| "-".into(), |time| format!("{time:.0}"))
+}
+
+/// What an event says, and by what it is known again; nothing of what says no more than others do.
+fn tell(event: &Value) -> Option<(Option<String>, String)> {
+    let at = time(event);
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    if Weight::of(event) == Weight::Decision {
+        return Some((None, format!("{at}  {}", decided(event)?)));
+    }
+    let client = text("/source/spiffe_id").or(text("/IP/source")).unwrap_or("-");
+    let server = text("/destination/spiffe_id").or(text("/IP/destination")).unwrap_or("-");
+    let what = match kind(event) {
+        "verdict" | "drop" => {
+            let verdict = text("/verdict").unwrap_or("-");
+            let by = text("/rule").map_or_else(
+                || text("/drop_reason_desc").unwrap_or("-").into(),
+                |rule| format!("rule {rule}"),
+            );
+            format!("{client} -> {server} {}: {verdict}, {by}", service(event))
+        }
+        "handshake" if text("/handshake/outcome") != Some("completed") => {
+            let [kind, outcome] = ["/handshake/kind", "/handshake/outcome"].map(|p| text(p).unwrap_or("-"));
+            let alert = text("/handshake/alert").map(|alert| format!(" ({alert})")).unwrap_or_default();
+            format!("{client} -> {server} {}: {kind} handshake {outcome}{alert}", service(event))
+        }
+        "client_hello" => {
+            let sni = text("/tls_sni").unwrap_or("no name");
+            format!("{client} -> {server} {}: ClientHello for {sni}", service(event))
+        }
+        _ => return None,
+    };
+    Some((Some(what.clone()), format!("{at}  {what}")))
+}
+
+/// `tcp/443`
+fn service(event: &Value) -> String {
+    let l4 = event.get("l4").and_then(|l4| l4.as_object()?.iter().next());
+    let Some((name, fields)) = l4 else { return "-".into() };
+    let name = name.to_ascii_lowercase();
+    match fields.get("destination_port").and_then(Value::as_u64) {
+        Some(port) => format!("{name}/{port}"),
+        None => name,
+    }
+}
+
+fn decided(event: &Value) -> Option<String> {
+    match event.get("record") {
+        // Of a commit, what became of it is a record of its own; a signature says nothing of an identity.
+        Some(record) => {
+            let record = serde_json::from_value(record.clone()).ok()?;
+            Some(told(&record, None))
+        }
+        // Its line has a time of its own before it.
+        None => line(event).split_once("  ").map(|(_, rest)| rest.to_owned()),
+    }
+}

@@ -1,0 +1,212 @@
+use super::files::number;
+use super::story::{Story, Wanted};
+use super::{Cursor, Files, Follow, Log, Pen};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::thread::JoinHandle;
+use tempfile::tempdir;
+
+const MIB: u64 = 1 << 20;
+
+fn write(folder: &Path, budget: u64) -> (Pen, JoinHandle<()>) {
+    let (pen, log) = Log::open(Files::new(folder), budget).unwrap();
+    (pen, std::thread::spawn(move || log.run()))
+}
+
+fn end((pen, writer): (Pen, JoinHandle<()>)) {
+    pen.finish();
+    drop(pen);
+    writer.join().unwrap();
+}
+
+fn all(files: &Files) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    files.each("", |event| numbers.push(number(&event))).unwrap();
+    numbers
+}
+
+fn verdict(n: usize) -> Value {
+    json!({"event": "verdict", "n": n, "text": "x".repeat(1000)})
+}
+
+#[test]
+fn numbers_go_on_after_a_restart_and_every_event_can_be_found() {
+    let folder = tempdir().unwrap();
+    let files = Files::new(folder.path());
+    assert_eq!(files.last().unwrap(), 0);
+    for run in 0..3 {
+        let log = write(folder.path(), MIB);
+        (0..10).for_each(|n| drop(log.0.write(json!({"event": "finding", "run": run, "n": n}))));
+        end(log);
+    }
+    assert_eq!(all(&files), (1..=30).collect::<Vec<_>>());
+    assert_eq!(files.list().unwrap().iter().map(|file| file.first).collect::<Vec<_>>(), [1, 11, 21]);
+    assert_eq!(files.find(17).unwrap(), json!({"id": 17, "event": "finding", "run": 1, "n": 6}));
+    let error = files.find(31).unwrap_err().to_string();
+    assert_eq!(error, "event 31 is not kept: the last one has the number 30");
+}
+
+#[test]
+fn the_oldest_make_room_and_a_torn_line_costs_no_other() {
+    let folder = tempdir().unwrap();
+    let log = write(folder.path(), MIB);
+    // The queue holds fewer than these: they are written as they come.
+    for n in 0..3000 {
+        drop(log.0.write(verdict(n)));
+        if n % 500 == 0 {
+            log.0.finish();
+        }
+    }
+    assert_eq!(log.0.lost.load(std::sync::atomic::Ordering::Relaxed), 0);
+    end(log);
+    let files = Files::new(folder.path());
+    let bytes: u64 = files.list().unwrap().iter().map(|file| file.bytes).sum();
+    assert!(bytes <= MIB && bytes > MIB / 2, "{bytes}");
+    let kept = all(&files);
+    assert_eq!((kept.last(), kept.len()), (Some(&3000), (3001 - kept[0]) as usize), "whole from {}", kept[0]);
+    let error = files.find(1).unwrap_err().to_string();
+    assert_eq!(error, format!("event 1 is not kept: the oldest that is has the number {}", kept[0]));
+    // What was not written whole.
+    let last = files.list().unwrap().pop().unwrap();
+    let text = std::fs::read(&last.path).unwrap();
+    std::fs::write(&last.path, &text[..text.len() - 10]).unwrap();
+    assert_eq!(files.last().unwrap(), 2999);
+    let log = write(folder.path(), MIB);
+    drop(log.0.write(verdict(1)));
+    end(log);
+    assert_eq!(
+        all(&files)[kept.len() - 2..],
+        [2999, 3000],
+        "a number that nobody can have read is given again"
+    );
+}
+
+#[test]
+fn decisions_are_written_where_traffic_has_no_room() {
+    let folder = tempdir().unwrap();
+    // Nobody writes.
+    let (pen, _log) = Log::open(Files::new(folder.path()), MIB).unwrap();
+    let lost = || pen.lost.load(std::sync::atomic::Ordering::Relaxed);
+    (0..16_384).for_each(|n| drop(pen.write(json!({"event": "verdict", "n": n}))));
+    assert_eq!(lost(), 2048);
+    (0..2048).for_each(|n| drop(pen.write(json!({"event": "finding", "n": n}))));
+    assert_eq!(lost(), 2048);
+    drop(pen.write(json!({"event": "finding"})));
+    assert_eq!(lost(), 2049);
+}
+
+#[test]
+fn a_reader_goes_on_from_where_it_was_through_files_that_come_and_go() {
+    let folder = tempdir().unwrap();
+    let files = Files::new(folder.path());
+    let mut follow = Follow::after(files.clone(), 0);
+    assert_eq!(follow.batch().unwrap().events.len(), 0);
+    let log = write(folder.path(), MIB);
+    let mut read = Vec::new();
+    for n in 0..900 {
+        drop(log.0.write(verdict(n)));
+        if n % 7 == 0 {
+            log.0.finish();
+            let batch = follow.batch().unwrap();
+            assert_eq!(batch.missing, 0);
+            read.extend(batch.events.iter().map(number));
+        }
+    }
+    end(log);
+    assert!(files.list().unwrap().len() > 10);
+    let mut rest = |follow: &mut Follow| {
+        let mut missing = 0;
+        loop {
+            let batch = follow.batch().unwrap();
+            missing += batch.missing;
+            if batch.events.is_empty() {
+                return missing;
+            }
+            read.extend(batch.events.iter().map(number));
+        }
+    };
+    assert_eq!(rest(&mut follow), 0);
+    // Another that begins in the middle, and one whose next events are gone.
+    assert_eq!(rest(&mut Follow::after(files.clone(), 890)), 0);
+    let list = files.list().unwrap();
+    std::fs::remove_file(&list[0].path).unwrap();
+    assert_eq!(rest(&mut Follow::after(files, 0)), list[1].first - 1);
+    let expected: Vec<u64> = (1..=900).chain(891..=900).chain(list[1].first..=900).collect();
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn a_cursor_is_kept_and_one_that_is_spoiled_says_what_to_do() {
+    let folder = tempdir().unwrap();
+    let open = || Cursor::open(folder.path(), "webhook", || Ok(7));
+    assert_eq!(open().unwrap().last(), 7);
+    open().unwrap().advance(12).unwrap();
+    assert_eq!(open().unwrap().last(), 12);
+    std::fs::write(folder.path().join("webhook.cursor"), "x").unwrap();
+    let error = open().unwrap_err();
+    assert!(error.to_string().contains("webhook.cursor holds no number"), "{error}");
+}
+
+const ORDERS: &str = "spiffe://a.example/orders";
+
+fn seen(second: u32, verdict: &str, port: u16) -> Value {
+    json!({
+        "time": format!("2026-11-01T12:00:{second:02}Z"), "event": "verdict", "verdict": verdict,
+        "drop_reason_desc": if verdict == "DROPPED" { "POLICY_DENIED" } else { "FORWARDED" },
+        "rule": (verdict == "FORWARDED").then_some("shop/pay"), "l4": {"TCP": {"source_port": 40_000 + second, "destination_port": port}},
+        "IP": {"source": "10.0.0.1", "destination": "10.0.0.2"},
+        "source": {"spiffe_id": ORDERS}, "destination": {"spiffe_id": null},
+    })
+}
+
+#[test]
+fn a_story_tells_what_repeats_once_and_decisions_each() {
+    let finding = json!({
+        "time": "2026-11-01T12:00:07Z", "event": "finding",
+        "finding": {"id": 3, "decision": "flag", "why": "because", "identities": [ORDERS]},
+    });
+    let record = json!({
+        "time": "2026-11-01T12:00:08Z", "event": "record",
+        "record": {"v": 1, "seq": 9, "prev": "", "at": "2026-11-01T12:00:08Z", "kind": "finding",
+            "by": {"who": "root", "how": "findings resolve"}, "about": [ORDERS], "what": {"finding": 3}},
+    });
+    let failed = json!({
+        "time": "2026-11-01T12:00:05Z", "event": "handshake", "verdict": "FORWARDED",
+        "handshake": {"kind": "tls", "outcome": "alert", "alert": "unknown_ca"}, "l4": {"TCP": {"destination_port": 443}},
+        "source": {"spiffe_id": ORDERS}, "destination": {"spiffe_id": "spiffe://a.example/pay"},
+    });
+    let other = json!({"time": "2026-11-01T12:00:09Z", "event": "enrolment", "source": {"spiffe_id": "spiffe://a.example/orders2"}});
+    let events = [
+        seen(1, "FORWARDED", 443),
+        seen(2, "DROPPED", 22),
+        seen(3, "FORWARDED", 443),
+        failed,
+        seen(6, "FORWARDED", 443),
+        finding,
+        record,
+        other,
+    ];
+    let told = |identity: &str, since: Option<&str>| {
+        let since = since.map(|since| since.parse().unwrap());
+        let wanted = Wanted { identity: identity.into(), since, until: None };
+        let mut story = Story::default();
+        events.iter().filter(|event| wanted.wants(event)).for_each(|event| story.add(event));
+        story.lines().collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(ORDERS, None),
+        [
+            "2026-11-01T12:00:01Z  spiffe://a.example/orders -> 10.0.0.2 tcp/443: FORWARDED, rule shop/pay (2 times more, the last at 2026-11-01T12:00:06Z)",
+            "2026-11-01T12:00:02Z  spiffe://a.example/orders -> 10.0.0.2 tcp/22: DROPPED, POLICY_DENIED",
+            "2026-11-01T12:00:05Z  spiffe://a.example/orders -> spiffe://a.example/pay tcp/443: tls handshake alert (unknown_ca)",
+            "2026-11-01T12:00:07Z  finding 3 (flag): because",
+            "2026-11-01T12:00:08Z  root (findings resolve): finding finding 3",
+        ]
+    );
+    assert_eq!(told(ORDERS, Some("2026-11-01T12:00:08Z")).len(), 1);
+    assert_eq!(
+        told("orders", Some("2026-11-01T12:00:08Z")).len(),
+        2,
+        "a part of a SPIFFE ID is one of several"
+    );
+}
