@@ -111,6 +111,9 @@ It stays, and renews when the SVID rotates and when two thirds of the lease are 
     /// What departs from what identities are for
     #[command(subcommand)]
     Findings(governance::cli::FindingsCommand),
+    /// What identities are for, from what they were seen to do
+    #[command(subcommand)]
+    Intent(governance::learn::IntentCommand),
     /// The loop that compares, decides and contains
     #[command(subcommand)]
     Governance(governance::cli::GovernanceCommand),
@@ -261,6 +264,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Block(command) => guard::block(&instance, command),
         Command::Quarantine(command) => guard::quarantine(&instance, command),
         Command::Findings(command) => governance::cli::findings(&instance, command),
+        Command::Intent(command) => governance::learn::run(&instance, command),
         Command::Governance(command) => governance::cli::governance(&instance, command),
         Command::Audit(command) => audit::cli::run(&instance, command),
         Command::Flows(output) => {

@@ -69,6 +69,11 @@ impl Instance {
         self.state_dir.join(&self.name).join("events")
     }
 
+    /// What intents are learned from.
+    pub fn observed_file(&self) -> PathBuf {
+        self.state_dir.join(&self.name).join("observed.db")
+    }
+
     /// The saved state.
     pub fn state_file(&self) -> PathBuf {
         self.state_dir.join(&self.name).join("state.db")

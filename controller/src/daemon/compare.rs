@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const BATCH: usize = 1024;
 /// Connections that are known to be expected, so that they are not compared again.
 const EXPECTED: usize = 65_536;
+/// How often it is written who was seen with whom.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What was declared, as it is in force.
 #[derive(Default)]
@@ -80,7 +82,7 @@ impl Declared {
 pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
     let mut declared = Declared::default();
     let mut counted = Counted::default();
-    let mut written = Instant::now();
+    let (mut written, mut kept) = (Instant::now(), Instant::now());
     loop {
         match outlet.recv_timeout(Duration::from_secs(1)) {
             Ok(first) => {
@@ -92,9 +94,16 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        if kept.elapsed() >= KEEP_EVERY {
+            kept = Instant::now();
+            shared.governance.keep();
+        }
         if written.elapsed() >= Duration::from_secs(1) {
             written = Instant::now();
-            shared.governance.forgotten.store(counted.forgotten, Ordering::Relaxed);
+            shared
+                .governance
+                .forgotten
+                .store(counted.forgotten + lock(&shared.governance.pairs).forgotten, Ordering::Relaxed);
             shared.governance.flush();
         }
     }
@@ -105,10 +114,11 @@ impl Shared {
         match &judged.what {
             What::Verdict(event) => {
                 let ends = Ends::of_event(event);
+                let seen = declared.seen(&judged.names, &ends);
+                lock(&self.governance.pairs).note(&seen, !event.reason().passes(), judged.time);
                 if declared.is_known(&ends) {
                     return;
                 }
-                let seen = declared.seen(&judged.names, &ends);
                 let mut departures = compare(declared.intents(), &seen);
                 let is_expected = departures.is_empty();
                 let habits = Habits::of(declared.intents(), &seen.client);
@@ -128,6 +138,7 @@ impl Shared {
             }
             What::Hello(ends, hello) => {
                 let seen = declared.seen(&judged.names, ends);
+                lock(&self.governance.pairs).note_hello(&seen, hello, judged.time);
                 for departure in compare_hello(declared.intents(), &seen, hello) {
                     self.note(&departure, &seen, judged);
                 }

@@ -4,12 +4,12 @@ use super::inlet::Inlet;
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{Book, Brake, Containment, Finding, FindingState, Noted};
+use crate::governance::{Book, Brake, Containment, Finding, FindingState, Noted, Observed, Pairs};
 use crate::policy::Place;
 use crate::policy::intent::Intent;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::selector::Selector;
-use crate::policy::spiffe::SpiffeId;
+use crate::policy::spiffe::{SpiffeId, SpiffePattern};
 use crate::state::{Author, State, manual_quarantine};
 use crate::view::event;
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +26,7 @@ pub struct Governance {
     /// Where events come in.
     pub inlet: Arc<Inlet>,
     pub(super) desk: Mutex<Desk>,
+    pub(super) pairs: Mutex<Pairs>,
     /// What was forgotten of what is counted, for want of room.
     pub(super) forgotten: AtomicU64,
 }
@@ -56,17 +57,17 @@ pub struct Tally {
 
 impl Governance {
     /// Opens the findings. `per_hour` is how many containments an hour may have.
-    pub fn open(path: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
+    pub fn open(path: &Path, observed: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
         let book = Book::open(path)?;
         let brake = Brake::new(per_hour, book.paused()?);
         let desk = Mutex::new(Desk { book, brake, intents: 0, contained: 0, held_back: 0 });
-        Ok(Self { inlet, desk, forgotten: AtomicU64::new(0) })
+        let pairs = Mutex::new(Pairs::open(observed, Timestamp::now())?);
+        Ok(Self { inlet, desk, pairs, forgotten: AtomicU64::new(0) })
     }
 
-    /// Says what is declared from now on: events are wanted where something is.
+    /// Says what is declared from now on.
     pub fn declare(&self, intents: &[Intent]) {
         lock(&self.desk).intents = intents.len();
-        self.inlet.want(!intents.is_empty());
     }
 
     /// Every finding.
@@ -91,6 +92,11 @@ impl Governance {
         desk.brake.paused = why;
         drop(desk);
         Ok(self.status())
+    }
+
+    /// Who was seen with whom.
+    pub fn observed(&self, identities: &SpiffePattern) -> Observed {
+        lock(&self.pairs).of_identities(identities)
     }
 
     /// How the loop stands.
@@ -124,6 +130,13 @@ impl Governance {
     /// Writes what has changed. What cannot be written is tried again.
     pub(super) fn flush(&self) {
         if let Err(e) = lock(&self.desk).book.flush() {
+            tracing::error!("{e}");
+        }
+    }
+
+    /// Writes who was seen with whom.
+    pub(super) fn keep(&self) {
+        if let Err(e) = lock(&self.pairs).flush() {
             tracing::error!("{e}");
         }
     }

@@ -4,10 +4,10 @@
 use crate::hello::{ClientHello, Found};
 use crate::names::Names;
 use crate::view::flow::Moment;
-use datapath::abi::{Addr, Event, EventKind, FlowKey, Reason, Side};
+use datapath::abi::{Addr, Binding, Event, EventKind, FlowKey, Reason, Side};
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Events that wait to be compared, about 8 MB.
@@ -67,7 +67,6 @@ impl Ends {
 /// Where events are left.
 pub struct Inlet {
     queue: SyncSender<Judged>,
-    wanted: AtomicBool,
     /// Events that were not compared, since the queue was full.
     pub shed: AtomicU64,
 }
@@ -76,29 +75,23 @@ impl Inlet {
     /// An inlet, and where its events come out.
     pub fn new() -> (Self, Receiver<Judged>) {
         let (queue, outlet) = sync_channel(QUEUE);
-        (Self { queue, wanted: AtomicBool::new(false), shed: AtomicU64::new(0) }, outlet)
+        (Self { queue, shed: AtomicU64::new(0) }, outlet)
     }
 
-    /// Whether somebody declared something.
-    pub fn want(&self, wanted: bool) {
-        self.wanted.store(wanted, Ordering::Relaxed);
-    }
-
-    /// Takes an event.
+    /// Takes an event, where it is of somebody.
     pub fn offer(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
-        if !self.wanted.load(Ordering::Relaxed) {
-            return;
-        }
         let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else { return };
         if event.kind() != Some(EventKind::Verdict) || event.key.family == 0 || !is_judged(event.reason()) {
             return;
         }
-        self.put(What::Verdict(event), names, now.timestamp(event.time_ns));
+        if event.identity.into_iter().any(is_somebody) {
+            self.put(What::Verdict(event), names, now.timestamp(event.time_ns));
+        }
     }
 
     /// Takes a ClientHello.
     pub fn offer_hello(&self, found: &Found, names: &Arc<Names>, now: &Moment) {
-        if self.wanted.load(Ordering::Relaxed) {
+        if found.segment.identity.into_iter().any(is_somebody) {
             let what = What::Hello(Ends::of_hello(found), found.hello.clone());
             self.put(what, names, now.timestamp(found.segment.time_ns));
         }
@@ -109,6 +102,10 @@ impl Inlet {
             self.shed.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+fn is_somebody(identity: u32) -> bool {
+    identity != 0 && identity != Binding::AMBIGUOUS
 }
 
 /// Whether a policy was asked about the connection. What the gateway lets pass for the network's sake, what it could not read and

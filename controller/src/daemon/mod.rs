@@ -178,6 +178,7 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     }
     let result =
         runtime.block_on(serve(shared.clone(), socket, metrics, listen, ready_line(instance, &attached)));
+    shared.governance.keep();
     shared.record_stop(result.as_ref().err());
     shared.hub.pen.finish();
     let _ = std::fs::remove_file(instance.socket());

@@ -50,7 +50,12 @@ pub(super) fn start(
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
     let (inlet, outlet) = Inlet::new();
     let inlet = Arc::new(inlet);
-    let governance = Governance::open(&instance.findings_file(), inlet.clone(), args.containments_per_hour)?;
+    let governance = Governance::open(
+        &instance.findings_file(),
+        &instance.observed_file(),
+        inlet.clone(),
+        args.containments_per_hour,
+    )?;
     let audit_key = Key::of(&instance.audit_key())?;
     let stream = Stream::open(instance, &args.deliver, &store)?;
     let mut kernel = Kernel::load(&options)?;

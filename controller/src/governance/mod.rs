@@ -9,6 +9,9 @@ mod compare;
 mod decide;
 mod finding;
 mod habits;
+pub mod learn;
+mod observed;
+mod propose;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -21,3 +24,4 @@ pub use compare::{Departure, End, Seen, compare, compare_hello};
 pub use decide::Brake;
 pub use finding::{Containment, Evidence, Finding, FindingState};
 pub use habits::{Counted, Habits};
+pub use observed::{Observed, Pairs};

@@ -173,3 +173,45 @@ fn names_in_hellos_and_hours_are_compared_with_what_the_intent_says() {
         (&json("flag"), &json(Vec::<serde_json::Value>::new()))
     );
 }
+
+#[test]
+#[ignore = "needs root"]
+fn what_was_learned_expects_what_was_seen_and_nothing_else() {
+    let lab = Lab::new();
+    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [tcp/8443, tcp/9000]");
+    let file = lab.file("shop.yaml", &allow);
+    let options = ["-i", "eth1", "-i", "eth2", "-p", &file];
+    let mut daemon = lab.run(&options);
+    let (_server, _other) = (lab.serve(8443), lab.serve(9000));
+    for _ in 0..3 {
+        assert!(lab.connects(8443));
+    }
+    assert!(!lab.connects(22), "no rule lets it pass");
+    let learn = || lab.ok(&["intent", "learn", ORDERS, "--over", "1h"]);
+    until(|| learn().contains("tcp/22"));
+    // What was seen outlives the daemon.
+    daemon.stop();
+    let _daemon = lab.run(&options);
+    let learned = learn();
+    let payments = "[{spiffeId: spiffe://acme.example/ns/shop/sa/payments}]";
+    assert!(learned.contains(&format!("    - {{to: {payments}, ports: [tcp/8443]}}\n")), "{learned}");
+    assert!(learned.contains("    # Left out, denied each time"), "{learned}");
+    assert!(learned.contains(&format!("    #- {{to: {payments}, ports: [tcp/22]}}\n")), "{learned}");
+    assert!(learned.contains("  server: []\n"), "{learned}");
+
+    let both = lab.file("learned.yaml", &format!("{allow}---\n{learned}"));
+    lab.ok(&["policy", "check", &both]);
+    lab.ok(&["policy", "apply", &both]);
+    for _ in 0..2 {
+        assert!(lab.connects(8443));
+    }
+    assert!(lab.connects(9000));
+    let findings = || lab.json(&["findings", "list"]).remove(0).as_array().unwrap().clone();
+    until(|| !findings().is_empty());
+    assert_eq!(findings().len(), 1, "{:?}", findings());
+    assert_eq!(findings()[0]["signal"], "new_service");
+    assert_eq!(findings()[0]["services"], json(vec![json("tcp/9000")]));
+    let (code, said) = lab.fails(&["intent", "learn", "spiffe://acme.example/ns/shop/sa/nobody"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("nothing was seen of spiffe://acme.example/ns/shop/sa/nobody since"), "{said}");
+}

@@ -7,7 +7,8 @@ use super::role::Caller;
 use crate::daemon::Shared;
 use crate::daemon::govern::GovernanceStatus;
 use crate::exit_code::Result;
-use crate::governance::{Finding, FindingState};
+use crate::governance::{Finding, FindingState, Observed};
+use crate::policy::spiffe::SpiffePattern;
 use axum::Json;
 use axum::extract::State as Extract;
 use jiff::Timestamp;
@@ -21,6 +22,14 @@ use std::sync::Arc;
 pub struct FindingRequest {
     /// Its number.
     pub id: u64,
+}
+
+/// `GET /v1/observed`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObservedRequest {
+    /// A SPIFFE ID, or a pattern of them.
+    pub identity: SpiffePattern,
 }
 
 /// `POST /v1/findings/resolve`.
@@ -63,6 +72,13 @@ pub(super) async fn finding(
     Params(FindingRequest { id }): Params<FindingRequest>,
 ) -> Result<Json<Finding>> {
     shared.governance.finding(id).map(Json)
+}
+
+pub(super) async fn observed(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(ObservedRequest { identity }): Params<ObservedRequest>,
+) -> Json<Observed> {
+    Json(shared.governance.observed(&identity))
 }
 
 pub(super) async fn resolve(

@@ -52,6 +52,7 @@ fn table() -> Table {
         .get(Viewer, "/v1/hellos", "ClientHellos that the daemon remembers", events::hellos)
         .get(Viewer, "/v1/findings", "What departs from what identities are for", governance::findings)
         .get(Viewer, "/v1/finding", "One finding, with its evidence and what was done", governance::finding)
+        .get(Viewer, "/v1/observed", "Who was seen with whom: what intents are learned from", governance::observed)
         .get(Viewer, "/v1/governance", "Whether the loop contains, and how much it did", governance::status)
         .post(Operator, "/v1/findings/resolve", "Say that a finding was looked at", governance::resolve)
         .post(Operator, "/v1/findings/mute", "Have a finding say and do nothing for a while", governance::mute)

@@ -1,0 +1,6 @@
+BEGIN;
+CREATE TABLE pairs (pair TEXT PRIMARY KEY, sight TEXT NOT NULL) STRICT;
+CREATE TABLE since (at TEXT NOT NULL) STRICT;
+PRAGMA application_id = 0x5447676f;
+PRAGMA user_version = 1;
+COMMIT;
