@@ -48,6 +48,18 @@ fn nobody_is_blamed_for_what_a_shared_address_does() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn handshakes_that_fail_after_a_role_change_are_found_and_nobody_is_contained() {
+    proved("role-change");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_workload_that_scans_is_contained_before_it_finds_what_it_may_reach() {
+    proved("lateral-movement");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
     let _alone = common::alone();
     let before = Residue::now();

@@ -2,12 +2,16 @@
 
 use super::inlet::{Ends, Judged, What};
 use super::{Shared, lock};
-use crate::governance::{Counted, Departure, End, Evidence, Habits, Seen, compare, compare_hello};
+use crate::governance::{
+    Counted, Departure, End, Evidence, Failures, Habits, Role, Roles, Scans, Seen, Signal, compare,
+    compare_hello, denied_although_expected, departs,
+};
 use crate::names::Names;
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::PolicySet;
-use datapath::abi::{Addr, Binding};
+use datapath::abi::{Action, Addr, Binding, Event, Reason};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,10 +48,6 @@ impl Declared {
         self.set = set;
     }
 
-    fn intents(&self) -> &[Intent] {
-        &self.set.documents.intents
-    }
-
     fn seen(&self, names: &Names, ends: &Ends) -> Seen {
         let [client, server] = ends.of.map(|(number, address)| self.end(names, number, address));
         Seen { client, server, proto: ends.proto, port: ends.port }
@@ -78,17 +78,26 @@ impl Declared {
     }
 }
 
+/// What is declared, and what was counted.
+#[derive(Default)]
+struct Watch {
+    declared: Declared,
+    counted: Counted,
+    failures: Failures,
+    scans: Scans,
+    roles: Roles,
+}
+
 /// The loop. Ends with the daemon.
 pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
-    let mut declared = Declared::default();
-    let mut counted = Counted::default();
+    let mut watch = Watch::default();
     let (mut written, mut kept) = (Instant::now(), Instant::now());
     loop {
         match outlet.recv_timeout(Duration::from_secs(1)) {
             Ok(first) => {
-                declared.follow(shared.with_state(|state| state.set.clone()));
+                watch.declared.follow(shared.with_state(|state| state.set.clone()));
                 for judged in std::iter::once(first).chain(outlet.try_iter().take(BATCH)) {
-                    shared.look_at(&mut declared, &mut counted, &judged);
+                    shared.look_at(&mut watch, &judged);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -100,50 +109,82 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
         }
         if written.elapsed() >= Duration::from_secs(1) {
             written = Instant::now();
-            shared
-                .governance
-                .forgotten
-                .store(counted.forgotten + lock(&shared.governance.pairs).forgotten, Ordering::Relaxed);
+            let Watch { counted, failures, scans, .. } = &watch;
+            let pairs = lock(&shared.governance.pairs).forgotten;
+            let forgotten = counted.forgotten + failures.forgotten + scans.forgotten + pairs;
+            shared.governance.forgotten.store(forgotten, Ordering::Relaxed);
             shared.governance.flush();
         }
     }
 }
 
 impl Shared {
-    fn look_at(&self, declared: &mut Declared, counted: &mut Counted, judged: &Judged) {
+    fn look_at(&self, watch: &mut Watch, judged: &Judged) {
+        let set = watch.declared.set.clone();
+        let intents = &set.documents.intents[..];
         match &judged.what {
-            What::Verdict(event) => {
-                let ends = Ends::of_event(event);
-                let seen = declared.seen(&judged.names, &ends);
-                lock(&self.governance.pairs).note(&seen, !event.reason().passes(), judged.time);
-                if declared.is_known(&ends) {
-                    return;
-                }
-                let mut departures = compare(declared.intents(), &seen);
-                let is_expected = departures.is_empty();
-                let habits = Habits::of(declared.intents(), &seen.client);
-                let has_habits = habits.is_some();
-                if let Some(habits) = habits {
-                    departures.extend(counted.look(&habits, &seen, judged.time));
-                }
-                for departure in &departures {
-                    self.note(departure, &seen, judged);
-                }
-                if !has_habits {
-                    declared.without_habits.insert(ends.of[0].0);
-                }
-                if is_expected {
-                    declared.note_expected(ends);
-                }
-            }
-            What::Hello(ends, hello) => {
-                let seen = declared.seen(&judged.names, ends);
-                lock(&self.governance.pairs).note_hello(&seen, hello, judged.time);
-                for departure in compare_hello(declared.intents(), &seen, hello) {
+            What::Verdict(event) => self.look_at_verdict(watch, intents, judged, event),
+            What::Handshake(event, kind, outcome) => {
+                let seen = watch.declared.seen(&judged.names, &Ends::of_event(event));
+                for mut departure in watch.failures.look(intents, &seen, (*kind, *outcome), judged.time) {
+                    let changed =
+                        [&seen.client, &seen.server].into_iter().filter_map(|end| watch.roles.changed(end));
+                    let said = departure.detail.take().into_iter().chain(changed);
+                    departure.detail = Some(said.collect::<Vec<_>>().join("; "));
                     self.note(&departure, &seen, judged);
                 }
             }
+            What::Hello(ends, hello) => {
+                let seen = watch.declared.seen(&judged.names, ends);
+                lock(&self.governance.pairs).note_hello(&seen, hello, judged.time);
+                let departures = compare_hello(intents, &seen, hello);
+                departures.iter().for_each(|departure| self.note(departure, &seen, judged));
+            }
         }
+    }
+
+    fn look_at_verdict(&self, watch: &mut Watch, intents: &[Intent], judged: &Judged, event: &Event) {
+        let ends = Ends::of_event(event);
+        let seen = watch.declared.seen(&judged.names, &ends);
+        let is_denied = event.action() == Action::Dropped;
+        lock(&self.governance.pairs).note(&seen, is_denied, judged.time);
+        watch.roles.note(&seen.client, judged.time);
+        watch.roles.note(&seen.server, judged.time);
+        let is_over = event.reason() == Reason::LeaseExpired;
+        if !is_denied && !is_over && watch.declared.is_known(&ends) {
+            return;
+        }
+        let mut departures = compare(intents, &seen);
+        let is_expected = departures.is_empty();
+        match Habits::of(intents, &seen.client) {
+            Some(habits) => departures.extend(watch.counted.look(&habits, &seen, judged.time)),
+            None => {
+                watch.declared.without_habits.insert(ends.of[0].0);
+            }
+        }
+        if is_denied && matches!(event.reason(), Reason::PolicyDenied | Reason::PolicyDeny) {
+            departures.extend(denied_although_expected(intents, &seen).filter(|_| is_expected));
+            departures.extend(watch.scan(intents, &seen, judged.time));
+        }
+        if is_over {
+            let late = [Role::Client, Role::Server].into_iter().zip(ends.of);
+            let late = late.filter(|(_, end)| self.is_lease_over(*end, event)).map(|(role, _)| role);
+            departures
+                .extend(late.filter_map(|role| departs(intents, &seen, role, (Signal::ExpiredLease, None))));
+        }
+        departures.iter().for_each(|departure| self.note(departure, &seen, judged));
+        if is_expected {
+            watch.declared.note_expected(ends);
+        }
+    }
+
+    /// Whose lease it was that an event tells of, the binding says.
+    fn is_lease_over(&self, (number, address): (u32, Addr), event: &Event) -> bool {
+        let versions = self.maps.bindings.longest(&address, 128).ok().flatten();
+        versions.is_some_and(|versions| {
+            let binding = versions.at(event.epoch);
+            binding.identity == number && binding.not_after_ns <= event.time_ns
+        })
     }
 
     /// Notes a departure, and does what follows from it.
@@ -155,10 +196,20 @@ impl Shared {
     }
 }
 
+impl Watch {
+    /// Whether a denied connection is one of a scan.
+    fn scan<'s>(&mut self, intents: &'s [Intent], seen: &'s Seen, at: Timestamp) -> Option<Departure<'s>> {
+        let scan = departs(intents, seen, Role::Client, (Signal::Scan, None))?;
+        let service = (seen.server.address(), seen.proto, seen.port);
+        let detail = self.scans.note(scan.id, service, at)?;
+        Some(Departure { detail: Some(detail), ..scan })
+    }
+}
+
 fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence {
     let of_hello = ("FORWARDED", "FORWARDED", None, 0);
     let (verdict, reason, rule, epoch) = match &judged.what {
-        What::Verdict(event) => {
+        What::Verdict(event) | What::Handshake(event, ..) => {
             (event.action().name(), event.reason().name(), judged.names.rule(event.rule), event.epoch)
         }
         What::Hello(..) => of_hello,

@@ -4,7 +4,9 @@
 use crate::hello::{ClientHello, Found};
 use crate::names::Names;
 use crate::view::flow::Moment;
-use datapath::abi::{Addr, Binding, Event, EventKind, FlowKey, Reason, Side};
+use datapath::abi::{
+    Addr, Binding, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, Reason, Side,
+};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +29,8 @@ pub struct Judged {
 pub enum What {
     /// A connection was judged.
     Verdict(Event),
+    /// A handshake of it ended.
+    Handshake(Event, HandshakeKind, HandshakeOutcome),
     /// Its ClientHello was read.
     Hello(Ends, Arc<ClientHello>),
 }
@@ -81,11 +85,11 @@ impl Inlet {
     /// Takes an event, where it is of somebody.
     pub fn offer(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
         let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else { return };
-        if event.kind() != Some(EventKind::Verdict) || event.key.family == 0 || !is_judged(event.reason()) {
+        if event.key.family == 0 || !event.identity.into_iter().any(is_somebody) {
             return;
         }
-        if event.identity.into_iter().any(is_somebody) {
-            self.put(What::Verdict(event), names, now.timestamp(event.time_ns));
+        if let Some(what) = what(event) {
+            self.put(what, names, now.timestamp(event.time_ns));
         }
     }
 
@@ -101,6 +105,17 @@ impl Inlet {
         if self.queue.try_send(Judged { what, names: names.clone(), time }).is_err() {
             self.shed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+fn what(event: Event) -> Option<What> {
+    match event.kind()? {
+        EventKind::Verdict => is_judged(event.reason()).then_some(What::Verdict(event)),
+        EventKind::Handshake => {
+            let kind = HandshakeKind::from_u8(event.handshake)?;
+            Some(What::Handshake(event, kind, HandshakeOutcome::from_u8(event.outcome)?))
+        }
+        EventKind::Drop | EventKind::Closed => None,
     }
 }
 

@@ -150,6 +150,28 @@ pub fn compare_hello<'s>(intents: &'s [Intent], seen: &'s Seen, hello: &ClientHe
     [Role::Client, Role::Server].into_iter().filter_map(misfit).collect()
 }
 
+/// That the client was denied what its intent expects.
+pub fn denied_although_expected<'s>(intents: &'s [Intent], seen: &'s Seen) -> Option<Departure<'s>> {
+    let side = Side::of(intents, seen, Role::Client)?;
+    (!side.expected_at(seen).is_empty()).then(|| side.departs(Signal::ExpectedDenied))
+}
+
+/// A departure of an end that has an intent, whatever that says of connections.
+pub fn departs<'s>(
+    intents: &'s [Intent],
+    seen: &'s Seen,
+    role: Role,
+    (signal, detail): (Signal, Option<String>),
+) -> Option<Departure<'s>> {
+    let (own, peer) = match role {
+        Role::Client => (&seen.client, &seen.server),
+        Role::Server => (&seen.server, &seen.client),
+    };
+    let End::Identified { id, .. } = own else { return None };
+    let intent = intents.iter().find(|intent| own.is_any_of(&intent.identities))?;
+    Some(Departure { intent, id, own, role, peer, signal, detail })
+}
+
 fn departure<'s>(intents: &'s [Intent], seen: &'s Seen, role: Role) -> Option<Departure<'s>> {
     let side = Side::of(intents, seen, role)?;
     if !side.expected_at(seen).is_empty() {
@@ -214,7 +236,12 @@ fn declared(intent: &Intent, role: Role) -> Option<&[Expected]> {
 impl Departure<'_> {
     /// With whom, as far as that tells findings apart.
     pub fn with(&self) -> Peer {
-        if self.signal.is_of_many() { Peer::Several } else { Peer::of(self.peer) }
+        match (self.signal, self.role) {
+            // Of a server's clients, a job that comes and goes is not one of its own.
+            (Signal::HandshakeFailures, Role::Server) => Peer::Several,
+            (signal, _) if signal.is_of_many() => Peer::Several,
+            _ => Peer::of(self.peer),
+        }
     }
 
     /// What the intent expects, in words.
@@ -224,6 +251,8 @@ impl Departure<'_> {
         match self.signal {
             Signal::OffHours => opens(hours.as_ref().map(ToString::to_string)),
             Signal::FanOut => opens(fan_out.map(|fan_out| format!("to {fan_out}"))),
+            Signal::HandshakeFailures => "is the class whose usual share that is".to_owned(),
+            Signal::Scan | Signal::ExpiredLease => "is its own".to_owned(),
             Signal::Rate => opens(rate.map(|rate| format!("at {rate}"))),
             _ => self.expected_connections(),
         }

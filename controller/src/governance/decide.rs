@@ -127,6 +127,11 @@ fn did(role: Role, signal: Signal) -> &'static str {
         }
         (_, Signal::OffHours) => "opened a connection outside the hours of its intent",
         (_, Signal::FanOut) => "opened connections to more peers than its intent says",
+        (_, Signal::ExpectedDenied) => "was denied a connection that its intent expects",
+        (_, Signal::Scan) => "tries one service after the other",
+        (_, Signal::HandshakeFailures) => "fails in more handshakes than is usual",
+        (Role::Client, Signal::ExpiredLease) => "went on when its lease was over",
+        (Role::Server, Signal::ExpiredLease) => "was opened to when its lease was over",
         (_, Signal::Rate) => "opened more connections than its intent says",
     }
 }

@@ -7,11 +7,14 @@ mod book;
 pub mod cli;
 mod compare;
 mod decide;
+mod failures;
 mod finding;
 mod habits;
 pub mod learn;
 mod observed;
 mod propose;
+mod roles;
+mod scans;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -20,8 +23,12 @@ mod tests_of_signals;
 mod view;
 
 pub use book::{Book, Noted};
-pub use compare::{Departure, End, Seen, compare, compare_hello};
+pub use compare::{Departure, End, Role, Seen, compare, compare_hello, denied_although_expected, departs};
 pub use decide::Brake;
+pub use failures::Failures;
 pub use finding::{Containment, Evidence, Finding, FindingState};
 pub use habits::{Counted, Habits};
 pub use observed::{Observed, Pairs};
+pub use roles::Roles;
+pub use scans::Scans;
+pub use signal::Signal;

@@ -25,6 +25,14 @@ pub enum Signal {
     FanOut,
     /// It is one more than expected.
     Rate,
+    /// It is denied, though the intent expects it.
+    ExpectedDenied,
+    /// It is one of many services that it is denied.
+    Scan,
+    /// Its handshake failed, as more do than is usual.
+    HandshakeFailures,
+    /// The lease of the identity was over.
+    ExpiredLease,
 }
 
 /// What a person is asked to do.
@@ -38,7 +46,7 @@ pub enum Asks {
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::NewPeer,
         Self::NewService,
         Self::NewSni,
@@ -48,6 +56,10 @@ impl Signal {
         Self::OffHours,
         Self::FanOut,
         Self::Rate,
+        Self::ExpectedDenied,
+        Self::Scan,
+        Self::HandshakeFailures,
+        Self::ExpiredLease,
     ];
 
     /// In metrics and tables.
@@ -62,14 +74,29 @@ impl Signal {
             Self::OffHours => "off_hours",
             Self::FanOut => "fan_out",
             Self::Rate => "rate",
+            Self::ExpectedDenied => "expected_denied",
+            Self::Scan => "scan",
+            Self::HandshakeFailures => "handshake_failures",
+            Self::ExpiredLease => "expired_lease",
         }
     }
 
     /// What a person is asked to do.
     pub fn asks(self) -> Asks {
         match self {
-            Self::NewPeer | Self::NewService | Self::NewAlpn | Self::NewJa4 | Self::HiddenSni => Asks::Review,
-            Self::NewSni | Self::OffHours | Self::FanOut | Self::Rate => Asks::Investigate,
+            Self::NewPeer
+            | Self::NewService
+            | Self::NewAlpn
+            | Self::NewJa4
+            | Self::HiddenSni
+            | Self::ExpectedDenied => Asks::Review,
+            Self::NewSni
+            | Self::OffHours
+            | Self::FanOut
+            | Self::Rate
+            | Self::Scan
+            | Self::HandshakeFailures
+            | Self::ExpiredLease => Asks::Investigate,
         }
     }
 
@@ -77,14 +104,21 @@ impl Signal {
     /// cutting it off would do more harm than it.
     pub fn may_contain(self) -> bool {
         match self {
-            Self::NewPeer | Self::NewService | Self::NewSni | Self::FanOut => true,
-            Self::NewAlpn | Self::NewJa4 | Self::HiddenSni | Self::OffHours | Self::Rate => false,
+            Self::NewPeer | Self::NewService | Self::NewSni | Self::FanOut | Self::Scan => true,
+            Self::NewAlpn
+            | Self::NewJa4
+            | Self::HiddenSni
+            | Self::OffHours
+            | Self::Rate
+            | Self::ExpectedDenied
+            | Self::HandshakeFailures
+            | Self::ExpiredLease => false,
         }
     }
 
     /// Whether it is of what an identity does with all of its peers, and not with one.
     pub fn is_of_many(self) -> bool {
-        matches!(self, Self::OffHours | Self::FanOut | Self::Rate)
+        matches!(self, Self::OffHours | Self::FanOut | Self::Rate | Self::Scan | Self::ExpiredLease)
     }
 }
 
