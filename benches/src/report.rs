@@ -229,8 +229,10 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text =
             format!("`{}`, {}, medians of {} rounds.\n\n", self.command, self.machine, self.rounds);
-        text += "| Case | Measured | Beside it | Ratio (middle half) | Wanted | Enforced | |\n\
-                 | --- | --- | --- | --- | --- | --- | --- |\n";
+        if !self.rows.is_empty() {
+            text += "| Case | Measured | Beside it | Ratio (middle half) | Wanted | Enforced | |\n\
+                     | --- | --- | --- | --- | --- | --- | --- |\n";
+        }
         let show = |bound: Option<Bound>| bound.map_or_else(|| "-".into(), Bound::show);
         for row in &self.rows {
             let verdict = match (row.wanted, row.ok) {
@@ -255,8 +257,11 @@ impl Report {
                 show(row.enforced),
             );
         }
+        if !self.facts.is_empty() && !self.rows.is_empty() {
+            text += "\n";
+        }
         if !self.facts.is_empty() {
-            text += "\n| Figure | |\n| --- | --- |\n";
+            text += "| Figure | |\n| --- | --- |\n";
         }
         for fact in &self.facts {
             let _ = writeln!(text, "| {} | {} {} |", fact.name, figure(fact.value), fact.unit);

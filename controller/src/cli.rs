@@ -191,7 +191,7 @@ impl Command {
             Self::Why { args, output } => shown(&args.path(), output),
             Self::Story(args) => shown(&args.path(), &args.output),
             Self::Identity(command) => command.shown_at().and_then(|output| shown("/v1/identities", output)),
-            Self::Block(guard::BlockCommand::List(output)) => shown("/v1/blocks", output),
+            Self::Block(guard::BlockCommand::List(args)) => shown(&args.path(), &args.output),
             Self::Quarantine(guard::QuarantineCommand::List(output)) => shown("/v1/quarantines", output),
             Self::Policy(command) => match command.shown_at() {
                 Some((path, output)) => shown(&path, output),

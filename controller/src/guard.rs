@@ -10,6 +10,7 @@ use crate::policy::ports::{PortError, PortMatch};
 use crate::policy::selector::Selector;
 use crate::policy::target::Target;
 use crate::state::State;
+use crate::view::blocks::BlockListArgs;
 use crate::view::{self, OutputArg, say};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -37,7 +38,12 @@ Examples:
     /// End a block that `block add` made
     Del(What),
     /// What is blocked
-    List(OutputArg),
+    #[command(after_help = "\
+Examples:
+  tidegate block list
+  tidegate block list --of 192.0.2.7                 which entries, of feeds too, and where they stand
+  tidegate block list --feed bad/drop -o json")]
+    List(BlockListArgs),
 }
 
 /// What is blocked.
@@ -103,9 +109,7 @@ pub fn block(instance: &Instance, command: BlockCommand) -> Result<()> {
             ("/v1/block", what, for_.map(|d| Timestamp::now() + d), reason, "blocked")
         }
         BlockCommand::Del(what) => ("/v1/unblock", what, None, None, "no longer blocked"),
-        BlockCommand::List(output) => {
-            return view::lists::blocks(&State::of(instance)?, output.output);
-        }
+        BlockCommand::List(args) => return args.print(&State::of(instance)?),
     };
     let target = what.target(instance)?;
     let request = BlockRequest { target: target.clone().into(), not_after, reason };

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the loaded programs in the kernel beside others, and the native path.
+//! `cargo xtask bench`: the loaded programs in the kernel beside others, policy at scale, and the native path.
 
 use crate::options::Options;
 use crate::{setup, sh};
@@ -19,6 +19,7 @@ const PARTS: &[Part] = &[
     Part { name: "live", what: "live frames beside XDP_DROP and nftables", binary: Some("live-bench") },
     Part { name: "size", what: "cost and memory against size", binary: Some("size-bench") },
     Part { name: "forward", what: "forwarding through a gateway", binary: Some("forward-bench") },
+    Part { name: "policy", what: "policy at scale: commits, feeds, memory", binary: Some("policy-bench") },
     Part { name: "native", what: "criterion: the native path", binary: None },
 ];
 
@@ -58,8 +59,14 @@ fn measure(part: &Part, check: bool) -> Result<()> {
     let Some(binary) = part.binary else {
         return sh::run(cargo.args(["bench", "--locked", "--package", "tidegate-benches"]));
     };
+    let mut arguments = vec![];
+    if part.name == "policy" {
+        // What is measured is the daemon itself, as it is shipped.
+        sh::run(sh::cargo().args(["build", "--locked", "--release", "--package", "tidegate"]))?;
+        arguments = vec!["--tidegate".into(), sh::target_dir().join("release/tidegate").into_os_string()];
+    }
     // A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.
-    cargo.args(["run", "--locked", "--package", "tidegate-benches", "--bin", binary, "--"]);
+    cargo.args(["run", "--locked", "--package", "tidegate-benches", "--bin", binary, "--"]).args(arguments);
     if check {
         cargo.arg("--check");
     }

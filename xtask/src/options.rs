@@ -14,9 +14,9 @@ Usage: cargo xtask TASK [OPTIONS]
   test [-p CRATE]... [FILTER]
                    setup, build and run every test; as root also those that load programs into the kernel
   demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
-  bench [--check] [--kernel] [--live] [--size] [--forward] [--native]
+  bench [--check] [--kernel] [--live] [--size] [--forward] [--policy] [--native]
                    the parts that are named, or all: kernel test-run beside xdp-filter, live frames beside a bare
-                   XDP_DROP and nftables, cost and memory against size, forwarding through a gateway (root), and
+                   XDP_DROP and nftables, cost and memory against size, forwarding through a gateway, policy at scale (root), and
                    criterion benches of the native path; figures and plots go to target/bench;
                    --check fails where a ratio is not within what is enforced (docs/benchmarks.md)
   oracle [nft|tshark|zeek|coverage|fuzz|schemathesis]... [--short|--long]

@@ -64,6 +64,7 @@ fn with_manual(mut documents: Documents, state: &State) -> Documents {
         documents.blocklists.push(Blocklist {
             name: MANUAL_BLOCKLIST.into(),
             entries,
+            feeds: Vec::new(),
             place: manual_place(),
         });
     }

@@ -52,7 +52,10 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
             "--max-changes goes with --shadow or --dry-run: they say what would change",
         ));
     }
-    let set = PolicySet::read(read_files(&args.paths)?, Timestamp::now())?;
+    let files = read_files(&args.paths)?;
+    // The daemon reads feeds; here they are needed to say what would change.
+    let read = if args.dry_run { PolicySet::read } else { PolicySet::without_feeds };
+    let set = read(files, Timestamp::now())?;
     if args.dry_run {
         let found = diff::show(instance, set, true, args.output.output)?;
         return within(args.max_changes, found.map_or(0, |found| found.changed as u64));

@@ -1,7 +1,7 @@
 //! Policies that have to be confirmed in time, and the way back to an older one.
 
 use super::commit::Committed;
-use super::{Shared, lock};
+use super::{Shared, feeds, lock};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::Names;
 use crate::state::{Author, Confirmation, PolicySet, Who};
@@ -62,7 +62,8 @@ impl Shared {
                 )
             })?,
         };
-        let set = Arc::new(committed.store.set_of(to)?);
+        let mut set = Arc::new(committed.store.set_of(to)?);
+        feeds::fill(&mut set);
         let waited = committed.state.confirmation.clone();
         let by = Author { who, how: format!("policy rollback to {to}") };
         let revision = self.commit_locked(&mut committed, &by, |state| state.apply(set))?;

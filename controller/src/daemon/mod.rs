@@ -12,6 +12,7 @@ mod crash;
 mod enroll;
 mod expire;
 mod failsafe;
+mod feeds;
 pub mod forward;
 mod govern;
 mod half_open;
@@ -74,6 +75,7 @@ pub struct Shared {
     svid: Option<Live>,
     enrolments: enroll::Counts,
     reloads: watch::Reloads,
+    feeds: feeds::Feeds,
     ingress: Option<ingress::IngressArg>,
     governance: govern::Governance,
     /// Signs the audit record.
@@ -108,6 +110,7 @@ impl Shared {
         self.hub.rename(Names::of(&committed.state));
         self.governance.declare(&committed.state.documents().intents);
         self.tell_of_records(committed);
+        self.feeds.renamed.notify_one();
         Ok(revision)
     }
 
@@ -253,6 +256,7 @@ async fn serve(
     let (hub, (reader_ended, reader)) = (shared.hub.clone(), tokio::sync::oneshot::channel());
     std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
     tokio::spawn(every_second(shared.clone()));
+    tokio::spawn(feeds::follow(shared.clone()));
     socket.open_to(shared.access.has_users());
     let router = api::router(shared.clone());
     if let (Some(listener), Some(live)) = (listen, shared.svid.clone()) {

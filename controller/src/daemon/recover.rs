@@ -1,6 +1,7 @@
 //! What a daemon finds when it starts: maps that a predecessor wrote, perhaps in the middle of a commit.
 
 use super::commit::{Committed, Rest};
+use super::feeds;
 use super::mark::Mask;
 use crate::exit_code::Result;
 use crate::policy::{Compiled, PolicyPrefix, Prefix, ScopedPrefix};
@@ -19,7 +20,10 @@ impl Committed {
         loader::wait_for_programs()?;
         let config = maps.config.get()?;
         store.resolve(&InKernel::of(&config))?;
-        let state = store.load(None)?;
+        let mut state = store.load(None)?;
+        feeds::fill(&mut state.set);
+        state.shadow.iter_mut().for_each(|shadow| feeds::fill(&mut shadow.set));
+        state.confirmation.iter_mut().for_each(|waits| feeds::fill(&mut waits.before));
         let epoch = config.epoch;
         let pending = |since: u32| (since.wrapping_sub(epoch) as i32) > 0;
         let mut live = Compiled { numbering: state.numbering.clone(), ..Compiled::default() };

@@ -8,7 +8,7 @@ use super::inlet::Inlet;
 use super::observe::Hub;
 use super::settings::Settings;
 use super::stream::Stream;
-use super::{Shared, audit, compare, enroll, failsafe, forward, ingress, watch};
+use super::{Shared, audit, compare, enroll, failsafe, feeds, forward, ingress, watch};
 use crate::audit::Key;
 use crate::exit_code::Result;
 use crate::instance::Instance;
@@ -107,6 +107,7 @@ pub(super) fn start(
             let ingress = settings.ingress;
             let (instance, labels, access) = (instance.clone(), Mutex::default(), asked.access);
             let reloads = watch::Reloads::default();
+            let feeds = feeds::Feeds::default();
             let shared = Shared {
                 instance,
                 maps,
@@ -119,6 +120,7 @@ pub(super) fn start(
                 svid,
                 enrolments,
                 reloads,
+                feeds,
                 ingress,
                 governance,
                 audit_key,

@@ -38,6 +38,8 @@ pub enum What {
     Order,
     /// An entry of a Blocklist.
     Block,
+    /// A feed of a Blocklist.
+    Feed,
     /// `kind: Quarantine`.
     Quarantine,
     /// `kind: Grant`.
@@ -57,6 +59,7 @@ impl What {
             Self::Rule => "rule",
             Self::Order => "order",
             Self::Block => "block",
+            Self::Feed => "feed",
             Self::Quarantine => "quarantine",
             Self::Grant => "grant",
             Self::Limit => "limit",
@@ -127,6 +130,10 @@ fn said<'d>(documents: &'d Documents, alike: &HashSet<&str>) -> Said<'d> {
             let name = Documents::rule_key(&list.name, &entry.target.to_string());
             let text = format!("blocked{}", until(entry.not_after)) + &reason(entry.reason.as_deref());
             said.insert((What::Block, name), (text, Some(&entry.place)));
+        }
+        for feed in &list.feeds {
+            let name = Documents::rule_key(&list.name, &feed.name);
+            said.insert((What::Feed, name), (feed.to_string(), Some(&feed.place)));
         }
     }
     for quarantine in &documents.quarantines {

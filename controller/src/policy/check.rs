@@ -2,7 +2,8 @@
 
 use super::classes::Classes;
 use super::compile::{Compiled, compile, precedence};
-use super::document::{Documents, Policy, Rule, RuleAction, RuleMode, Workload};
+use super::document::{Blocklist, Documents, Policy, Rule, RuleAction, RuleMode, Workload};
+use super::feed::Feed;
 use super::identity_limits::IdentityLimits;
 use super::numbering::Numbering;
 use super::place::{Mistake, Mistakes, Place};
@@ -68,6 +69,8 @@ pub enum WarningKind {
     Over,
     /// No policy: everything is let through.
     DefaultAllow,
+    /// The file of a feed is not on this host.
+    NoFeed,
 }
 
 impl Report {
@@ -79,10 +82,29 @@ impl Report {
 
 /// Reads and checks files and directories.
 pub fn check(paths: &[impl AsRef<Path>], now: Timestamp) -> Report {
-    match Documents::load(paths, now) {
-        Ok(documents) => check_documents(&documents, now),
-        Err(Mistakes(mistakes)) => Report { mistakes, ..Report::default() },
+    let wrong = |mistakes: Mistakes| Report { mistakes: mistakes.0, ..Report::default() };
+    let mut documents = match Documents::load_without_feeds(paths, now) {
+        Ok(documents) => documents,
+        Err(mistakes) => return wrong(mistakes),
+    };
+    // The gateway's files need not be here.
+    let absent: Vec<Warning> =
+        documents.feeds().filter(|feed| !Path::new(&feed.path).exists()).map(absent).collect();
+    if absent.is_empty()
+        && let Err(mistakes) = documents.read_feeds()
+    {
+        return wrong(mistakes);
     }
+    let mut report = check_documents(&documents, now);
+    report.warnings.extend(absent);
+    report.warnings.sort_by(|a, b| a.place.cmp(&b.place));
+    report
+}
+
+fn absent(feed: &Feed) -> Warning {
+    let text =
+        format!("the feed {} is not here: whether it is right, the gateway's daemon finds out", feed.path);
+    Warning { kind: WarningKind::NoFeed, place: Some(feed.place.clone()), text }
 }
 
 /// Looks for what is probably not meant.
@@ -91,7 +113,7 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
     let counts = Counts {
         workloads: documents.workloads.len(),
         rules: documents.policies.iter().map(|p| p.rules.len()).sum(),
-        blocks: documents.blocklists.iter().map(|b| b.entries.len()).sum(),
+        blocks: documents.blocklists.iter().map(blocks).sum(),
         classes: compiled.classes.len(),
         policy_entries: compiled.policy.len(),
     };
@@ -138,6 +160,10 @@ fn grants(documents: &Documents, decisive: &HashSet<&Place>, now: Timestamp, war
             warnings.push(Warning { kind: WarningKind::NoEffect, place, text });
         }
     }
+}
+
+fn blocks(list: &Blocklist) -> usize {
+    list.entries.len() + list.feeds.iter().map(|feed| feed.entries.list().len()).sum::<usize>()
 }
 
 fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {

@@ -58,7 +58,7 @@ pub struct Compiled {
 pub struct RuleInfo {
     /// Its number in verdicts and counters.
     pub number: u32,
-    /// A rule of a Policy, an entry of a Blocklist, a Quarantine, a Grant, or a Limit.
+    /// A rule of a Policy, an entry or a feed of a Blocklist, a Quarantine, a Grant, or a Limit.
     pub kind: RuleKind,
     /// Name of the Policy or Blocklist; `quarantine`, `grant`, `limit`.
     pub policy: String,
@@ -87,6 +87,8 @@ pub enum RuleKind {
     Policy,
     /// An entry of a Blocklist.
     Block,
+    /// All entries of a feed of a Blocklist.
+    Feed,
     /// A Quarantine.
     Quarantine,
     /// A Grant.

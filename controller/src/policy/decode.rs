@@ -2,6 +2,7 @@
 
 use super::across::Across;
 use super::document::*;
+use super::feed;
 use super::fields::{Context, Fields};
 use super::gateway::{self, Gateway};
 use super::grant::{self, Grant};
@@ -381,16 +382,20 @@ pub(super) fn selector_of(cx: &mut Context<'_>, name: &str, value: &Node) -> Opt
 }
 
 fn blocklist(cx: &mut Context<'_>, spec: &Node) -> Option<Blocklist> {
-    let fields = Fields::of(cx, spec, "the spec of a Blocklist", &["entries"])?;
+    let fields = Fields::of(cx, spec, "the spec of a Blocklist", &["entries", "feeds"])?;
     let mut entries = Vec::new();
-    if let Some(node) = fields.required(cx, "entries", ENTRY_EXAMPLE)
+    let feeds = fields.optional("feeds").map(|node| feed::decode(cx, node)).unwrap_or_default();
+    if fields.optional("entries").or(fields.optional("feeds")).is_none() {
+        cx.mistake(spec, "a Blocklist with neither `entries` nor `feeds`", ENTRY_EXAMPLE);
+    }
+    if let Some(node) = fields.optional("entries")
         && !matches!(&node.value, Value::List(items) if items.is_empty())
     {
         for item in cx.items(node, "`entries`", ENTRY_EXAMPLE) {
             entries.extend(block_entry(cx, item));
         }
     }
-    Some(Blocklist { name: String::new(), entries, place: cx.place(spec) })
+    Some(Blocklist { name: String::new(), entries, feeds, place: cx.place(spec) })
 }
 
 fn block_entry(cx: &mut Context<'_>, node: &Node) -> Option<BlockEntry> {

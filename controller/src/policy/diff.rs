@@ -6,12 +6,12 @@
 
 use super::compile::Compiled;
 use super::prefix::Prefix;
-use super::trie::{PolicyPrefix, ScopedPrefix, TrieKey, lookup_sorted};
+use super::trie::{PolicyPrefix, ScopedPrefix, TrieKey, Walk};
 use datapath::abi::{
     Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions, Interface, InterfaceVersions,
     LimitOf, LimitVersions, MapName, RuleSettings, RuleVersions,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One entry to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,10 +170,10 @@ fn in_full<V: Copy + PartialEq>(
     none: V,
     mut write: impl FnMut(u32, V, V),
 ) {
-    let keys: BTreeSet<u32> = old.keys().chain(new.keys()).copied().collect();
-    for key in keys {
-        let of = |all: &BTreeMap<u32, V>| all.get(&key).copied().unwrap_or(none);
-        let (before, after) = (of(old), of(new));
+    let mut rest = (old.iter().peekable(), new.iter().peekable());
+    while let Some(key) = least(rest.0.peek().map(|(key, _)| **key), rest.1.peek().map(|(key, _)| **key)) {
+        let before = rest.0.next_if(|(k, _)| **k == key).map_or(none, |(_, value)| *value);
+        let after = rest.1.next_if(|(k, _)| **k == key).map_or(none, |(_, value)| *value);
         if before != after {
             write(key, before, after);
         }
@@ -186,19 +186,29 @@ fn changes<K: TrieKey, V: Copy + PartialEq>(
     none: V,
     mut write: impl FnMut(K, V, V),
 ) {
-    let keys: BTreeSet<K> = old.keys().chain(new.keys()).copied().collect();
-    let keys: Vec<K> = keys.into_iter().collect();
-    let before = lookup_sorted(old, &keys);
-    let after = lookup_sorted(new, &keys);
-    for ((key, before), after) in keys.into_iter().zip(before).zip(after) {
-        let (before, after) = (before.unwrap_or(none), after.unwrap_or(none));
+    let (mut was, mut will) = (Walk::of(old), Walk::of(new));
+    while let Some(key) = least(was.next_key(), will.next_key()) {
+        let was_there = was.next_key() == Some(key);
+        let (before, after) = (was.lookup(&key).unwrap_or(none), will.lookup(&key).unwrap_or(none));
         // A new key is written even where it changes no answer: the entry above it may change in a later commit.
-        if before != after || !old.contains_key(&key) {
+        if before != after || !was_there {
             write(key, before, after);
         }
     }
 }
 
+/// The lesser of two keys, of which either may be missing.
+fn least<K: Ord>(one: Option<K>, other: Option<K>) -> Option<K> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 fn gone<K: Copy + Ord, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl Iterator<Item = K> {
-    old.keys().filter(|key| !new.contains_key(key)).copied()
+    let mut kept = new.keys().peekable();
+    old.keys().copied().filter(move |key| {
+        while kept.next_if(|k| *k < key).is_some() {}
+        kept.peek() != Some(&key)
+    })
 }

@@ -1,5 +1,6 @@
 //! What policy files say, once they are read and found right.
 
+use super::feed::{self, Feed};
 use super::gateway::Gateway;
 use super::grant::Grant;
 use super::identity_limits::IdentityLimit;
@@ -183,6 +184,9 @@ pub struct Blocklist {
     pub name: String,
     /// Its entries.
     pub entries: Vec<BlockEntry>,
+    /// Files that have more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub feeds: Vec<Feed>,
     /// Where the document begins.
     pub place: Place,
 }
@@ -202,8 +206,31 @@ pub struct BlockEntry {
 }
 
 impl Documents {
-    /// Reads files and directories (their `*.yaml` and `*.yml`, in order of name). `now` is when `for:` begins.
+    /// Every feed of every blocklist.
+    pub fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.blocklists.iter().flat_map(|list| &list.feeds)
+    }
+
+    /// The same, to be read.
+    pub fn feeds_mut(&mut self) -> impl Iterator<Item = &mut Feed> {
+        self.blocklists.iter_mut().flat_map(|list| &mut list.feeds)
+    }
+
+    /// Reads the files that blocklists name.
+    pub fn read_feeds(&mut self) -> Result<(), Mistakes> {
+        feed::read_all(self)
+    }
+
+    /// Reads files and directories (their `*.yaml` and `*.yml`, in order of name), and the feeds that they name. `now` is when
+    /// `for:` begins.
     pub fn load(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Self, Mistakes> {
+        let mut documents = load::load(paths, now)?;
+        documents.read_feeds()?;
+        Ok(documents)
+    }
+
+    /// The same without the feeds, which may be on another host.
+    pub fn load_without_feeds(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Self, Mistakes> {
         load::load(paths, now)
     }
 

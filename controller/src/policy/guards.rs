@@ -6,6 +6,7 @@
 use super::classes::{Classes, Profile};
 use super::compile::{RuleInfo, RuleKind};
 use super::document::{BlockEntry, Documents, RuleAction, RuleMode, Workload};
+use super::feed::{self, Feed};
 use super::flatten::{Entry, resolve};
 use super::limits::Limits;
 use super::numbering::Numbering;
@@ -27,6 +28,8 @@ type Set = Rc<[usize]>;
 /// Every block and quarantine.
 pub struct Guards<'d> {
     blocks: Vec<(&'d Target, Block)>,
+    /// What stands in feeds, each sorted, and what is said of all of it.
+    feeds: Vec<(&'d [feed::Entry], Block)>,
     quarantines: Vec<(&'d Quarantine, Block)>,
     lists: BTreeMap<u32, (Set, Set)>,
 }
@@ -45,11 +48,16 @@ impl<'d> Guards<'d> {
             rules.insert(info.number, info);
             block
         };
-        let mut guards = Self { blocks: Vec::new(), quarantines: Vec::new(), lists: BTreeMap::new() };
+        let mut guards =
+            Self { blocks: Vec::new(), feeds: Vec::new(), quarantines: Vec::new(), lists: BTreeMap::new() };
         for list in &documents.blocklists {
             for entry in &list.entries {
                 let block = block(block_info(numbering, &list.name, entry), entry.not_after);
                 guards.blocks.push((&entry.target, block));
+            }
+            for feed in &list.feeds {
+                let block = block(feed_info(numbering, &list.name, feed), feed.not_after());
+                guards.feeds.push((feed.entries.list(), block));
             }
         }
         for quarantine in &documents.quarantines {
@@ -76,11 +84,12 @@ impl<'d> Guards<'d> {
     /// What is said of each prefix. A block inside a longer-lasting one gives way to it: when the inner ends, the outer
     /// still holds.
     pub fn blocklist(&mut self, numbering: &mut Numbering) -> BTreeMap<Prefix, Block> {
-        let mut blocklist = BTreeMap::new();
+        let mut blocklist = Vec::new();
         let mut numbers: HashMap<Set, u32> = HashMap::new();
         let none: Set = Rc::from([]);
         let mut path: Vec<(Prefix, Block, Set)> = Vec::new();
-        for (prefix, point) in self.points() {
+        let feeds = self.feeds.clone();
+        for (prefix, point) in Points::of(self.points(), feeds) {
             while path.last().is_some_and(|(above, ..)| !above.holds(&prefix)) {
                 path.pop();
             }
@@ -104,11 +113,12 @@ impl<'d> Guards<'d> {
             };
             let block = Block { guards, ..whole };
             if block != answered {
-                blocklist.insert(prefix, block);
+                blocklist.push((prefix, block));
             }
             path.push((prefix, block, set));
         }
-        blocklist
+        // From a sorted list, the map is made with full nodes.
+        blocklist.into_iter().collect()
     }
 
     fn points(&self) -> BTreeMap<Prefix, Point> {
@@ -130,7 +140,16 @@ impl<'d> Guards<'d> {
             }
         }
         // As for bindings: ::/0 does not mean IPv4.
-        if points.keys().any(|p| !p.is_v4() && p.holds(&Prefix::V4_ALL)) {
+        let short = |p: &&Prefix| **p < Prefix::V4_ALL;
+        let of_feed = |(list, _): &(&'d [feed::Entry], Block)| {
+            let list: &'d [feed::Entry] = list;
+            list.iter().map(|entry| &entry.prefix).take_while(short)
+        };
+        if points
+            .keys()
+            .chain(self.feeds.iter().flat_map(of_feed))
+            .any(|p| !p.is_v4() && p.holds(&Prefix::V4_ALL))
+        {
             points.entry(Prefix::V4_ALL).or_default();
         }
         points
@@ -250,6 +269,38 @@ impl Default for Point {
     }
 }
 
+/// Every prefix of which something is said, in order: what entries say, and what feeds do.
+struct Points<'d> {
+    points: std::iter::Peekable<std::collections::btree_map::IntoIter<Prefix, Point>>,
+    feeds: Vec<(&'d [feed::Entry], Block)>,
+}
+
+impl<'d> Points<'d> {
+    fn of(points: BTreeMap<Prefix, Point>, feeds: Vec<(&'d [feed::Entry], Block)>) -> Self {
+        Self { points: points.into_iter().peekable(), feeds }
+    }
+}
+
+impl Iterator for Points<'_> {
+    type Item = (Prefix, Point);
+
+    fn next(&mut self) -> Option<(Prefix, Point)> {
+        let heads = self.feeds.iter().filter_map(|(list, _)| list.first()).map(|entry| entry.prefix);
+        let next = heads.chain(self.points.peek().map(|(prefix, _)| *prefix)).min()?;
+        let own = self.points.next_if(|(prefix, _)| *prefix == next);
+        let mut point = own.map(|(_, point)| point).unwrap_or_default();
+        for (list, block) in &mut self.feeds {
+            if let Some((entry, rest)) = list.split_first()
+                && entry.prefix == next
+            {
+                point.whole = longer(point.whole, *block);
+                *list = rest;
+            }
+        }
+        Some((next, point))
+    }
+}
+
 /// The block that lasts longer; the first of two that last alike.
 fn longer(first: Block, second: Block) -> Block {
     let second_outlasts = first.rule == 0 || second.not_after_ns > first.not_after_ns;
@@ -271,6 +322,21 @@ fn block_info(numbering: &mut Numbering, list: &str, entry: &BlockEntry) -> Rule
         mode: RuleMode::Enforce,
         limits: Limits::default(),
         place: entry.place.clone(),
+    }
+}
+
+fn feed_info(numbering: &mut Numbering, list: &str, feed: &Feed) -> RuleInfo {
+    RuleInfo {
+        number: numbering.feed(list, &feed.name),
+        kind: RuleKind::Feed,
+        policy: list.to_owned(),
+        name: feed.name.clone(),
+        tier: 0,
+        action: RuleAction::Deny,
+        mode: RuleMode::Enforce,
+        limits: Limits::default(),
+        place: feed.place.clone(),
+        text: format!("block {feed}"),
     }
 }
 

@@ -12,6 +12,7 @@ mod decode;
 pub mod diff;
 pub mod document;
 pub mod explain;
+pub mod feed;
 mod fields;
 mod flatten;
 pub mod gateway;

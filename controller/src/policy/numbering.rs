@@ -163,7 +163,7 @@ impl Numbering {
         self.identities.iter().map(|(id, n)| (*n, id))
     }
 
-    /// Every rule that ever had a number, by its key: `policy/NAME/RULE`, `block/NAME/WHAT`, `quarantine/NAME`,
+    /// Every rule that ever had a number, by its key: `policy/NAME/RULE`, `block/NAME/WHAT`, `feed/NAME/FEED`, `quarantine/NAME`,
     /// `limit/NAME`, `grant/NAME`.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
         self.rules.iter().map(|(key, n)| (*n, key.as_str()))
@@ -185,6 +185,10 @@ impl Numbering {
 
     pub(super) fn block(&mut self, blocklist: &str, cidr: &str) -> u32 {
         give(&mut self.rules, format!("block/{blocklist}/{cidr}"))
+    }
+
+    pub(super) fn feed(&mut self, blocklist: &str, feed: &str) -> u32 {
+        give(&mut self.rules, format!("feed/{blocklist}/{feed}"))
     }
 
     pub(super) fn quarantine(&mut self, name: &str) -> u32 {

@@ -32,7 +32,7 @@ pub struct Mistake {
     pub accepted: String,
     /// The line of the file.
     pub source_line: String,
-    /// How many characters the caret underlines.
+    /// How many characters the caret underlines; 0 where the line is not shown.
     pub width: usize,
 }
 
@@ -43,7 +43,10 @@ impl fmt::Display for Mistake {
             return if self.accepted.is_empty() { Ok(()) } else { write!(f, "\n  = {}", self.accepted) };
         };
         write!(f, "{place}: error: {}", self.what)?;
-        excerpt(f, place, &self.source_line, self.width)?;
+        // Of what is not to be shown, the place is told alone.
+        if self.width > 0 {
+            excerpt(f, place, &self.source_line, self.width)?;
+        }
         if !self.accepted.is_empty() {
             write!(f, "\n  = {}", self.accepted)?;
         }

@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A CIDR prefix, IPv4 mapped into IPv6. The order is that of a walk through the trie: a prefix comes before all
-/// that lie in it.
+/// that lie in it. There can be millions: it is as small as it can be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
-    address: u128,
+    /// In network order, which sorts as numbers do.
+    octets: [u8; 16],
     bits: u8,
 }
 
@@ -45,29 +46,33 @@ pub enum PrefixError {
 
 impl Prefix {
     /// All of IPv6. Its bits hold IPv4 too, but it does not mean it.
-    pub const V6_ALL: Self = Self { address: 0, bits: 0 };
+    pub const V6_ALL: Self = Self { octets: [0; 16], bits: 0 };
     /// All of IPv4.
-    pub const V4_ALL: Self = Self { address: 0xffff << 32, bits: 96 };
+    pub const V4_ALL: Self = Self { octets: (0xffff_u128 << 32).to_be_bytes(), bits: 96 };
 
     /// A single address.
     pub fn host(addr: Addr) -> Self {
-        Self { address: u128::from_be_bytes(addr.octets()), bits: 128 }
+        Self { octets: addr.octets(), bits: 128 }
     }
 
     /// The first `bits` bits (of 128) of an address.
     pub fn new(addr: Addr, bits: u8) -> Self {
         let bits = bits.min(128);
-        Self { address: u128::from_be_bytes(addr.octets()) & mask(bits), bits }
+        Self { octets: (u128::from_be_bytes(addr.octets()) & mask(bits)).to_be_bytes(), bits }
     }
 
     /// The address as the maps hold it.
     pub fn addr(&self) -> Addr {
-        Addr::v6(self.address.to_be_bytes())
+        Addr::v6(self.octets)
     }
 
     /// The prefix length as the maps hold it: of 128, also for IPv4.
     pub fn bits(&self) -> u32 {
         u32::from(self.bits)
+    }
+
+    fn address(&self) -> u128 {
+        u128::from_be_bytes(self.octets)
     }
 
     /// Whether it lies in IPv4.
@@ -77,7 +82,7 @@ impl Prefix {
 
     /// Whether the trie finds `self` for what lies in `other`: bits only, so `::/0` holds all of IPv4 too.
     pub fn holds(&self, other: &Self) -> bool {
-        self.bits <= other.bits && other.address & mask(self.bits) == self.address
+        self.bits <= other.bits && other.address() & mask(self.bits) == self.address()
     }
 
     /// Whether `other` lies in `self` as people read them: `::/0` has no IPv4 address in it.
@@ -123,7 +128,7 @@ impl FromStr for Prefix {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let v6 = Ipv6Addr::from(self.address);
+        let v6 = Ipv6Addr::from(self.octets);
         match v6.to_ipv4_mapped() {
             Some(v4) if self.is_v4() => write!(f, "{v4}/{}", self.bits - 96),
             _ => write!(f, "{v6}/{}", self.bits),

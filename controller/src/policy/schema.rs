@@ -260,9 +260,38 @@ struct True(bool);
 
 /// Who may talk to nobody.
 #[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
 struct BlocklistSpec {
-    entries: Vec<Entry>,
+    /// Has to be there where `feeds` is not.
+    entries: Option<Vec<Entry>>,
+    /// Files of prefixes on the gateway, read again when they change.
+    #[schemars(length(min = 1))]
+    feeds: Option<Vec<Feed>>,
+}
+
+/// A file of prefixes that somebody else keeps. Its blocks end when they are in it no more, and by `expiresAfter` or `notAfter`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Feed {
+    name: Name,
+    /// From the root.
+    #[schemars(extend("pattern" = "^/"))]
+    path: String,
+    format: Option<FeedFormat>,
+    /// So long after the file was written, if it is not written again.
+    expires_after: Option<Duration>,
+    not_after: Option<Time>,
+}
+
+/// What the lines of a feed look like; `auto` where it is absent.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum FeedFormat {
+    Auto,
+    Plain,
+    Cidr,
+    SpamhausDrop,
+    Netset,
 }
 
 /// One end (or none for everybody), services, or services of an end.

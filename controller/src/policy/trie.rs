@@ -4,7 +4,8 @@ use super::prefix::Prefix;
 use bytemuck::Pod;
 use datapath::abi::{Addr, PolicyKey, ScopedKey};
 use datapath::scope::service;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
+use std::iter::Peekable;
 
 /// A prefix of a trie's key. Its order has to be that of a walk: a prefix before all that it holds.
 pub trait TrieKey: Copy + Ord {
@@ -106,20 +107,34 @@ pub fn lookup<'m, K: TrieKey, V>(map: &'m BTreeMap<K, V>, key: &K) -> Option<(K,
     (0..=key.length()).rev().find_map(|bits| map.get_key_value(&key.truncated(bits)).map(|(k, v)| (*k, v)))
 }
 
-/// What lookups of many keys answer, in one walk. `keys` are sorted.
-pub fn lookup_sorted<K: TrieKey, V: Copy>(map: &BTreeMap<K, V>, keys: &[K]) -> Vec<Option<V>> {
-    let mut entries = map.iter().peekable();
-    let mut path: Vec<(K, V)> = Vec::new();
-    keys.iter()
-        .map(|key| {
-            while let Some((entry, value)) = entries.next_if(|(entry, _)| *entry <= key) {
-                path.truncate(path.iter().rposition(|(k, _)| k.holds(entry)).map_or(0, |n| n + 1));
-                path.push((*entry, *value));
-            }
-            path.truncate(path.iter().rposition(|(k, _)| k.holds(key)).map_or(0, |n| n + 1));
-            path.last().map(|(_, value)| *value)
-        })
-        .collect()
+/// Lookups of keys that come in order, in one walk.
+pub struct Walk<'m, K, V> {
+    entries: Peekable<btree_map::Iter<'m, K, V>>,
+    /// The entries that hold the last key, the shortest first.
+    path: Vec<(K, V)>,
+}
+
+impl<'m, K: TrieKey, V: Copy> Walk<'m, K, V> {
+    /// Of a map, from its beginning.
+    pub fn of(map: &'m BTreeMap<K, V>) -> Self {
+        Self { entries: map.iter().peekable(), path: Vec::new() }
+    }
+
+    /// The next entry that no key has come past.
+    pub fn next_key(&mut self) -> Option<K> {
+        self.entries.peek().map(|(key, _)| **key)
+    }
+
+    /// What a lookup of a key answers, no lesser one than the last.
+    pub fn lookup(&mut self, key: &K) -> Option<V> {
+        let path = &mut self.path;
+        while let Some((entry, value)) = self.entries.next_if(|(entry, _)| *entry <= key) {
+            path.truncate(path.iter().rposition(|(k, _)| k.holds(entry)).map_or(0, |n| n + 1));
+            path.push((*entry, *value));
+        }
+        path.truncate(path.iter().rposition(|(k, _)| k.holds(key)).map_or(0, |n| n + 1));
+        path.last().map(|(_, value)| *value)
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +161,8 @@ mod tests {
                 .map(prefix)
                 .to_vec();
         keys.sort();
-        let walked = lookup_sorted(&map, &keys);
+        let mut walk = Walk::of(&map);
+        let walked: Vec<_> = keys.iter().map(|key| walk.lookup(key)).collect();
         let single: Vec<_> = keys.iter().map(|k| lookup(&map, k).map(|(_, v)| *v)).collect();
         assert_eq!(walked, single);
         assert_eq!(walked, [Some(1), Some(1), Some(4), Some(3), Some(2), Some(1), Some(5)]);

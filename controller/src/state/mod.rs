@@ -81,6 +81,7 @@ impl State {
             documents.blocklists.push(Blocklist {
                 name: MANUAL_BLOCKLIST.into(),
                 entries,
+                feeds: Vec::new(),
                 place: manual_place(),
             });
         }

@@ -25,8 +25,15 @@ impl PartialEq for PolicySet {
 }
 
 impl PolicySet {
-    /// Reads what files say.
+    /// Reads what files say, and the feeds that they name.
     pub fn read(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
+        let mut set = Self::without_feeds(files, now)?;
+        set.documents.read_feeds()?;
+        Ok(set)
+    }
+
+    /// Reads what files say, where feeds are for the gateway to read.
+    pub fn without_feeds(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
         let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
         let documents = Documents::parse_all(&texts, now)?;
         let digest = digest(&files);

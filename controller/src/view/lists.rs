@@ -1,4 +1,4 @@
-//! `tidegate identity list`, `policy show` and `block list`.
+//! `tidegate identity list`, `policy show` and `quarantine list`.
 
 use super::table::{self, or_dash};
 use super::{Format, View, print_json, say};
@@ -7,12 +7,12 @@ use crate::policy::Documents;
 use crate::policy::compile::RuleKind;
 use crate::policy::selector::selectors_text;
 use crate::policy::time::duration_text;
-use crate::state::{MANUAL_BLOCKLIST, State, is_manual};
+use crate::state::{State, is_manual};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// `in 5m`, `over`, `-`.
-fn remaining(end: Option<Timestamp>, now: Timestamp) -> String {
+pub(super) fn remaining(end: Option<Timestamp>, now: Timestamp) -> String {
     let Some(end) = end else { return "-".into() };
     match u64::try_from(end.as_second() - now.as_second()) {
         Ok(seconds @ 1..) => format!("in {}", duration_text(seconds)),
@@ -107,42 +107,6 @@ fn rules<'s>(state: &'s State, documents: &Documents) -> Vec<&'s crate::policy::
         state.rules.values().find(|r| r.kind == RuleKind::Policy && r.policy == policy && r.name == name)
     };
     crate::policy::compile::precedence(documents).iter().filter_map(|(p, r)| find(&p.name, &r.name)).collect()
-}
-
-/// Prints blocked prefixes.
-pub fn blocks(state: &State, format: Format) -> Result<()> {
-    let now = Timestamp::now();
-    let effective = state.effective(now);
-    let entries = || effective.blocklists.iter().flat_map(|list| list.entries.iter().map(move |e| (list, e)));
-    if format == Format::Json {
-        let row = |(list, entry): (
-            &crate::policy::document::Blocklist,
-            &crate::policy::document::BlockEntry,
-        )|
-         -> Value {
-            let mut row =
-                json!({"reason": entry.reason, "not_after": entry.not_after, "blocklist": list.name});
-            // `cidr`, `spiffeId`, `ports` and so on, as in the file.
-            if let (Value::Object(row), Ok(Value::Object(target))) =
-                (&mut row, serde_json::to_value(&entry.target))
-            {
-                row.extend(target);
-            }
-            row
-        };
-        return print_json(&entries().map(row).collect::<Vec<_>>());
-    }
-    if entries().next().is_none() {
-        return say("nothing is blocked");
-    }
-    let mut out = table::table(&["WHAT", "ENDS", "REASON", "FROM"]);
-    for (list, entry) in entries() {
-        let from =
-            if list.name == MANUAL_BLOCKLIST { "block add".to_owned() } else { entry.place.to_string() };
-        let ends = if entry.not_after.is_none() { "never".into() } else { remaining(entry.not_after, now) };
-        out.add_row([entry.target.to_string(), ends, or_dash(entry.reason.as_deref()), from]);
-    }
-    say(&table::text(&out))
 }
 
 /// Prints quarantined identities.

@@ -1,5 +1,6 @@
 //! What the CLI shows, read from the pinned maps and the saved state: no daemon is needed.
 
+pub mod blocks;
 pub mod drops;
 pub mod event;
 pub mod flow;

@@ -4,14 +4,16 @@ use super::{Format, View, encoded, print_json, say};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::names::{reason, verdict};
+use crate::policy::compile::{RuleInfo, RuleKind};
 use crate::policy::document::Workload;
 use crate::policy::explain::{Flow, NearMiss, explain};
+use crate::policy::feed::{Entry, Feed};
 use crate::policy::ports::{PortMatch, protocol_and_port};
 use crate::policy::{Clock, Documents, Prefix, compile};
 use crate::state::State;
 use datapath::abi::{
     Addr, Binding, BindingVersions, BlockVersions, Config, DecisionVersions, FailsafeKey, GuardKey,
-    InterfaceVersions, LimitVersions, Limits, PolicyKey, RuleVersions, ScopedKey, Side,
+    InterfaceVersions, LimitVersions, Limits, PolicyKey, Reason, RuleVersions, ScopedKey, Side,
 };
 use datapath::guard::Service;
 use datapath::holdings::Held;
@@ -108,9 +110,12 @@ pub fn print(view: &View, args: &Question, format: Format) -> Result<()> {
     let place = place(view, args)?;
     let ask = Asked { source, destination, proto, port, place };
     let judgement = ask.judge(&view.maps)?;
-    let misses = if judgement.passes() { Vec::new() } else { ask.near_misses(&view.state, &documents) };
+    // What is blocked came close to nothing.
+    let decided = judgement.passes() || judgement.reason == Reason::Blocklisted;
+    let misses = if decided { Vec::new() } else { ask.near_misses(&view.state, &documents) };
     let [from, to] = judgement.identity;
     let rule = view.state.rules.get(&judgement.rule);
+    let listed = listed(&documents, rule, [source, destination]);
     let limit = if judgement.limits & Limits::IDENTITY != 0 { limit(view, from)? } else { None };
     if format == Format::Json {
         return print_json(&json!({
@@ -121,6 +126,10 @@ pub fn print(view: &View, args: &Question, format: Format) -> Result<()> {
             "verdict": verdict(judgement.action as u8), "drop_reason_desc": reason(judgement.reason as u8),
             "rule": view.names.rule(judgement.rule), "rule_text": rule.map(|r| &r.text),
             "rule_place": rule.map(|r| r.place.to_string()),
+            "feed_entries": listed.iter().map(|(feed, entry)| json!({
+                "cidr": entry.prefix, "path": feed.path, "line": entry.line,
+                "sbl": (entry.sbl != 0).then(|| format!("SBL{}", entry.sbl)),
+            })).collect::<Vec<_>>(),
             "near_misses": misses,
             "limit": limit.map(|l| json!({
                 "name": l.name, "text": l.text, "place": l.place,
@@ -139,11 +148,30 @@ pub fn print(view: &View, args: &Question, format: Format) -> Result<()> {
     } else {
         say(judgement.reason.meaning())?;
     }
+    listed
+        .iter()
+        .try_for_each(|(feed, entry)| say(&format!("  {} in {}", entry.prefix, feed.source(entry))))?;
     if let Some(Limited { name, text, place, held }) = limit {
         let Held { attempts, answered } = held;
         say(&format!("{name}: {text}\n  in {place}; counted now: {attempts} attempts, {answered} answered"))?;
     }
     misses.iter().try_for_each(|miss| say(&format!("  {}", miss.text)))
+}
+
+/// The entries of the feed that decides in which an end lies.
+fn listed<'d>(
+    documents: &'d Documents,
+    rule: Option<&RuleInfo>,
+    ends: [Addr; 2],
+) -> Vec<(&'d Feed, &'d Entry)> {
+    let Some(rule) = rule.filter(|rule| rule.kind == RuleKind::Feed) else { return Vec::new() };
+    let lists = documents.blocklists.iter().filter(|list| list.name == rule.policy);
+    let feeds = lists.flat_map(|list| &list.feeds).filter(|feed| feed.name == rule.name);
+    let of = |feed: &'d Feed| {
+        let found = ends.into_iter().flat_map(|end| feed.entries.covering(&Prefix::host(end)));
+        found.map(move |entry| (feed, entry)).collect::<Vec<_>>()
+    };
+    feeds.flat_map(of).collect()
 }
 
 /// The limit of the identity that opens a connection which may open.

@@ -6,6 +6,7 @@ mod bindings;
 mod closing;
 mod doctor;
 mod enrolment;
+mod feeds;
 mod forwarding;
 mod governance;
 mod hostile;

@@ -4,8 +4,10 @@ use super::refuse::Params;
 use super::{blocking, described};
 use crate::daemon::Shared;
 use crate::exit_code::{Failure, Result};
+use crate::policy::Prefix;
 use crate::stream::story::Wanted;
 use crate::svid::Live;
+use crate::view::blocks::Which;
 use crate::view::why::Question;
 use crate::view::{self, Format, View};
 use aide::OperationOutput;
@@ -46,6 +48,19 @@ pub struct WhyQuery {
     pub destination: String,
     /// Port and protocol: 443, 443/tcp, 53/udp, icmp.
     pub port: String,
+    /// `json`, or `table` for people.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+/// `GET /v1/blocks`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlocksQuery {
+    /// Only those that concern these addresses, entries of feeds too.
+    pub of: Option<Prefix>,
+    /// Every entry of one feed, `BLOCKLIST/FEED`.
+    pub feed: Option<String>,
     /// `json`, or `table` for people.
     #[serde(default = "json")]
     pub output: Format,
@@ -183,10 +198,14 @@ pub(super) async fn identities(
 
 pub(super) async fn blocks(
     Extract(shared): Extract<Arc<Shared>>,
-    Params(query): Params<ViewQuery>,
+    Params(query): Params<BlocksQuery>,
 ) -> Result<Page> {
-    page(shared, query.output, |shared, format| shared.with_state(|state| view::lists::blocks(state, format)))
-        .await
+    let BlocksQuery { of, feed, output } = query;
+    let which = Which { of, feed };
+    page(shared, output, move |shared, format| {
+        shared.with_state(|state| view::blocks::print(state, &which, format))
+    })
+    .await
 }
 
 pub(super) async fn quarantines(

@@ -23,7 +23,7 @@ const ATTACHED: usize = 1024;
 const RECEIVERS: usize = 2;
 const RESULTS: usize = 3;
 
-const CATALOGUE: [(&str, usize); 46] = [
+const CATALOGUE: [(&str, usize); 49] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -49,6 +49,9 @@ const CATALOGUE: [(&str, usize); 46] = [
     ("tidegate_ambiguous_bindings", 1),
     ("tidegate_identity_reloads_total", 2),
     ("tidegate_identity_files_wrong", 1),
+    ("tidegate_feed_prefixes", 1),
+    ("tidegate_feed_reloads_total", 2),
+    ("tidegate_feeds_wrong", 1),
     ("tidegate_shadow_pending", 1),
     ("tidegate_shadow_same_total", 1),
     ("tidegate_shadow_difference_total", CHANGES + 1),

@@ -262,7 +262,7 @@ fn documents() -> impl Strategy<Value = Documents> {
                 Policy { name: format!("p{n}"), tier, rules, place: place() }
             };
             let policies = policies.into_iter().enumerate().map(named).collect();
-            let blocklists = vec![Blocklist { name: "b".into(), entries, place: place() }];
+            let blocklists = vec![Blocklist { name: "b".into(), entries, feeds: Vec::new(), place: place() }];
             quarantines.iter_mut().enumerate().for_each(|(n, q)| q.name = format!("q{n}"));
             grants.iter_mut().enumerate().for_each(|(n, grant)| grant.name = format!("g{n}"));
             limits.iter_mut().enumerate().for_each(|(n, limit)| limit.name = format!("l{n}"));

@@ -6,6 +6,7 @@
 //! to look.
 
 mod audit;
+mod feeds;
 mod import;
 mod open;
 mod read;

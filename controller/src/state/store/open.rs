@@ -9,8 +9,12 @@ use std::time::Duration;
 /// `TGst`: what file(1) and we know the file by.
 const APPLICATION_ID: i32 = 0x5447_7374;
 /// What each form has that the one before had not, from the second on.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/2.sql"), include_str!("migrations/3.sql"), crate::audit::SCHEMA];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    crate::audit::SCHEMA,
+    super::feeds::SCHEMA,
+];
 /// The form that this version writes.
 pub(super) const VERSION: i32 = 1 + MIGRATIONS.len() as i32;
 /// Readers and the daemon wait for each other no longer than this.
@@ -145,6 +149,7 @@ impl Store {
         let tx = self.db.transaction().map_err(fail)?;
         tx.execute_batch(include_str!("schema.sql")).map_err(fail)?;
         tx.execute_batch(crate::audit::SCHEMA).map_err(fail)?;
+        tx.execute_batch(super::feeds::SCHEMA).map_err(fail)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
         tx.pragma_update(None, "user_version", VERSION).map_err(fail)?;
         if let Some(state) = &saved {

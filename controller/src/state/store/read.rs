@@ -231,7 +231,7 @@ impl Store {
                 format!("no revision {revision} is kept; `tidegate policy history` lists those that are");
             return Err(Failure::new(Code::Usage, message));
         };
-        self.policy_set(row)
+        self.policy_set(row, revision)
     }
 
     /// What counted while a revision did; nothing where it is not kept any more.
@@ -265,7 +265,7 @@ impl Store {
         let confirmation = match confirm {
             Some((revision, before, boot_id, deadline_ns, deadline_at)) => Some(Confirmation {
                 revision,
-                before: Arc::new(self.policy_set(before)?),
+                before: Arc::new(self.policy_set(before, revision)?),
                 boot_id,
                 deadline_ns: deadline_ns as u64,
                 deadline_at,
@@ -276,7 +276,7 @@ impl Store {
             revision,
             epoch,
             applied_at: Some(at),
-            set: Arc::new(self.policy_set(documents)?),
+            set: Arc::new(self.policy_set(documents, revision)?),
             blocks: self.json("blocks", &blocks)?,
             quarantines: self.json("quarantines", &quarantines)?,
             confirmation,
@@ -284,7 +284,8 @@ impl Store {
         })
     }
 
-    fn policy_set(&self, row: i64) -> Result<PolicySet> {
+    /// The documents of a row, with what stood in their feeds when this revision was made, or else when it was seen last.
+    fn policy_set(&self, row: i64, revision: u64) -> Result<PolicySet> {
         let sql = "SELECT digest, parsed FROM documents WHERE id = ?";
         let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
         let (digest, parsed) = self.db.query_row(sql, [row], read).map_err(|e| failed(&self.path, e))?;
@@ -295,7 +296,8 @@ impl Store {
             files.query_map(params![row], file)?.collect()
         };
         let files = files().map_err(|e| failed(&self.path, e))?;
-        let documents = self.json("documents", &parsed)?;
+        let mut documents = self.json("documents", &parsed)?;
+        self.fill_feeds(&mut documents, revision)?;
         Ok(PolicySet { files, documents, digest, row: row.into() })
     }
 
@@ -303,7 +305,7 @@ impl Store {
         let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?, time(row, 2)?));
         let found = self.db.query_row("SELECT documents, sample, since FROM candidate", [], read).optional();
         let Some((row, sample, since)) = found.map_err(|e| failed(&self.path, e))? else { return Ok(None) };
-        Ok(Some(Shadow { set: Arc::new(self.policy_set(row)?), sample, since }))
+        Ok(Some(Shadow { set: Arc::new(self.policy_set(row, 0)?), sample, since }))
     }
 
     /// What sources of bindings say. A file that no daemon of this version has opened has none.
@@ -355,7 +357,7 @@ pub(super) fn flipped(db: &Connection, kernel: &InKernel) -> rusqlite::Result<Op
     db.query_row(sql, params![kernel.epoch, kernel.generation], |row| row.get(0))
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     optional_time(row, column)?.ok_or(rusqlite::Error::InvalidQuery)
 }
 

@@ -205,7 +205,7 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     store
         .db
         .execute_batch(
-            "ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; PRAGMA user_version = 1",
+            "ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; DROP TABLE revision_feed; DROP TABLE feed_content; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(store);
@@ -357,4 +357,49 @@ fn a_folder_that_cannot_be_written_is_named() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o500)).unwrap();
     let said = Store::open(&path).unwrap_err().message;
     assert!(said.contains("its folder has to be there and writable"), "{said}");
+}
+
+#[test]
+fn what_feeds_said_is_kept_for_the_revision_that_counts_and_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let feed = folder.path().join("feed");
+    let text = format!(
+        "apiVersion: tidegate.dev/v1\nkind: Blocklist\nmetadata: {{name: bad}}\nspec: {{feeds: [{{name: a, path: {}}}]}}\n",
+        feed.display()
+    );
+    let read = |content: &str| {
+        std::fs::write(&feed, content).unwrap();
+        let file = SourceFile { name: "bad.yaml".into(), text: text.clone() };
+        Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap())
+    };
+    let path = folder.path().join("state.db");
+    let mut store = Store::open(&path).unwrap();
+    let contents = |store: &Store| -> i64 {
+        store.db.query_row("SELECT count(*) FROM feed_content", [], |row| row.get(0)).unwrap()
+    };
+    let first = commit(&mut store, &State::default(), read("192.0.2.1 # one\n"));
+    // The daemon reads the file alone anew: these are the same files, and a revision all the same.
+    let again = PolicySet::clone(&read("192.0.2.1 # one\n2001:db8::/32\n"));
+    let second = commit(&mut store, &first, Arc::new(again));
+    assert_eq!(contents(&store), 2);
+    let third = commit(&mut store, &second, second.set.clone());
+    assert_eq!(contents(&store), 1, "what is the same is there once, and what was before is gone");
+    assert_eq!(store.load(None).unwrap(), third);
+    let of = |set: &PolicySet| set.documents.feeds().next().unwrap().entries.list().to_vec();
+    assert_eq!(of(&store.load(None).unwrap().set), of(&second.set));
+    assert_eq!(
+        of(&store.set_of(first.revision).unwrap()),
+        of(&second.set),
+        "what was read last stands in for it"
+    );
+
+    // A daemon that is killed between the two steps of a commit finds the one that the kernel judges by.
+    let fourth = next(&store, &third, read("198.51.100.0/24\n"));
+    store.begin(&fourth, &kernel(fourth.epoch), &Author::daemon("feeds: bad/a"), &third).unwrap();
+    let [not_yet, flipped] =
+        [third.epoch, fourth.epoch].map(|epoch| store.load(Some(&kernel(epoch))).unwrap());
+    assert_eq!(of(&not_yet.set), of(&third.set));
+    assert_eq!(of(&flipped.set), of(&fourth.set));
+    store.resolve(&kernel(third.epoch)).unwrap();
+    assert_eq!(of(&store.load(None).unwrap().set), of(&third.set));
 }

@@ -1,6 +1,6 @@
 //! What the daemon writes, each in one transaction.
 
-use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed};
+use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed, feeds};
 use crate::audit::{self, Entry, Kind};
 use crate::bindings::{Change, SourceName};
 use crate::exit_code::Result;
@@ -62,6 +62,7 @@ impl Store {
             // One that is pending yet was refused when there was no room to say so.
             settle_pending(db, Outcome::Refused, "another revision was begun")?;
             insert(db, state, kernel, by, Outcome::Pending)?;
+            feeds::save(db, state.revision, &state.set.documents)?;
             audit::append(db, &record)?;
             numbers(db, &state.numbering, &before.numbering)
         })?;
@@ -79,6 +80,7 @@ impl Store {
             db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [state.revision])?;
             candidate(db, state)?;
             rules(db, state, before)?;
+            feeds::keep(db, [before.revision, state.revision])?;
             prune(db)
         })
     }

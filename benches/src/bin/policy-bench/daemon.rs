@@ -1,0 +1,125 @@
+//! A daemon of the run: its folders, its commands, its memory.
+
+use anyhow::{Context, Result, bail};
+use loader::Maps;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tidegate_benches::report::{Fact, Report, Spread};
+
+/// A daemon that judges nothing yet, and ends with this.
+pub struct Daemon {
+    child: Child,
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one. State is kept beside the program: on a disk, as on a gateway.
+    pub fn start(program: &Path) -> Result<Self> {
+        let beside = program.parent().context("a folder")?;
+        let folder = beside.join(format!("policy-bench.{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let mut command = command(program, &folder);
+        let mut child = command
+            .arg("run")
+            .env("RUST_LOG", "error")
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().context("its output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let daemon = Self { child, program: program.to_owned(), folder };
+        if !line.starts_with("ready ") {
+            bail!("the daemon did not start");
+        }
+        Ok(daemon)
+    }
+
+    /// A file of the run.
+    pub fn file(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
+    /// Runs a command to its end. Returns how long it took.
+    pub fn run(&self, words: &[&str]) -> Result<Duration> {
+        let begin = Instant::now();
+        let output = command(&self.program, &self.folder).args(words).output().context("running tidegate")?;
+        let took = begin.elapsed();
+        if !output.status.success() {
+            bail!("tidegate {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(took)
+    }
+
+    /// The maps by which packets are judged.
+    pub fn maps(&self) -> Result<Maps> {
+        let pins = Path::new(tidegate_benches::inside::BPFFS).join("tidegate").join(name());
+        Maps::open(&pins).context("opening the maps")
+    }
+
+    /// Resident memory in MB, and the most that it ever was.
+    fn memory(&self) -> Result<[f64; 2]> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let of = |field: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+            line.trim().strip_suffix(" kB")?.parse::<f64>().ok().map(|kib| kib * 1024.0 / 1e6)
+        };
+        let both = [of("VmRSS:"), of("VmHWM:")];
+        Ok([both[0].context("no VmRSS")?, both[1].context("no VmHWM")?])
+    }
+
+    /// States what the daemon holds.
+    pub fn state_memory(&self, report: &mut Report, with: &str) -> Result<()> {
+        let [now, most] = self.memory()?;
+        fact(report, format!("the daemon's resident memory, {with}"), now, "MB");
+        fact(report, format!("the most that it was, {with}"), most, "MB");
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Pins are in a file system of the run's own, and gone with it.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn name() -> String {
+    format!("bench{}", std::process::id())
+}
+
+fn command(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["--name", &name(), "--run-dir"])
+        .arg(folder.join("run"))
+        .arg("--state-dir")
+        .arg(folder.join("state"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Adds a figure.
+pub fn fact(report: &mut Report, name: String, value: f64, unit: &'static str) {
+    eprintln!("    {name}: {} {unit}", tidegate_benches::report::figure(value));
+    report.facts.push(Fact { name, value, unit });
+}
+
+/// Adds median and 99th percentile of times.
+pub fn times(report: &mut Report, name: &str, times: &[Duration], unit: &'static str) {
+    let scale = if unit == "s" { 1.0 } else { 1e3 };
+    let mut values: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * scale).collect();
+    fact(report, format!("{name}, median of {}", values.len()), Spread::of(&values).median, unit);
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() * 99).div_ceil(100).saturating_sub(1);
+    let what = if values.len() < 100 { "longest" } else { "p99" };
+    fact(report, format!("{name}, {what}"), values.get(at).copied().unwrap_or(f64::NAN), unit);
+}

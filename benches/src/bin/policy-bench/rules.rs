@@ -1,0 +1,81 @@
+//! Many identities and rules: all of them applied, and one rule changed.
+
+use crate::Arguments;
+use crate::daemon::{Daemon, times};
+use anyhow::Result;
+use std::fmt::Write;
+use tidegate_benches::report::Report;
+
+/// Measures a whole commit, and one of one rule.
+pub fn measure(report: &mut Report, arguments: &Arguments) -> Result<()> {
+    let Arguments { identities, rules, rounds, changes, .. } = *arguments;
+    let daemon = Daemon::start(&arguments.tidegate)?;
+    let empty = daemon.file("empty.yaml", &policy(0, 443))?;
+    let workloads = daemon.file("workloads.yaml", &workloads(identities, rules))?;
+    let fixed = daemon.file("rules.yaml", &policy(rules - 1, 443))?;
+    let one = |port| one(rules, port);
+    let changed = daemon.file("one.yaml", &one(1000))?;
+    let all = ["policy", "apply", &workloads, &fixed, &changed];
+    let name = format!("{identities} identities and {rules} rules");
+    let mut took = Vec::new();
+    for _ in 0..rounds {
+        daemon.run(&["policy", "apply", &empty])?;
+        took.push(daemon.run(&all)?);
+    }
+    times(report, &format!("{name}, from the command until all is judged by them"), &took, "s");
+    daemon.state_memory(report, &name)?;
+    let mut took = Vec::new();
+    for n in 0..changes {
+        daemon.file("one.yaml", &one(1001 + n))?;
+        took.push(daemon.run(&all)?);
+    }
+    times(report, "one rule of them changed, from the command until it is judged by", &took, "ms");
+    daemon.state_memory(report, &format!("{name}, after {changes} changes"))
+}
+
+/// Identities of as many services as there are pairs of rules, ten or so in each.
+fn workloads(identities: u32, rules: u32) -> String {
+    let mut text = String::new();
+    let services = services(rules);
+    for n in 0..identities {
+        let [_, b, c, d] = n.to_be_bytes();
+        let service = n % services;
+        let _ = write!(
+            text,
+            "---\napiVersion: tidegate.dev/v1\nkind: Workload\nmetadata: {{name: w{n}}}\n\
+             spec: {{spiffeId: spiffe://acme.example/ns/n{service}/sa/w{n}, addresses: [10.{b}.{c}.{d}], labels: {{app: s{service}}}}}\n"
+        );
+    }
+    text
+}
+
+fn services(rules: u32) -> u32 {
+    (rules / 10).max(1)
+}
+
+fn policy(rules: u32, port: u32) -> String {
+    let mut text =
+        "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {name: many}\nspec:\n  rules:\n".to_owned();
+    if rules == 0 {
+        return text.replace("  rules:\n", "  rules: []\n");
+    }
+    let services = services(rules);
+    for n in 0..rules {
+        let (from, to) = (n % services, (n / services * 7 + n + 1) % services);
+        let _ = writeln!(
+            text,
+            "    - {{name: r{n}, action: allow, from: [{{labels: {{app: s{from}}}}}], to: [{{labels: {{app: s{to}}}}}], ports: [tcp/{}]}}",
+            port + n % 50
+        );
+    }
+    text
+}
+
+/// The policy whose rule is changed.
+fn one(rules: u32, port: u32) -> String {
+    let to = services(rules) / 2;
+    format!(
+        "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{name: one}}\nspec:\n  rules:\n    \
+         - {{name: r, action: allow, from: [{{labels: {{app: s0}}}}], to: [{{labels: {{app: s{to}}}}}], ports: [tcp/{port}]}}\n"
+    )
+}
