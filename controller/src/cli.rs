@@ -7,6 +7,7 @@ use crate::daemon::{self, AttachRequest, AttachedPort, CommittedRevision, Detach
 use crate::doctor;
 use crate::exit_code::{Code, Failure, Result};
 use crate::governance;
+use crate::grant;
 use crate::guard;
 use crate::instance::Instance;
 use crate::privileges;
@@ -108,6 +109,14 @@ It stays, and renews when the SVID rotates and when two thirds of the lease are 
     /// Cut identities off
     #[command(subcommand)]
     Quarantine(guard::QuarantineCommand),
+    /// Give an identity access to another for a while: it ends by itself, live connections too
+    #[command(after_help = "\
+Examples:
+  tidegate grant spiffe://acme.example/people/ada spiffe://acme.example/ns/shop/sa/db tcp/5432 --for 15m --reason 'incident 4711'
+  tidegate grant list                              who has what now
+  tidegate grant list --at 2026-11-01T12:00:00Z    who had what then
+  tidegate grant revoke g12")]
+    Grant(grant::GrantArgs),
     /// What departs from what identities are for
     #[command(subcommand)]
     Findings(governance::cli::FindingsCommand),
@@ -193,6 +202,10 @@ impl Command {
             Self::Identity(command) => command.shown_at().and_then(|output| shown("/v1/identities", output)),
             Self::Block(guard::BlockCommand::List(args)) => shown(&args.path(), &args.output),
             Self::Quarantine(guard::QuarantineCommand::List(output)) => shown("/v1/quarantines", output),
+            Self::Grant(args) => match args.shown_at() {
+                Some((path, output)) => shown(&path, output),
+                None => None,
+            },
             Self::Policy(command) => match command.shown_at() {
                 Some((path, output)) => shown(&path, output),
                 None if command.is_local() => instance.remote.as_ref().map(|_| Err(local_only())),
@@ -263,6 +276,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Identity(command) => crate::identity::run(&instance, command),
         Command::Block(command) => guard::block(&instance, command),
         Command::Quarantine(command) => guard::quarantine(&instance, command),
+        Command::Grant(args) => grant::run(&instance, args),
         Command::Findings(command) => governance::cli::findings(&instance, command),
         Command::Intent(command) => governance::learn::run(&instance, command),
         Command::Governance(command) => governance::cli::governance(&instance, command),

@@ -147,7 +147,7 @@ fn identities(instance: &Instance, text: &str) -> Result<TargetFields> {
 }
 
 /// A SPIFFE ID, a pattern, or a workload's SPIFFE ID by its name.
-fn identity(instance: &Instance, text: &str) -> Result<Selector> {
+pub(crate) fn identity(instance: &Instance, text: &str) -> Result<Selector> {
     let wrong = |e: &dyn std::fmt::Display| Failure::new(Code::Usage, e.to_string());
     if text.starts_with("spiffe://") {
         return if text.contains('*') {

@@ -11,6 +11,7 @@ pub mod enroll;
 pub mod exit_code;
 pub mod file_watch;
 mod governance;
+mod grant;
 mod guard;
 pub mod hello;
 mod identity;

@@ -49,7 +49,7 @@ fn usage_errors_exit_with_two_and_help_has_examples() {
     assert_eq!(tidegate(&["detach"]).status.code(), Some(2));
     assert_eq!(tidegate(&["--name", "a.b", "status"]).status.code(), Some(2));
     assert_eq!(tidegate(&["block", "add", "10.0.0.1/8"]).status.code(), Some(2));
-    for command in ["run", "attach", "detach", "flows", "observe", "why", "completions"] {
+    for command in ["run", "attach", "detach", "flows", "grant", "observe", "why", "completions"] {
         let help = text(&tidegate(&[command, "--help"]).stdout);
         assert!(
             help.contains(&format!("tidegate {command}")) && help.contains("Example"),
@@ -71,7 +71,7 @@ fn without_a_daemon_writes_exit_with_three() {
 fn lists_of_an_instance_that_is_not_there_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let state_dir = dir.path().display().to_string();
-    for list in ["block", "quarantine", "identity"] {
+    for list in ["block", "quarantine", "grant", "identity"] {
         let output = tidegate(&["--state-dir", &state_dir, "--name", "nowhere", list, "list"]);
         assert_eq!(output.status.code(), Some(3), "{list}");
         let said = text(&output.stderr);

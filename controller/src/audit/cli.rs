@@ -1,5 +1,6 @@
 //! `tidegate audit`: what was done, whether the record of it is whole, and how to keep it elsewhere.
 
+pub use super::show::when;
 use super::show::{self, ShowArgs};
 use super::{Chain, Entry, Key, Kind, Line, PublicKey, Summary};
 use crate::exit_code::{Code, Failure, Result};

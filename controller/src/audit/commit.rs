@@ -1,5 +1,6 @@
 //! What a commit changes, in words: months later the files may be gone, and the numbers have other meanings.
 
+use super::grants::Changed;
 use super::record::hash;
 use super::{Entry, Kind};
 use crate::policy::changes::{Change, What, changes};
@@ -37,6 +38,7 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
         }
         told += 1;
     }
+    let granted = Changed::between(before, after);
     let left_out = changes.len() - told;
     changes.truncate(told);
     let mut what = json!({
@@ -47,6 +49,9 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
     });
     if left_out > 0 {
         what["changes_left_out"] = left_out.into();
+    }
+    if !granted.is_none() {
+        what["grants"] = json!(granted);
     }
     if other_files {
         let files = after.set.files.iter();
@@ -69,6 +74,8 @@ fn with_manual(mut documents: Documents, state: &State) -> Documents {
         });
     }
     documents.quarantines.extend(state.quarantines.iter().cloned());
+    // One that is over is no longer there, whoever has taken it out.
+    documents.grants = state.grants_in_force().into_iter().cloned().collect();
     documents
 }
 

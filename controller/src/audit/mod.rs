@@ -9,6 +9,7 @@ pub mod canonical;
 mod chain;
 pub mod cli;
 mod commit;
+pub mod grants;
 mod key;
 mod record;
 mod show;

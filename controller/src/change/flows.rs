@@ -7,7 +7,7 @@ use crate::exit_code::{Code, Result};
 use crate::instance::Instance;
 use crate::policy::what_if::{Changed, Decided, WhatIf, what_if};
 use crate::policy::{Clock, Flow, compile};
-use crate::state::{PolicySet, State};
+use crate::state::PolicySet;
 use crate::view::flow::rows;
 use crate::view::{View, say, table};
 use hyper::Method;
@@ -25,7 +25,8 @@ pub fn changed(instance: &Instance, set: PolicySet) -> Result<WhatIf> {
     let now_ns = loader::boot_ns();
     let clock = Clock { wall_now: now, boot_now_ns: now_ns };
     let before = compile(&view.state.effective(now), &view.state.numbering, &clock);
-    let candidate = State { set: Arc::new(set), ..view.state };
+    let mut candidate = view.state;
+    candidate.apply(Arc::new(set));
     let after = compile(&candidate.effective(now), &before.numbering, &clock);
     let failsafe = view.maps.failsafe.entries()?.into_keys().collect();
     Ok(what_if(flows, &before, &after, &failsafe, now_ns))

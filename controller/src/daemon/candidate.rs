@@ -19,7 +19,8 @@ impl Committed {
         self.settle(maps)?;
         let now = Timestamp::now();
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
-        let candidate = State { set: shadow.set, ..self.state.clone() };
+        let mut candidate = self.state.clone();
+        candidate.apply(shadow.set);
         let compiled = compile(&candidate.effective(now), &self.state.numbering, &clock);
         let (gateway, default_allow) = (compiled.gateway.clone(), compiled.default_allow);
         let config = maps.config.get()?;

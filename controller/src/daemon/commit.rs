@@ -84,6 +84,7 @@ impl Committed {
         change(&mut state);
         state.blocks.retain(|block| block.not_after.is_none_or(|end| end > now));
         state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
+        state.grants.retain(|grant| grant.not_after > now);
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
         let mut compiled = compile(&state.effective(now), &state.numbering, &clock);
         self.mark.check(&compiled.numbering)?;

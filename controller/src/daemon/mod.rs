@@ -33,9 +33,9 @@ mod watch;
 
 pub use api::{
     ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
-    DetachRequest, MuteRequest, PauseRequest, QuarantineRequest, ReleaseRequest, ResolveRequest,
-    RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, TargetFields, WithdrawRequest,
-    detach_each, document as openapi,
+    DetachRequest, GrantRequest, Granted as GrantedRevision, MuteRequest, PauseRequest, QuarantineRequest,
+    ReleaseRequest, ResolveRequest, RevokeRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
+    ShadowRequest, TargetFields, WithdrawRequest, detach_each, document as openapi,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;
@@ -127,6 +127,19 @@ impl Shared {
             return self.bind_only(&SourceName::files(), Vec::new()).map(drop);
         }
         self.follow_files(args.identities.clone())
+    }
+
+    /// Takes out of the policy what the kernel has ended, and has the record tell of it.
+    fn let_grants_end(&self) -> Result<()> {
+        let now = jiff::Timestamp::now();
+        let over = self.with_state(|state| {
+            let over = state.grants_in_force().into_iter().filter(|grant| grant.not_after <= now);
+            over.map(|grant| grant.name.clone()).collect::<Vec<_>>()
+        });
+        if !over.is_empty() {
+            self.commit(&Author::daemon(format!("over: grant {}", over.join(", "))), |_| {})?;
+        }
+        Ok(())
     }
 
     /// Settings of interfaces follow their names: an interface that is made anew has another index.
@@ -303,6 +316,7 @@ async fn every_second(shared: Arc<Shared>) {
             let before_ns = loader::boot_ns().saturating_sub(HELLO_PATIENCE.as_nanos() as u64);
             shared.hub.give_up_hellos(before_ns, &Moment::now());
             shared.let_leases_end()?;
+            shared.let_grants_end()?;
             if second % 10 == 9 {
                 failsafe::sync(&shared.maps, &shared.failsafe)?;
                 shared.follow_interfaces()?;

@@ -23,6 +23,9 @@ pub struct Grant {
     pub ports: Vec<PortMatch>,
     /// Until when. Every grant has an end.
     pub not_after: Timestamp,
+    /// For how many seconds, where that is what the file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts_s: Option<i64>,
     /// Why, for those who ask later.
     pub reason: String,
     /// Where it begins.
@@ -52,7 +55,18 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Grant> {
         cx.mistake(spec, "a grant says when it ends", END_EXAMPLE);
     }
     let (name, place) = (String::new(), cx.place(spec));
-    Some(Grant { name, from, to, ports, not_after: end(cx, &fields)?, reason: reason?, place })
+    let not_after = end(cx, &fields)?;
+    let lasts_s = fields.optional("for").map(|_| not_after.duration_since(cx.now).as_secs());
+    Some(Grant { name, from, to, ports, not_after, lasts_s, reason: reason?, place })
+}
+
+impl Grant {
+    /// Whether the other is this one, read again.
+    pub fn is_again(&self, other: &Self) -> bool {
+        let said =
+            |grant: &Self| Self { not_after: Timestamp::MIN, place: self.place.clone(), ..grant.clone() };
+        self.lasts_s.is_some() && said(self) == said(other)
+    }
 }
 
 impl fmt::Display for Grant {

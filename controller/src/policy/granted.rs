@@ -22,19 +22,22 @@ pub struct Granted<'d>(Vec<(&'d Grant, Decision)>);
 pub type Said<'d> = (Decision, &'d [PortMatch]);
 
 impl<'d> Granted<'d> {
-    /// Gives each grant a number, a line in `rules`, and its end in `settings`.
+    /// Gives each grant a number, a line in `rules`, and, unless it is over, its end in `settings`.
     pub fn of(
         documents: &'d Documents,
         numbering: &mut Numbering,
         (rules, settings): (&mut BTreeMap<u32, RuleInfo>, &mut BTreeMap<u32, RuleSettings>),
         (wall_of_boot_ns, now): (i128, Timestamp),
     ) -> Self {
-        let mut grants: Vec<_> = documents.grants.iter().filter(|grant| grant.not_after > now).collect();
+        let mut grants: Vec<_> = documents.grants.iter().collect();
         grants.sort_by_key(|grant| std::cmp::Reverse(grant.not_after));
-        let grants = grants.into_iter().map(|grant| {
+        let mut numbered = |grant: &'d Grant| {
             let info = info(numbering, grant);
             let number = info.number;
             rules.insert(number, info);
+            (grant.not_after > now).then_some((grant, number))
+        };
+        let grants = grants.into_iter().filter_map(&mut numbered).map(|(grant, number)| {
             let lifetime_ns = boot_time_ns(grant.not_after, wall_of_boot_ns);
             settings.insert(number, RuleSettings { lifetime_ns, timed: 1, ..RuleSettings::NONE });
             let limits = Bits::LIFETIME as u8;

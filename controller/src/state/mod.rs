@@ -11,6 +11,7 @@ pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who}
 use crate::bindings::Bindings;
 use crate::policy::compile::RuleInfo;
 use crate::policy::document::{BlockEntry, Blocklist};
+use crate::policy::grant::Grant;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::{Documents, Numbering, Place};
 use jiff::Timestamp;
@@ -35,6 +36,8 @@ pub struct State {
     pub blocks: Vec<BlockEntry>,
     /// What `tidegate quarantine add` said.
     pub quarantines: Vec<Quarantine>,
+    /// What `tidegate grant` gave.
+    pub grants: Vec<Grant>,
     /// What sources of bindings say.
     pub bindings: Arc<Bindings>,
     /// Until when this has to be confirmed, and what counts again if it is not.
@@ -66,12 +69,23 @@ impl State {
 
     /// Has other files count. A candidate was one for what counted before, and goes.
     pub fn apply(&mut self, set: Arc<PolicySet>) {
-        self.set = set;
+        self.set = set.with_ends_of(&self.set);
         self.shadow = None;
         self.confirmation = None;
     }
 
-    /// The documents with what sources bind, the manual blocklist and quarantines, less what is over.
+    /// Every grant that is not over then, of files and given by hand.
+    pub fn grants_at(&self, at: Timestamp) -> Vec<&Grant> {
+        let all = self.documents().grants.iter().chain(&self.grants);
+        all.filter(|grant| grant.not_after > at).collect()
+    }
+
+    /// Those that the last commit had count.
+    pub fn grants_in_force(&self) -> Vec<&Grant> {
+        self.applied_at.map_or_else(Vec::new, |at| self.grants_at(at))
+    }
+
+    /// The documents with what sources bind, the manual blocklist, quarantines and grants, less what is over.
     pub fn effective(&self, now: Timestamp) -> Documents {
         let mut documents = self.documents().clone();
         documents.workloads.extend(self.bindings.workloads(&self.documents().workloads));
@@ -87,6 +101,7 @@ impl State {
         }
         let holds = |quarantine: &&Quarantine| quarantine.not_after.is_none_or(|end| end > now);
         documents.quarantines.extend(self.quarantines.iter().filter(holds).cloned());
+        documents.grants = self.grants_at(now).into_iter().cloned().collect();
         documents
     }
 }
@@ -104,6 +119,21 @@ pub fn is_manual(name: &str) -> bool {
 /// Where a quarantine of the command line stands.
 pub fn manual_quarantine_place() -> Place {
     Place { file: "tidegate quarantine add".into(), line: 1, column: 1 }
+}
+
+/// The name of the grant that a revision gave by hand: no document can have it.
+pub fn manual_grant(revision: u64) -> String {
+    format!("{MANUAL_BLOCKLIST}:g{revision}")
+}
+
+/// What people call such a grant; nothing for one of a file.
+pub fn manual_grant_id(name: &str) -> Option<&str> {
+    name.strip_prefix(MANUAL_BLOCKLIST)?.strip_prefix(':')
+}
+
+/// Where a grant of the command line stands.
+pub fn manual_grant_place() -> Place {
+    Place { file: "tidegate grant".into(), line: 1, column: 1 }
 }
 
 /// Where an entry of the manual blocklist stands.

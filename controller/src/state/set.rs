@@ -1,9 +1,10 @@
 //! What one apply brings: documents, and the files that said them.
 
+use crate::policy::grant::Grant;
 use crate::policy::{Documents, Mistakes, SourceFile};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Documents that were applied together.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,32 @@ impl PolicySet {
         Ok(Self { files, documents, digest, row: OnceLock::new() })
     }
 
+    /// The same, with the ends that its grants had in what counted before. `for: 15m` begins when the grant is first applied: a file
+    /// that is applied again, or read by a daemon that starts again, neither prolongs it nor gives it anew.
+    pub(super) fn with_ends_of(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        let known = |grant: &Grant| before.documents.grants.iter().find(|known| known.is_again(grant));
+        if !self
+            .documents
+            .grants
+            .iter()
+            .any(|grant| known(grant).is_some_and(|k| k.not_after != grant.not_after))
+        {
+            return self;
+        }
+        let mut documents = self.documents.clone();
+        for grant in &mut documents.grants {
+            if let Some(known) = known(grant) {
+                grant.not_after = known.not_after;
+            }
+        }
+        Arc::new(Self {
+            documents,
+            files: self.files.clone(),
+            digest: self.digest.clone(),
+            row: OnceLock::new(),
+        })
+    }
+
     /// Documents without files.
     pub fn of_documents(documents: Documents) -> Self {
         Self { documents, ..Self::default() }
@@ -71,6 +98,32 @@ mod tests {
 
     fn file(name: &str, text: &str) -> SourceFile {
         SourceFile { name: name.into(), text: text.into() }
+    }
+
+    #[test]
+    fn a_grant_for_so_long_begins_when_it_is_first_applied_and_never_again_by_itself() {
+        let read = |reason: &str, until: &str, now: &str| {
+            let text = format!(
+                "apiVersion: tidegate.dev/v1\nkind: Grant\nmetadata: {{name: g}}\nspec: {{from: [{{spiffeId: spiffe://td/a}}], \
+                 to: [{{spiffeId: spiffe://td/b}}], ports: [tcp/1], {until}, reason: {reason}}}\n"
+            );
+            let set = PolicySet::read(vec![file("g.yaml", &text)], now.parse().unwrap()).unwrap();
+            Arc::new(set)
+        };
+        let end = |set: &PolicySet| set.documents.grants[0].not_after.to_string();
+        let first = read("x", "for: 15m", "2026-11-01T12:00:00Z").with_ends_of(&PolicySet::default());
+        assert_eq!(end(&first), "2026-11-01T12:15:00Z");
+        // Applied again a day later it is over, and stays so; the files are those that were applied.
+        let again = read("x", "for: 15m", "2026-11-02T12:00:00Z").with_ends_of(&first);
+        assert_eq!((end(&again), &again.digest), (end(&first), &first.digest));
+        // Another reason, another length, or a time make it another grant.
+        for (reason, until, wanted) in [
+            ("y", "for: 15m", "2026-11-02T12:15:00Z"),
+            ("x", "for: 20m", "2026-11-02T12:20:00Z"),
+            ("x", "notAfter: 2026-11-03T00:00:00Z", "2026-11-03T00:00:00Z"),
+        ] {
+            assert_eq!(end(&read(reason, until, "2026-11-02T12:00:00Z").with_ends_of(&again)), wanted);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod drops;
 pub mod event;
 pub mod flow;
+pub mod grants;
 pub mod lists;
 mod page;
 pub mod past;

@@ -66,6 +66,8 @@ impl Told {
         };
         let at = event["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now);
         let mut documents = state.effective(at);
+        // One that was over by then may be what the event tells of.
+        documents.grants = state.grants_in_force().into_iter().cloned().collect();
         let flow = flow(event);
         for (end, address) in flow.iter().flat_map(|flow| [("source", flow.src), ("destination", flow.dst)]) {
             let id = event[end]["spiffe_id"].as_str().and_then(|id| id.parse().ok());

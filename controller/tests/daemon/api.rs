@@ -32,6 +32,8 @@ fn a_wrong_request_is_refused_by_a_4xx_that_says_what_is_wrong() {
     let post =
         |path: &str, headers: &str, body: &str| ask(lab.connect(), "POST", path, headers, body.as_bytes());
     let cidr = json!({"cidr": "10.9.0.0/16"});
+    let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)).to_string();
+    let grant = |port: &str, until: &str, why: &str| json!({"from": "spiffe://a/b", "to": "spiffe://a/c", "ports": [port], "not_after": until, "reason": why});
 
     for (answer, status, named) in [
         (lab.get("/v1/nowhere"), 404, "not_found"),
@@ -65,6 +67,13 @@ fn a_wrong_request_is_refused_by_a_4xx_that_says_what_is_wrong() {
         (lab.post("/v1/block", &json!({"target": cidr, "reason": "x".repeat(70_000)})), 413, "too_large"),
         (lab.post("/v1/unblock", &json!({"target": cidr})), 404, "not_found"),
         (lab.post("/v1/quarantine", &json!({"who": cidr})), 422, "unprocessable"),
+        (lab.post("/v1/grants", &grant("tcp/1", "2001-01-01T00:00:00Z", "x")), 422, "unprocessable"),
+        (lab.post("/v1/grants", &grant("tcp/1", "2099-01-01T00:00:00Z", "x")), 422, "unprocessable"),
+        (lab.post("/v1/grants", &grant("telnet", &soon, "x")), 422, "unprocessable"),
+        (lab.post("/v1/grants", &grant("tcp/1", &soon, " ")), 422, "unprocessable"),
+        (lab.post("/v1/grants/revoke", &json!({"id": "g1"})), 404, "not_found"),
+        (lab.get("/v1/grants?at=2026-11-01T00:00:00Z&all=true"), 400, "usage"),
+        (lab.get("/v1/grants?at=yesterday"), 400, "usage"),
         (lab.post("/v1/unquarantine", &json!({"who": {"spiffeId": "spiffe://a/b"}})), 404, "not_found"),
         (
             lab.post("/v1/policy", &json!({"files": [{"name": "x.yaml", "text": "kind: Nothing"}]})),

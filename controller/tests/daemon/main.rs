@@ -9,6 +9,7 @@ mod enrolment;
 mod feeds;
 mod forwarding;
 mod governance;
+mod grants;
 mod hostile;
 mod http;
 mod ingress;

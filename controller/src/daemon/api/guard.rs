@@ -108,7 +108,7 @@ pub struct BlockRequest {
 }
 
 /// What is over already would be gone with its own commit.
-fn in_future(not_after: Option<Timestamp>) -> Result<()> {
+pub(super) fn in_future(not_after: Option<Timestamp>) -> Result<()> {
     match not_after {
         Some(end) if end <= Timestamp::now() => {
             Err(Failure::new(Code::Unprocessable, format!("not_after {end} is over")))

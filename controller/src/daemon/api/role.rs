@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub enum Role {
     /// Look at everything, change nothing.
     Viewer,
-    /// Contain: block, quarantine, have a candidate policy judged beside the one that counts.
+    /// Contain: block, quarantine, have a candidate policy judged beside the one that counts. Give access for a while.
     Operator,
     /// Make policy count: apply, confirm, roll back.
     Approver,

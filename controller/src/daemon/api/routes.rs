@@ -2,7 +2,7 @@
 
 use super::refuse::{self, Patience};
 use super::role::{self, Role};
-use super::{attach, bindings, events, governance, guard, policy, svid, views};
+use super::{attach, bindings, events, governance, grants, guard, policy, svid, views};
 use crate::daemon::Shared;
 use aide::axum::ApiRouter;
 use aide::axum::routing::{ApiMethodRouter, get_with, post_with};
@@ -43,6 +43,7 @@ fn table() -> Table {
         .get(Viewer, "/v1/identities", "Workloads with SPIFFE IDs, addresses and leases", views::identities)
         .get(Viewer, "/v1/blocks", "What is blocked", views::blocks)
         .get(Viewer, "/v1/quarantines", "Who is quarantined", views::quarantines)
+        .get(Viewer, "/v1/grants", "Who has access for a while, or had it then", views::grants)
         .get(Viewer, "/v1/policy", "The rules that count, in the order in which they are asked", views::policy)
         .get(Viewer, "/v1/policy/history", "The revisions that are kept: when, who, how, and what became of them", views::history)
         .get(Viewer, "/v1/policy/revision", "The files of one of them", views::revision)
@@ -62,6 +63,8 @@ fn table() -> Table {
         .post(Operator, "/v1/unblock", "End a block that was set by hand", guard::unblock)
         .post(Operator, "/v1/quarantine", "Cut identities off, both ways, live connections too", guard::quarantine)
         .post(Operator, "/v1/unquarantine", "End a quarantine that was set by hand", guard::unquarantine)
+        .post(Operator, "/v1/grants", "Give an identity access to another for a while", grants::give)
+        .post(Operator, "/v1/grants/revoke", "End a grant before its time, live connections too", grants::revoke)
         .post_files(Operator, "/v1/shadow", "Have a candidate policy judged beside the one that counts", policy::shadow)
         .post(Operator, "/v1/shadow/drop", "End that", policy::shadow_drop)
         .post(Approver, "/v1/shadow/apply", "Have the candidate count", policy::shadow_apply)

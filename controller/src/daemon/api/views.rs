@@ -3,11 +3,13 @@
 use super::refuse::Params;
 use super::{blocking, described};
 use crate::daemon::Shared;
-use crate::exit_code::{Failure, Result};
+use crate::exit_code::{Code, Failure, Result};
 use crate::policy::Prefix;
+use crate::state::State;
 use crate::stream::story::Wanted;
 use crate::svid::Live;
 use crate::view::blocks::Which;
+use crate::view::grants::Asked;
 use crate::view::why::Question;
 use crate::view::{self, Format, View};
 use aide::OperationOutput;
@@ -99,6 +101,21 @@ pub struct RevisionQuery {
     /// Its number.
     pub revision: u64,
     /// `json`, or `table` for the files themselves.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+/// `GET /v1/grants`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantsQuery {
+    /// Those that held then, by the audit record.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+    /// Every one that ever was.
+    #[serde(default)]
+    pub all: bool,
+    /// `json`, or `table` for people.
     #[serde(default = "json")]
     pub output: Format,
 }
@@ -214,6 +231,22 @@ pub(super) async fn quarantines(
 ) -> Result<Page> {
     page(shared, query.output, |shared, format| {
         shared.with_state(|state| view::lists::quarantines(state, format))
+    })
+    .await
+}
+
+pub(super) async fn grants(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(query): Params<GrantsQuery>,
+) -> Result<Page> {
+    let GrantsQuery { at, all, output } = query;
+    if at.is_some() && all {
+        return Err(Failure::new(Code::Usage, "`at` and `all` do not go together"));
+    }
+    let asked = Asked::of(at, all);
+    page(shared, output, move |shared, format| {
+        let state = shared.with_state(State::clone);
+        view::grants::print(&shared.instance, &state, asked, format)
     })
     .await
 }

@@ -242,6 +242,7 @@ fn grant() -> impl Strategy<Value = Grant> {
         to,
         ports,
         not_after: moment(seconds),
+        lasts_s: None,
         reason: "why".into(),
         place: place(),
     })

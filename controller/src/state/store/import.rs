@@ -56,6 +56,7 @@ pub fn read(path: &Path) -> Result<Option<State>> {
         set: Arc::new(PolicySet::of_documents(saved.documents)),
         blocks: saved.blocks,
         quarantines: saved.quarantines,
+        grants: Vec::new(),
         bindings: Arc::default(),
         confirmation: None,
         shadow,

@@ -249,19 +249,23 @@ impl Store {
     }
 
     fn revision_state(&self, revision: u64) -> Result<State> {
-        let sql = "SELECT epoch, at, documents, blocks, quarantines,
-                confirm_revision, confirm_before, confirm_boot_id, confirm_deadline_ns, confirm_deadline_at
-            FROM revision WHERE number = ?";
+        let grants = if self.form < 6 { "'[]'" } else { "grants" };
+        let sql = format!(
+            "SELECT epoch, at, documents, blocks, quarantines,
+                confirm_revision, confirm_before, confirm_boot_id, confirm_deadline_ns, confirm_deadline_at, {grants}
+            FROM revision WHERE number = ?"
+        );
         type Confirm = Option<(u64, i64, String, i64, Timestamp)>;
-        let read = |row: &Row<'_>| -> rusqlite::Result<(u32, Timestamp, i64, String, String, Confirm)> {
+        let read = |row: &Row<'_>| -> rusqlite::Result<(u32, Timestamp, i64, [String; 3], Confirm)> {
             let confirm = match row.get::<_, Option<u64>>(5)? {
                 Some(asked) => Some((asked, row.get(6)?, row.get(7)?, row.get(8)?, time(row, 9)?)),
                 None => None,
             };
-            Ok((row.get(0)?, time(row, 1)?, row.get(2)?, row.get(3)?, row.get(4)?, confirm))
+            let by_hand = [row.get(3)?, row.get(4)?, row.get(10)?];
+            Ok((row.get(0)?, time(row, 1)?, row.get(2)?, by_hand, confirm))
         };
-        let found = self.db.query_row(sql, [revision], read).map_err(|e| failed(&self.path, e))?;
-        let (epoch, at, documents, blocks, quarantines, confirm) = found;
+        let found = self.db.query_row(&sql, [revision], read).map_err(|e| failed(&self.path, e))?;
+        let (epoch, at, documents, [blocks, quarantines, grants], confirm) = found;
         let confirmation = match confirm {
             Some((revision, before, boot_id, deadline_ns, deadline_at)) => Some(Confirmation {
                 revision,
@@ -279,6 +283,7 @@ impl Store {
             set: Arc::new(self.policy_set(documents, revision)?),
             blocks: self.json("blocks", &blocks)?,
             quarantines: self.json("quarantines", &quarantines)?,
+            grants: self.json("grants", &grants)?,
             confirmation,
             ..State::default()
         })

@@ -32,6 +32,7 @@ CREATE TABLE revision (
     documents   INTEGER NOT NULL REFERENCES documents,
     blocks      TEXT NOT NULL,     -- JSON
     quarantines TEXT NOT NULL,     -- JSON
+    grants      TEXT NOT NULL DEFAULT '[]',  -- JSON
     outcome     TEXT NOT NULL CHECK (outcome IN ('pending', 'committed', 'refused', 'abandoned', 'taken_back')),
     why         TEXT,              -- where it was not committed
     -- Waits to be confirmed: all five or none.

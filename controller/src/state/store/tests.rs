@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::spiffe::SpiffeId;
 use crate::policy::{Clock, SourceFile, compile};
-use crate::state::{Confirmation, PolicySet, Shadow, State, manual_place};
+use crate::state::{Confirmation, PolicySet, Shadow, State, manual_grant, manual_grant_place, manual_place};
 use jiff::{SignedDuration, Timestamp};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -64,6 +64,11 @@ fn what_is_read_is_what_was_written() {
     let mut second = next(&store, &first, set(8443));
     second.blocks = serde_json::from_value(serde_json::json!([{
         "cidr": "10.9.0.0/16", "reason": "a test", "not_after": null, "place": manual_place(),
+    }]))
+    .unwrap();
+    second.grants = serde_json::from_value(serde_json::json!([{
+        "name": manual_grant(2), "from": [{"spiffeId": "spiffe://acme.example/orders"}], "to": [{"cidr": "10.9.0.0/16"}],
+        "ports": ["tcp/443"], "not_after": "2099-01-01T00:00:00Z", "reason": "a test", "place": manual_grant_place(),
     }]))
     .unwrap();
     second.confirmation =
@@ -205,7 +210,7 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     store
         .db
         .execute_batch(
-            "ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; DROP TABLE revision_feed; DROP TABLE feed_content; PRAGMA user_version = 1",
+            "ALTER TABLE revision DROP COLUMN grants; ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; DROP TABLE revision_feed; DROP TABLE feed_content; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(store);

@@ -227,9 +227,9 @@ fn insert(
     let confirmation = state.confirmation.as_ref();
     let before = confirmation.map(|c| self::documents(db, &c.before)).transpose()?;
     db.execute(
-        "INSERT INTO revision (number, epoch, generation, at, uid, spiffe_id, how, documents, blocks, quarantines, outcome,
+        "INSERT INTO revision (number, epoch, generation, at, uid, spiffe_id, how, documents, blocks, quarantines, grants, outcome,
             confirm_revision, confirm_before, confirm_boot_id, confirm_deadline_ns, confirm_deadline_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             state.revision,
             kernel.epoch,
@@ -241,6 +241,7 @@ fn insert(
             documents,
             json(serde_json::to_string(&state.blocks))?,
             json(serde_json::to_string(&state.quarantines))?,
+            json(serde_json::to_string(&state.grants))?,
             outcome.name(),
             confirmation.map(|c| c.revision),
             before,
