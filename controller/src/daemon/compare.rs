@@ -3,7 +3,7 @@
 use super::inlet::{Ends, Judged, What};
 use super::{Shared, lock};
 use crate::governance::{
-    Counted, Departure, End, Evidence, Failures, Habits, Role, Roles, Scans, Seen, Signal, compare,
+    Counted, Departure, End, Evidence, Failures, Habits, Role, Roles, Rules, Scans, Seen, Signal, compare,
     compare_hello, denied_although_expected, departs,
 };
 use crate::names::Names;
@@ -33,19 +33,23 @@ struct Declared {
     expected: HashSet<Ends>,
     /// Identities of whose habits no intent says anything.
     without_habits: HashSet<u32>,
+    /// Whether every event has to be looked at.
+    has_rules: bool,
 }
 
 impl Declared {
-    /// Follows the policy. Who was expected may not be any more.
-    fn follow(&mut self, set: Arc<PolicySet>) {
+    /// Follows the policy, and says whether it is another. Who was expected may not be any more.
+    fn follow(&mut self, set: Arc<PolicySet>) -> bool {
         if Arc::ptr_eq(&set, &self.set) {
-            return;
+            return false;
         }
+        self.has_rules = set.documents.intents.iter().any(|intent| !intent.rules.is_empty());
         let workloads = set.documents.workloads.iter().filter(|w| !w.labels.is_empty());
         self.labels = workloads.map(|w| (w.spiffe_id.clone(), w.labels.clone())).collect();
         self.expected.clear();
         self.without_habits.clear();
         self.set = set;
+        true
     }
 
     fn seen(&self, names: &Names, ends: &Ends) -> Seen {
@@ -67,7 +71,7 @@ impl Declared {
 
     /// Whether nothing of a connection has to be looked at.
     fn is_known(&self, ends: &Ends) -> bool {
-        self.expected.contains(ends) && self.without_habits.contains(&ends.of[0].0)
+        !self.has_rules && self.expected.contains(ends) && self.without_habits.contains(&ends.of[0].0)
     }
 
     fn note_expected(&mut self, ends: Ends) {
@@ -86,6 +90,7 @@ struct Watch {
     failures: Failures,
     scans: Scans,
     roles: Roles,
+    rules: Rules,
 }
 
 /// The loop. Ends with the daemon.
@@ -95,7 +100,9 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
     loop {
         match outlet.recv_timeout(Duration::from_secs(1)) {
             Ok(first) => {
-                watch.declared.follow(shared.with_state(|state| state.set.clone()));
+                if watch.declared.follow(shared.with_state(|state| state.set.clone())) {
+                    watch.rules.clear();
+                }
                 for judged in std::iter::once(first).chain(outlet.try_iter().take(BATCH)) {
                     shared.look_at(&mut watch, &judged);
                 }
@@ -133,13 +140,22 @@ impl Shared {
                     departure.detail = Some(said.collect::<Vec<_>>().join("; "));
                     self.note(&departure, &seen, judged);
                 }
+                self.ask_rules(watch, intents, &seen, judged);
             }
             What::Hello(ends, hello) => {
                 let seen = watch.declared.seen(&judged.names, ends);
                 lock(&self.governance.pairs).note_hello(&seen, hello, judged.time);
                 let departures = compare_hello(intents, &seen, hello);
                 departures.iter().for_each(|departure| self.note(departure, &seen, judged));
+                self.ask_rules(watch, intents, &seen, judged);
             }
+        }
+    }
+
+    fn ask_rules(&self, watch: &mut Watch, intents: &[Intent], seen: &Seen, judged: &Judged) {
+        if watch.declared.has_rules {
+            let found = watch.rules.look(intents, seen, &judged.facts());
+            found.iter().for_each(|departure| self.note(departure, seen, judged));
         }
     }
 
@@ -173,6 +189,7 @@ impl Shared {
                 .extend(late.filter_map(|role| departs(intents, &seen, role, (Signal::ExpiredLease, None))));
         }
         departures.iter().for_each(|departure| self.note(departure, &seen, judged));
+        self.ask_rules(watch, intents, &seen, judged);
         if is_expected {
             watch.declared.note_expected(ends);
         }

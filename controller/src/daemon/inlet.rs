@@ -3,6 +3,7 @@
 
 use crate::hello::{ClientHello, Found};
 use crate::names::Names;
+use crate::policy::intent::facts::Facts;
 use crate::view::flow::Moment;
 use datapath::abi::{
     Addr, Binding, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, Reason, Side,
@@ -33,6 +34,32 @@ pub enum What {
     Handshake(Event, HandshakeKind, HandshakeOutcome),
     /// Its ClientHello was read.
     Hello(Ends, Arc<ClientHello>),
+}
+
+impl Judged {
+    /// What rules can ask of it, beside its ends.
+    pub fn facts(&self) -> Facts {
+        let judged = |event: &Event| Facts {
+            verdict: event.action().name(),
+            reason: event.reason().name(),
+            rule: self.names.rule(event.rule).unwrap_or_default().to_owned(),
+            ..Facts::default()
+        };
+        match &self.what {
+            What::Verdict(event) => Facts { event: "verdict", ..judged(event) },
+            What::Handshake(event, kind, outcome) => {
+                Facts { event: "handshake", handshake: kind.name(), outcome: outcome.name(), ..judged(event) }
+            }
+            What::Hello(_, hello) => Facts {
+                event: "client_hello",
+                sni: hello.tls_sni.clone().unwrap_or_default(),
+                alpn: hello.tls_alpn.clone().unwrap_or_default(),
+                ja4: hello.tls_ja4.clone().unwrap_or_default(),
+                ech: hello.tls_ech.is_some(),
+                ..Facts::default()
+            },
+        }
+    }
 }
 
 /// The ends of a connection: who opened it, and who answers.

@@ -85,6 +85,7 @@ impl Book {
             role: departure.role,
             signal: departure.signal,
             peer: departure.with(),
+            rule: departure.rule.map(|rule| rule.name.clone()),
         };
         let (id, is_new) = match self.current.get(&key).copied() {
             Some(id) => (id, false),
@@ -96,7 +97,7 @@ impl Book {
         };
         let finding = self.findings.get_mut(&id)?;
         finding.add(evidence);
-        finding.severity = departure.intent.sensitivity;
+        finding.severity = departure.severity();
         finding.owner.clone_from(&departure.intent.owner);
         (finding.decision, finding.confidence, finding.why) = (decision, confidence, why);
         self.dirty.insert(id);
@@ -115,7 +116,7 @@ impl Book {
         let finding = Finding {
             id,
             key,
-            severity: departure.intent.sensitivity,
+            severity: departure.severity(),
             owner: None,
             confidence: Confidence::Low,
             decision: Decision::Flag,

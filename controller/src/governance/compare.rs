@@ -1,11 +1,12 @@
 //! What was seen against what was declared.
 
 use super::finding::Peer;
-use super::signal::Signal;
+pub use super::signal::Signal;
 use crate::hello::ClientHello;
 use crate::policy::Prefix;
 use crate::policy::intent::hello::Misfit;
-use crate::policy::intent::{Expected, Intent};
+use crate::policy::intent::rules::Rule;
+use crate::policy::intent::{Expected, Intent, Sensitivity};
 use crate::policy::ports::protocol_and_port;
 use crate::policy::selector::Selector;
 use crate::policy::spiffe::SpiffeId;
@@ -121,6 +122,8 @@ pub struct Departure<'s> {
     pub signal: Signal,
     /// More of it, in words.
     pub detail: Option<String>,
+    /// The rule of the intent that looks for it.
+    pub rule: Option<&'s Rule>,
 }
 
 /// What departs of a connection, on either side; nothing where it is expected, or where nothing is declared.
@@ -169,7 +172,7 @@ pub fn departs<'s>(
     };
     let End::Identified { id, .. } = own else { return None };
     let intent = intents.iter().find(|intent| own.is_any_of(&intent.identities))?;
-    Some(Departure { intent, id, own, role, peer, signal, detail })
+    Some(Departure { intent, id, own, role, peer, signal, detail, rule: None })
 }
 
 fn departure<'s>(intents: &'s [Intent], seen: &'s Seen, role: Role) -> Option<Departure<'s>> {
@@ -222,7 +225,7 @@ impl<'s> Side<'s> {
     fn departs(&self, signal: Signal) -> Departure<'s> {
         let (intent, _) = self.declared[0];
         let Self { role, id, own, peer, .. } = *self;
-        Departure { intent, id, own, role, peer, signal, detail: None }
+        Departure { intent, id, own, role, peer, signal, detail: None, rule: None }
     }
 }
 
@@ -244,6 +247,11 @@ impl Departure<'_> {
         }
     }
 
+    /// How much harm it can do.
+    pub fn severity(&self) -> Sensitivity {
+        self.rule.and_then(|rule| rule.severity).unwrap_or(self.intent.sensitivity)
+    }
+
     /// What the intent expects, in words.
     pub fn expectation(&self) -> String {
         let Intent { hours, fan_out, rate, .. } = self.intent;
@@ -253,6 +261,10 @@ impl Departure<'_> {
             Signal::FanOut => opens(fan_out.map(|fan_out| format!("to {fan_out}"))),
             Signal::HandshakeFailures => "is the class whose usual share that is".to_owned(),
             Signal::Scan | Signal::ExpiredLease => "is its own".to_owned(),
+            Signal::Rule => match self.rule {
+                Some(Rule { name, when, .. }) => format!("looks for {name}: {}", String::from(when.clone())),
+                None => "looks for it".to_owned(),
+            },
             Signal::Rate => opens(rate.map(|rate| format!("at {rate}"))),
             _ => self.expected_connections(),
         }

@@ -132,6 +132,7 @@ fn did(role: Role, signal: Signal) -> &'static str {
         (_, Signal::HandshakeFailures) => "fails in more handshakes than is usual",
         (Role::Client, Signal::ExpiredLease) => "went on when its lease was over",
         (Role::Server, Signal::ExpiredLease) => "was opened to when its lease was over",
+        (_, Signal::Rule) => "did what a rule of its intent looks for",
         (_, Signal::Rate) => "opened more connections than its intent says",
     }
 }

@@ -126,6 +126,9 @@ pub struct Key {
     pub signal: Signal,
     /// Who was at the other end.
     pub peer: Peer,
+    /// The rule of the intent that looks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 /// A finding.

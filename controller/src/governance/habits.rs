@@ -76,7 +76,16 @@ impl Counted {
         let mut departures = Vec::new();
         let mut depart = |intent: &'s Intent, signal, detail| {
             let (own, peer) = (&seen.client, &seen.server);
-            departures.push(Departure { intent, id, own, role: Role::Client, peer, signal, detail });
+            departures.push(Departure {
+                intent,
+                id,
+                own,
+                role: Role::Client,
+                peer,
+                signal,
+                detail,
+                rule: None,
+            });
         };
         if let Some(intent) = habits.hours
             && let Some(hours) = &intent.hours

@@ -14,10 +14,13 @@ pub mod learn;
 mod observed;
 mod propose;
 mod roles;
+mod rules;
 mod scans;
 mod signal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_rules;
 #[cfg(test)]
 mod tests_of_signals;
 mod view;
@@ -30,5 +33,6 @@ pub use finding::{Containment, Evidence, Finding, FindingState};
 pub use habits::{Counted, Habits};
 pub use observed::{Observed, Pairs};
 pub use roles::Roles;
+pub use rules::Rules;
 pub use scans::Scans;
 pub use signal::Signal;

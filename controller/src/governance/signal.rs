@@ -33,6 +33,8 @@ pub enum Signal {
     HandshakeFailures,
     /// The lease of the identity was over.
     ExpiredLease,
+    /// It is what a rule of the intent looks for.
+    Rule,
 }
 
 /// What a person is asked to do.
@@ -46,7 +48,7 @@ pub enum Asks {
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NewPeer,
         Self::NewService,
         Self::NewSni,
@@ -60,6 +62,7 @@ impl Signal {
         Self::Scan,
         Self::HandshakeFailures,
         Self::ExpiredLease,
+        Self::Rule,
     ];
 
     /// In metrics and tables.
@@ -78,6 +81,7 @@ impl Signal {
             Self::Scan => "scan",
             Self::HandshakeFailures => "handshake_failures",
             Self::ExpiredLease => "expired_lease",
+            Self::Rule => "rule",
         }
     }
 
@@ -89,7 +93,8 @@ impl Signal {
             | Self::NewAlpn
             | Self::NewJa4
             | Self::HiddenSni
-            | Self::ExpectedDenied => Asks::Review,
+            | Self::ExpectedDenied
+            | Self::Rule => Asks::Review,
             Self::NewSni
             | Self::OffHours
             | Self::FanOut
@@ -112,7 +117,8 @@ impl Signal {
             | Self::Rate
             | Self::ExpectedDenied
             | Self::HandshakeFailures
-            | Self::ExpiredLease => false,
+            | Self::ExpiredLease
+            | Self::Rule => false,
         }
     }
 

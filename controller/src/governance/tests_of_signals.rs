@@ -177,7 +177,8 @@ fn fan_out_is_contained_where_the_intent_says_so_and_a_rate_never() {
     let of = |signal| {
         let (intent, own, peer) = (&documents.intents[0], &seen.client, &seen.server);
         let End::Identified { id, .. } = own else { panic!("it has an identity") };
-        let departure = Departure { intent, id, own, role: Role::Client, peer, signal, detail: None };
+        let departure =
+            Departure { intent, id, own, role: Role::Client, peer, signal, detail: None, rule: None };
         decide(&departure, &seen.service()).0
     };
     assert_eq!(of(Signal::FanOut), Decision::Contain { seconds: 900 });

@@ -439,7 +439,7 @@ enum InterfaceMode {
 }
 
 /// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `hours`,
-/// `fanOut` and `rate`.
+/// `fanOut`, `rate` and `rules`.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct IntentSpec {
@@ -456,6 +456,8 @@ struct IntentSpec {
     hours: Option<Hours>,
     fan_out: Option<FanOut>,
     rate: Option<OpenRate>,
+    #[schemars(length(max = 32))]
+    rules: Option<Vec<IntentRule>>,
     response: Option<Response>,
 }
 
@@ -535,6 +537,19 @@ struct FanOut {
     #[schemars(range(min = 1, max = 1024))]
     peers: u32,
     per: Duration,
+}
+
+/// What else is a finding.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct IntentRule {
+    name: String,
+    /// An expression in CEL, 512 bytes at most.
+    #[schemars(length(max = 512))]
+    when: String,
+    severity: Option<Sensitivity>,
+    #[schemars(length(max = 256))]
+    message: String,
 }
 
 /// How many connections it opens.

@@ -41,6 +41,7 @@ const OBJECTS: &[(&str, &[&str], &str)] = &[
     ("Intent", &["hours", "open"], "{hours: {zone: UTC, open: [{zzz: 1}]}}"),
     ("Intent", &["fanOut"], "{fanOut: {zzz: 1}}"),
     ("Intent", &["rate"], "{rate: {zzz: 1}}"),
+    ("Intent", &["rules"], "{rules: [{zzz: 1}]}"),
 ];
 
 /// The same for a value that is one of a few words.
@@ -54,6 +55,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("Limit", &["mode"], "{mode: zzz}"),
     ("Intent", &["workload"], "{workload: zzz}"),
     ("Intent", &["sensitivity"], "{sensitivity: zzz}"),
+    ("Intent", &["rules", "severity"], "{rules: [{severity: zzz}]}"),
     ("Intent", &["response", "action"], "{response: {action: zzz}}"),
     ("Gateway", &["defaultAction"], "{defaultAction: zzz}"),
     ("Gateway", &["midstream"], "{midstream: zzz}"),

@@ -215,3 +215,34 @@ fn what_was_learned_expects_what_was_seen_and_nothing_else() {
     assert_eq!(code, 1);
     assert!(said.contains("nothing was seen of spiffe://acme.example/ns/shop/sa/nobody since"), "{said}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_rule_of_an_intent_is_asked_of_every_event_and_a_wrong_one_is_not_applied() {
+    let lab = Lab::new();
+    let rules = "rules:\n    - {name: odd-protocol, when: 'event == \"client_hello\" && \"x-shell\" in alpn', severity: low, message: a tunnel}\n  response:";
+    let text = policy("{action: flag}").replace("response:", rules);
+    let file = lab.file("shop.yaml", &text);
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let _server = lab.serve(8443);
+    let say = |alpn: &str| {
+        let mut stream = lab.client(8443).unwrap();
+        stream.write_all(&hello("payments.shop.example", alpn)).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    };
+    say("h2");
+    say("x-shell");
+    let findings = || lab.json(&["findings", "list"]).remove(0).as_array().unwrap().clone();
+    until(|| !findings().is_empty());
+    let found = findings();
+    assert_eq!((found.len(), &found[0]["count"]), (1, &json(1)));
+    assert_eq!((&found[0]["signal"], &found[0]["rule"]), (&json("rule"), &json("odd-protocol")));
+    assert_eq!(
+        (&found[0]["severity"], &found[0]["evidence"][0]["detail"]),
+        (&json("low"), &json("a tunnel"))
+    );
+    let wrong = lab.file("wrong.yaml", &text.replace("in alpn", "in alps"));
+    let (code, said) = lab.fails(&["policy", "apply", &wrong]);
+    assert_eq!(code, 2);
+    assert!(said.contains("an event has no `alps`") && said.contains("did you mean `alpn`?"), "{said}");
+}

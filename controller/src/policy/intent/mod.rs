@@ -1,7 +1,9 @@
 //! `kind: Intent`: what identities are for. It lets nothing pass and drops nothing: what they do is compared with it.
 
+pub mod facts;
 pub mod hello;
 pub mod hours;
+pub mod rules;
 
 use super::decode::{duration, ports, selectors};
 use super::fields::{Context, Fields};
@@ -13,6 +15,7 @@ use super::time::duration_text;
 use super::yaml::{Node, Value};
 use hello::Hellos;
 use hours::Hours;
+use rules::Rule;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -46,6 +49,9 @@ pub struct Intent {
     /// How many connections it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateOf<Count>>,
+    /// What else is a finding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// What becomes of a departure.
     #[serde(default)]
     pub response: Response,
@@ -115,7 +121,7 @@ pub enum Response {
     },
 }
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "identities",
     "workload",
     "owner",
@@ -125,6 +131,7 @@ const FIELDS: [&str; 10] = [
     "hours",
     "fanOut",
     "rate",
+    "rules",
     "response",
 ];
 /// Of each identity as many peers are remembered.
@@ -155,7 +162,10 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
     let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
     let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
-    if ["client", "server", "hours", "fanOut", "rate"].iter().all(|name| fields.optional(name).is_none()) {
+    if ["client", "server", "hours", "fanOut", "rate", "rules"]
+        .iter()
+        .all(|name| fields.optional(name).is_none())
+    {
         cx.mistake(
             spec,
             "the Intent says nothing of connections",
@@ -165,6 +175,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let hours = fields.optional("hours").and_then(|node| hours::decode(cx, node));
     let fan_out = fields.optional("fanOut").and_then(|node| fan_out(cx, node));
     let rate = fields.optional("rate").and_then(|node| rate(cx, node));
+    let rules = fields.optional("rules").map(|node| rules::decode(cx, node)).unwrap_or_default();
     let response = match fields.optional("response") {
         Some(node) => response(cx, node),
         None => Some(Response::default()),
@@ -182,6 +193,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
         hours,
         fan_out,
         rate,
+        rules,
         response,
         place,
     })
@@ -270,6 +282,9 @@ impl fmt::Display for Intent {
         }
         if let Some(rate) = &self.rate {
             write!(f, "; opens {rate}")?;
+        }
+        for rule in &self.rules {
+            write!(f, "; looks for {} ({})", rule.name, String::from(rule.when.clone()))?;
         }
         write!(f, "; {} sensitivity", self.sensitivity.name())?;
         if let Some(owner) = &self.owner {
