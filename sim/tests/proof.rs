@@ -60,6 +60,12 @@ fn a_workload_that_scans_is_contained_before_it_finds_what_it_may_reach() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_grant_ends_on_time_with_the_daemon_dead() {
+    proved("grant-that-ends");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
     let _alone = common::alone();
     let before = Residue::now();
