@@ -246,3 +246,31 @@ fn a_rule_of_an_intent_is_asked_of_every_event_and_a_wrong_one_is_not_applied() 
     assert_eq!(code, 2);
     assert!(said.contains("an event has no `alps`") && said.contains("did you mean `alpn`?"), "{said}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn what_the_policy_denies_though_it_is_expected_and_what_goes_on_after_a_lease_is_found_and_not_contained() {
+    let lab = Lab::new();
+    let text = policy("{action: contain, for: 1h}")
+        .replace("ports: [any]", "ports: [tcp/8443]")
+        .replace("ports: [tcp/8443]}]\n", "ports: [tcp/8443, tcp/9000]}]\n");
+    let leased = text.replacen("10.1.0.2/32]}", "10.1.0.2/32], lease: {for: 4s}}", 1);
+    assert!(leased != text && text.contains("tcp/9000"));
+    let (file, leased) = (lab.file("shop.yaml", &text), lab.file("leased.yaml", &leased));
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let _server = lab.serve(8443);
+    assert!(lab.connects(8443));
+    assert!(!lab.connects(9000), "no rule lets it pass");
+    let findings = || lab.json(&["findings", "list"]).remove(0).as_array().unwrap().clone();
+    until(|| !findings().is_empty());
+    lab.ok(&["policy", "apply", &leased]);
+    until(|| !lab.connects(8443));
+    until(|| findings().len() == 2);
+    let found = findings();
+    let said = |n: usize| (&found[n]["signal"], &found[n]["role"], &found[n]["decision"]);
+    assert_eq!(said(0), (&json("expected_denied"), &json("client"), &json("flag")));
+    assert_eq!(found[0]["services"], json(vec![json("tcp/9000")]));
+    assert_eq!(said(1), (&json("expired_lease"), &json("client"), &json("flag")));
+    assert_eq!(found[1]["evidence"][0]["reason"], "LEASE_EXPIRED");
+    assert_eq!(found[1]["identities"], json(vec![json(ORDERS)]));
+}
