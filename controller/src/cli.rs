@@ -123,6 +123,9 @@ Examples:
     /// What identities are for, from what they were seen to do
     #[command(subcommand)]
     Intent(governance::learn::IntentCommand),
+    /// Containments that wait for people
+    #[command(subcommand)]
+    Approvals(governance::approvals_cli::ApprovalsCommand),
     /// The loop that compares, decides and contains
     #[command(subcommand)]
     Governance(governance::cli::GovernanceCommand),
@@ -279,6 +282,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Grant(args) => grant::run(&instance, args),
         Command::Findings(command) => governance::cli::findings(&instance, command),
         Command::Intent(command) => governance::learn::run(&instance, command),
+        Command::Approvals(command) => governance::approvals_cli::run(&instance, command),
         Command::Governance(command) => governance::cli::governance(&instance, command),
         Command::Audit(command) => audit::cli::run(&instance, command),
         Command::Flows(output) => {

@@ -64,6 +64,11 @@ impl Instance {
         self.state_dir.join(&self.name).join("findings.db")
     }
 
+    /// Containments that wait for people.
+    pub fn approvals_file(&self) -> PathBuf {
+        self.state_dir.join(&self.name).join("approvals.db")
+    }
+
     /// Files of events.
     pub fn events_dir(&self) -> PathBuf {
         self.state_dir.join(&self.name).join("events")

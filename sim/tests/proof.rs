@@ -95,3 +95,9 @@ fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
     assert!(instead(stands).contains("ns/shop/sa/reports stands so: was never cut off"), "{stands:#}");
     assert_eq!(Residue::now(), before);
 }
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_containment_over_the_threshold_waits_and_people_decide() {
+    proved("approval");
+}

@@ -35,6 +35,8 @@ pub enum Kind {
     Settings,
     /// A finding was contained, resolved or muted
     Finding,
+    /// A containment was asked for, approved, rejected, or not answered
+    Approval,
     /// Containment was paused, or goes on
     Brake,
     /// Programs were attached
@@ -57,6 +59,7 @@ impl Kind {
             Self::Bind => "bind",
             Self::Settings => "settings",
             Self::Finding => "finding",
+            Self::Approval => "approval",
             Self::Brake => "brake",
             Self::Attach => "attach",
             Self::Detach => "detach",

@@ -141,8 +141,27 @@ impl Governance {
         }
     }
 
+    /// Notes that an identity was quarantined for a finding.
+    pub(super) fn contained(
+        &self,
+        finding: u64,
+        id: &SpiffeId,
+        at: Timestamp,
+        until: Timestamp,
+        revision: u64,
+    ) {
+        let mut desk = lock(&self.desk);
+        desk.contained += 1;
+        desk.book.contained(finding, Containment { identity: id.clone(), at, until, revision });
+    }
+
+    /// Whether the brake holds back what nobody decided.
+    pub(super) fn is_held(&self, now: Timestamp) -> bool {
+        lock(&self.desk).brake.holds(now).is_some()
+    }
+
     /// Notes why a containment was held back. Returns whether that is news.
-    fn hold_back(&self, finding: u64, why: String) -> bool {
+    pub(super) fn hold_back(&self, finding: u64, why: String) -> bool {
         let mut desk = lock(&self.desk);
         desk.held_back += 1;
         desk.book.held_back(finding, why)
@@ -217,30 +236,42 @@ impl Shared {
         if let Some(why) = held {
             return Ok(self.governance.hold_back(finding, why));
         }
-        let until = now + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-        let quarantine = quarantine(finding, id, until);
-        let author = Author::daemon(format!("finding {finding}"));
         let why = lock(&self.governance.desk).book.get(finding)?.why.clone();
+        if let Some(why) = self.awaits(finding, id, seconds, &why)? {
+            return Ok(self.governance.hold_back(finding, why));
+        }
+        let until = now + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let author = Author::daemon(format!("finding {finding}"));
         let what = json!({"finding": finding, "decision": "contain", "until": until.to_string(), "why": why});
         self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
-        let revision = self.commit(&author, |state| add(state, quarantine))?;
-        let mut desk = lock(&self.governance.desk);
-        desk.brake.count(now);
-        desk.contained += 1;
-        desk.book.contained(finding, Containment { identity: id.clone(), at: now, until, revision });
+        let revision = self.quarantine_until(id, &format!("finding {finding}"), until, &author)?;
+        lock(&self.governance.desk).brake.count(now);
+        self.governance.contained(finding, id, now, until, revision);
         Ok(true)
+    }
+
+    /// Quarantines an identity.
+    pub(super) fn quarantine_until(
+        &self,
+        id: &SpiffeId,
+        reason: &str,
+        until: Timestamp,
+        by: &Author,
+    ) -> Result<u64> {
+        let quarantine = quarantine(reason, id, until);
+        self.commit(by, |state| add(state, quarantine))
     }
 }
 
-fn quarantine(finding: u64, id: &SpiffeId, until: Timestamp) -> Quarantine {
+fn quarantine(reason: &str, id: &SpiffeId, until: Timestamp) -> Quarantine {
     Quarantine {
         // As `tidegate quarantine add` names it: `quarantine del` undoes it.
         name: manual_quarantine(&id.to_string()),
         identities: vec![Selector::SpiffeId(id.clone())],
         except: Vec::new(),
-        reason: Some(format!("finding {finding}")),
+        reason: Some(reason.to_owned()),
         not_after: Some(until),
-        place: Place { file: format!("finding {finding}").into(), line: 1, column: 1 },
+        place: Place { file: reason.into(), line: 1, column: 1 },
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tidegate run`: loads, commits, attaches, serves. What it attached goes on when it ends.
 
 mod api;
+mod approve;
 mod args;
 mod audit;
 mod bind;
@@ -32,10 +33,11 @@ mod stream;
 mod watch;
 
 pub use api::{
-    ApplyRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, Committed as CommittedRevision,
-    DetachRequest, GrantRequest, Granted as GrantedRevision, MuteRequest, PauseRequest, QuarantineRequest,
-    ReleaseRequest, ResolveRequest, RevokeRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
-    ShadowRequest, TargetFields, WithdrawRequest, detach_each, document as openapi,
+    ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest,
+    Committed as CommittedRevision, DecideRequest, DetachRequest, GrantRequest, Granted as GrantedRevision,
+    MuteRequest, PauseRequest, QuarantineRequest, ReleaseRequest, ResolveRequest, RevokeRequest,
+    RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, TargetFields, WithdrawRequest,
+    detach_each, document as openapi,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;
@@ -45,6 +47,7 @@ pub use recent::RecentFlow;
 use crate::audit::Key;
 use crate::bindings::SourceName;
 use crate::exit_code::{Code, Failure, Result};
+use crate::governance::Approvals;
 use crate::instance::Instance;
 use crate::names::Names;
 use crate::policy::read_files;
@@ -78,6 +81,7 @@ pub struct Shared {
     feeds: feeds::Feeds,
     ingress: Option<ingress::IngressArg>,
     governance: govern::Governance,
+    approvals: Mutex<Approvals>,
     /// Signs the audit record.
     audit_key: Key,
     deliveries: stream::Deliveries,
@@ -309,6 +313,7 @@ async fn every_second(shared: Arc<Shared>) {
             shared.sign(false)?;
             shared.tell_of_records(&lock(&shared.committed));
             shared.take_back_late()?;
+            shared.let_approvals_lapse()?;
             loader::refresh_ports(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
             lock(&expiry).sweep(&shared.maps, &shared.hub)?;

@@ -11,6 +11,7 @@ use super::stream::Stream;
 use super::{Shared, audit, compare, enroll, failsafe, feeds, forward, ingress, watch};
 use crate::audit::Key;
 use crate::exit_code::Result;
+use crate::governance::Approvals;
 use crate::instance::Instance;
 use crate::names::Names;
 use crate::state::{PolicySet, Store};
@@ -56,6 +57,7 @@ pub(super) fn start(
         inlet.clone(),
         args.containments_per_hour,
     )?;
+    let approvals = Mutex::new(Approvals::open(&instance.approvals_file())?);
     let audit_key = Key::of(&instance.audit_key())?;
     let stream = Stream::open(instance, &args.deliver, &store)?;
     let mut kernel = Kernel::load(&options)?;
@@ -123,6 +125,7 @@ pub(super) fn start(
                 feeds,
                 ingress,
                 governance,
+                approvals,
                 audit_key,
                 deliveries,
             };

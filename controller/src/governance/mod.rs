@@ -3,6 +3,8 @@
 //! An event of the data plane becomes a [`Seen`]; [`compare()`] holds it against the intents; [`decide()`] says what a
 //! departure leads to and why; the [`Book`] keeps the findings. The daemon does what was decided (docs/governance.md).
 
+mod approvals;
+pub mod approvals_cli;
 mod book;
 pub mod cli;
 mod compare;
@@ -20,11 +22,14 @@ mod signal;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_of_approvals;
+#[cfg(test)]
 mod tests_of_rules;
 #[cfg(test)]
 mod tests_of_signals;
 mod view;
 
+pub use approvals::{Approvals, Asked, Radius, Request, RequestState, Share, reason};
 pub use book::{Book, Noted};
 pub use compare::{Departure, End, Role, Seen, compare, compare_hello, denied_although_expected, departs};
 pub use decide::Brake;

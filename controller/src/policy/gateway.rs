@@ -1,5 +1,6 @@
 //! What holds for the gateway as a whole: its default, connections in mid-stream, timeouts.
 
+use super::approval::{self, Approvals};
 use super::fields::{Context, Fields};
 use super::place::Place;
 use super::time::parse_duration;
@@ -21,6 +22,9 @@ pub struct Gateway {
     /// What holds for what enters by single interfaces instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<OneInterface>,
+    /// Which containments wait for people; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<Approvals>,
     /// Where the document begins.
     pub place: Place,
 }
@@ -165,7 +169,7 @@ pub fn configure(gateway: Option<&Gateway>, config: &mut Config) {
 
 /// Reads the spec.
 pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Gateway> {
-    let names = ["defaultAction", "midstream", "timeouts", "interfaces"];
+    let names = ["defaultAction", "midstream", "timeouts", "interfaces", "approvals"];
     let fields = Fields::of(cx, spec, "the spec of a Gateway", &names)?;
     let actions = [("deny", DefaultAction::Deny), ("reject", DefaultAction::Reject)];
     let default_action = match fields.optional("defaultAction") {
@@ -197,6 +201,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Gateway> {
         midstream: midstream?,
         timeouts: timeouts?,
         interfaces,
+        approvals: fields.optional("approvals").and_then(|node| approval::decode(cx, node)),
         place: cx.place(spec),
     })
 }

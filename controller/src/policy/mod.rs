@@ -4,6 +4,7 @@
 //! files.
 
 mod across;
+pub mod approval;
 pub mod changes;
 pub mod check;
 pub mod classes;

@@ -388,6 +388,35 @@ struct GatewaySpec {
     midstream: Option<Midstream>,
     timeouts: Option<Timeouts>,
     interfaces: Option<Vec<Interface>>,
+    /// Which containments of the governance loop wait for people.
+    approvals: Option<Approvals>,
+}
+
+/// Which containments wait, for how many people, how long, and what becomes of those that nobody answers.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Approvals {
+    /// What a containment may touch without being asked for.
+    over: Thresholds,
+    /// So many people have to agree.
+    #[schemars(range(min = 1, max = 8))]
+    approvers: Option<u32>,
+    within: Option<Duration>,
+    unanswered: Option<super::approval::Unanswered>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Thresholds {
+    /// Addresses of the identity.
+    addresses: Option<u32>,
+    /// Identities and addresses that it has connections with, or had a moment ago.
+    peers: Option<u32>,
+    /// Connections that go on.
+    connections: Option<u32>,
+    /// Percent of the connections to a service that the identity answers.
+    #[schemars(range(max = 100))]
+    share: Option<u32>,
 }
 
 #[derive(JsonSchema)]

@@ -29,7 +29,8 @@ impl Wanted {
     }
 
     fn concerns(&self, event: &Value) -> bool {
-        let one = ["/source/spiffe_id", "/destination/spiffe_id"].map(|end| event.pointer(end));
+        let one = ["/source/spiffe_id", "/destination/spiffe_id", "/approval/identity"]
+            .map(|end| event.pointer(end));
         let lists = ["/finding/identities", "/record/about"].map(|list| event.pointer(list)?.as_array());
         let several = lists.into_iter().flatten().flatten();
         one.into_iter().flatten().chain(several).any(|id| id.as_str().is_some_and(|id| self.is(id)))

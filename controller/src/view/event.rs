@@ -4,7 +4,7 @@ use super::flow::{Moment, alert_name, ends_json};
 use super::table;
 use crate::audit::told;
 use crate::bindings::SourceName;
-use crate::governance::Finding;
+use crate::governance::{Finding, Request};
 use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
 use datapath::abi::{Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
@@ -58,6 +58,12 @@ pub fn finding_json(finding: &Finding) -> Value {
 pub fn record_json(record: &str) -> Option<Value> {
     let record: Value = serde_json::from_str(record).ok()?;
     Some(json!({"time": record["at"], "event": "record", "record": record}))
+}
+
+/// A containment that waits for people, or waited, as an event.
+pub fn approval_json(request: &Request) -> Value {
+    let time = jiff::Timestamp::now().to_string();
+    json!({"time": time, "event": "approval", "approval": request})
 }
 
 /// Adds the fields of a ClientHello.
@@ -147,6 +153,11 @@ pub fn line(event: &Value) -> String {
         let id = event.pointer("/finding/id").and_then(Value::as_u64).unwrap_or(0);
         let [decision, why] = ["/finding/decision", "/finding/why"].map(|p| text(p).unwrap_or("-"));
         return format!("{time}  finding {id} ({decision}): {why}");
+    }
+    if let Some(request) = event.get("approval") {
+        let [state, id, why] =
+            ["state", "identity", "why"].map(|field| request[field].as_str().unwrap_or("-"));
+        return format!("{time}  approval {} of containing {id} ({state}): {why}", request["id"]);
     }
     if let Some(record) = event.get("record") {
         let done = serde_json::from_value(record.clone()).map(|record| told(&record, None));

@@ -1,6 +1,7 @@
 //! The `tidegate` binary on the running kernel: a gateway between two hosts, each in a namespace of its own.
 
 mod api;
+mod approvals;
 mod audit;
 mod bindings;
 mod closing;

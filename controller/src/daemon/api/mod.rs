@@ -1,6 +1,7 @@
 //! The API: its routes, who may use them, and the transports that it is served on.
 
 mod access;
+mod approvals;
 mod attach;
 mod bindings;
 mod described;
@@ -20,6 +21,7 @@ mod views;
 mod waiting;
 
 pub use access::Access;
+pub use approvals::{AskRequest, DecideRequest};
 pub use attach::{AttachRequest, AttachedPort, DetachRequest, detach_each};
 pub use bindings::{BindRequest, WithdrawRequest};
 pub use governance::{MuteRequest, PauseRequest, ResolveRequest};

@@ -2,7 +2,7 @@
 
 use super::refuse::{self, Patience};
 use super::role::{self, Role};
-use super::{attach, bindings, events, governance, grants, guard, policy, svid, views};
+use super::{approvals, attach, bindings, events, governance, grants, guard, policy, svid, views};
 use crate::daemon::Shared;
 use aide::axum::ApiRouter;
 use aide::axum::routing::{ApiMethodRouter, get_with, post_with};
@@ -55,6 +55,11 @@ fn table() -> Table {
         .get(Viewer, "/v1/finding", "One finding, with its evidence and what was done", governance::finding)
         .get(Viewer, "/v1/observed", "Who was seen with whom: what intents are learned from", governance::observed)
         .get(Viewer, "/v1/governance", "Whether the loop contains, and how much it did", governance::status)
+        .get(Viewer, "/v1/approvals", "Containments that wait for people, and what became of those before", approvals::list)
+        .get(Viewer, "/v1/approval", "One of them: why, what it would touch, who agreed", approvals::one)
+        .post(Operator, "/v1/approvals/ask", "Ask for a containment that somebody else has to agree to", approvals::ask)
+        .post(Approver, "/v1/approvals/approve", "Agree to a containment; the last one who has to has it done", approvals::approve)
+        .post(Approver, "/v1/approvals/reject", "Say no to a containment", approvals::reject)
         .post(Operator, "/v1/findings/resolve", "Say that a finding was looked at", governance::resolve)
         .post(Operator, "/v1/findings/mute", "Have a finding say and do nothing for a while", governance::mute)
         .post(Operator, "/v1/governance/pause", "Have nothing contained without a person", governance::pause)

@@ -23,7 +23,7 @@ const ATTACHED: usize = 1024;
 const RECEIVERS: usize = 2;
 const RESULTS: usize = 3;
 
-const CATALOGUE: [(&str, usize); 49] = [
+const CATALOGUE: [(&str, usize); 50] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -68,6 +68,7 @@ const CATALOGUE: [(&str, usize); 49] = [
     ("tidegate_containments_held_back_total", 1),
     ("tidegate_governance_shed_total", 1),
     ("tidegate_governance_forgotten_total", 1),
+    ("tidegate_approvals_waiting", 1),
     ("tidegate_governance_paused", 1),
     ("tidegate_event_delivery_total", RECEIVERS * RESULTS),
     ("tidegate_event_delivery_retries_total", RECEIVERS),

@@ -6,8 +6,9 @@ use crate::daemon::govern::Tally;
 use crate::policy::intent::Sensitivity;
 use prometheus::proto::MetricFamily;
 
-pub(super) fn families(shared: &Shared) -> [MetricFamily; 6] {
+pub(super) fn families(shared: &Shared) -> [MetricFamily; 7] {
     let Tally { open, contained, held_back, shed, forgotten, paused } = shared.governance.tally();
+    let waiting = shared.requests().iter().filter(|request| request.waits()).count();
     let severities = [Sensitivity::Low, Sensitivity::Medium, Sensitivity::High];
     let open = severities.into_iter().zip(open);
     [
@@ -35,6 +36,11 @@ pub(super) fn families(shared: &Shared) -> [MetricFamily; 6] {
             "tidegate_governance_forgotten_total",
             "Identities that were counted and forgotten: there was no room.",
             [(Vec::new(), forgotten)].into_iter(),
+        ),
+        gauge(
+            "tidegate_approvals_waiting",
+            "Containments that wait for people.",
+            [(Vec::new(), waiting as f64)].into_iter(),
         ),
         gauge(
             "tidegate_governance_paused",

@@ -18,13 +18,13 @@ pub struct DeliverArgs {
     /// The file of the bearer token for it
     #[arg(long, value_name = "FILE", requires = "webhook")]
     webhook_token: Option<PathBuf>,
-    /// The kinds of events for it: `all`, or some of verdict, drop, handshake, closed, client_hello, finding, record, enrolment,
+    /// The kinds of events for it: `all`, or some of verdict, drop, handshake, closed, client_hello, finding, approval, record, enrolment,
     /// identity_source
     #[arg(
         long,
         value_name = "KINDS",
         requires = "webhook",
-        default_value = "finding,record,enrolment,identity_source"
+        default_value = "finding,approval,record,enrolment,identity_source"
     )]
     webhook_events: Kinds,
     /// Send events as logs to this OpenTelemetry collector (OTLP/HTTP, such as http://127.0.0.1:4318)
@@ -108,13 +108,14 @@ fn logs(base: &Url) -> Url {
     url
 }
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "verdict",
     "drop",
     "handshake",
     "closed",
     "client_hello",
     "finding",
+    "approval",
     "record",
     "enrolment",
     "identity_source",

@@ -84,7 +84,7 @@ fn attributes(event: &Value) -> Vec<KeyValue> {
 /// What is dropped, or somebody has to look at, is a warning.
 fn severity(event: &Value) -> (SeverityNumber, &'static str) {
     let dropped = event.get("verdict").and_then(Value::as_str) == Some("DROPPED");
-    match dropped || kind(event) == "finding" {
+    match dropped || matches!(kind(event), "finding" | "approval") {
         true => (SeverityNumber::Warn, "WARN"),
         false => (SeverityNumber::Info, "INFO"),
     }

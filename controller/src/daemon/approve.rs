@@ -1,0 +1,219 @@
+//! Containments that wait for people: what they would touch, who decides, what becomes of those that nobody answers.
+
+use super::{Shared, lock};
+use crate::audit::Kind;
+use crate::exit_code::Result;
+use crate::governance::{Asked, Radius, Request, RequestState, Share};
+use crate::policy::approval::{Approvals as Rules, Unanswered};
+use crate::policy::ports::protocol_and_port;
+use crate::policy::spiffe::SpiffeId;
+use crate::state::{Author, State};
+use crate::view::event;
+use datapath::abi::Binding;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+impl Shared {
+    /// What has to be approved; nothing where no gateway document says so.
+    pub(super) fn approval_rules(&self) -> Option<Rules> {
+        self.with_state(|state| state.documents().gateway.as_ref()?.approvals)
+    }
+
+    /// What quarantining an identity would touch now.
+    pub(super) fn radius(&self, id: &SpiffeId) -> Result<Radius> {
+        let (number, addresses) = self.with_state(|state| (number(state, id), addresses(state, id)));
+        let mut radius = Radius { addresses, ..Radius::default() };
+        let Some(number) = number else { return Ok(radius) };
+        let mut peers = HashSet::new();
+        // Of each service that it answers: its connections, and everybody's.
+        let mut services: BTreeMap<(u8, u16), [u64; 2]> = BTreeMap::new();
+        let tracked = self.maps.tracked()?;
+        let ends = |key: &datapath::abi::FlowKey, connection: &datapath::abi::Connection| {
+            let opener = connection.originator_side();
+            [key.end(opener), key.end(opener.other())]
+        };
+        // Those that have just ended count too, for peers and services: who opens a connection a request depends on it no less.
+        for (key, connection) in &tracked {
+            let [(opener, _), (answerer, port)] = ends(key, connection);
+            let [from, to] = connection.identity;
+            if from != number && to != number {
+                continue;
+            }
+            radius.connections += u64::from(connection.closed_ns == 0);
+            let (peer, address) = if from == number { (to, answerer) } else { (from, opener) };
+            // Who has no identity is known by the address.
+            peers.insert((peer, (peer == 0 || peer == Binding::AMBIGUOUS).then_some(address)));
+            if to == number {
+                services.entry((key.proto, port)).or_default()[0] += 1;
+            }
+        }
+        for (key, connection) in &tracked {
+            let [_, (_, port)] = ends(key, connection);
+            if let Some([_, all]) = services.get_mut(&(key.proto, port)) {
+                *all += 1;
+            }
+        }
+        radius.peers = peers.len() as u64;
+        radius.service = services
+            .into_iter()
+            .map(|((proto, port), [own, all])| Share {
+                service: protocol_and_port(proto, port),
+                percent: (own * 100 / all.max(1)) as u32,
+            })
+            .max_by_key(|share| share.percent);
+        Ok(radius)
+    }
+
+    /// Asks people, which is recorded first, and tells of it.
+    pub(super) fn ask(&self, asked: Asked, rules: &Rules, by: &Author) -> Result<Request> {
+        let what = json!({
+            "decision": "asked", "why": asked.why, "over": asked.over, "radius": asked.radius,
+            "finding": asked.finding, "seconds": asked.seconds, "approvers": rules.approvers,
+        });
+        self.record_approval(&asked.identity, by, what)?;
+        let request = lock(&self.approvals).ask(asked, rules, Timestamp::now())?;
+        tracing::warn!("approval {} is asked for: {}; {}", request.id, request.why, request.over);
+        self.hub.send(event::approval_json(&request));
+        Ok(request)
+    }
+
+    /// Why a containment of the loop has to wait for people, who are asked where nobody has been; nothing where it need not.
+    pub(super) fn awaits(
+        &self,
+        finding: u64,
+        id: &SpiffeId,
+        seconds: u64,
+        why: &str,
+    ) -> Result<Option<String>> {
+        let Some(rules) = self.approval_rules() else { return Ok(None) };
+        let asked = lock(&self.approvals).asked(id, finding).map(Request::holds);
+        if asked.is_some() {
+            return Ok(asked);
+        }
+        let radius = self.radius(id)?;
+        let Some(over) = rules.exceeded(&radius) else { return Ok(None) };
+        let by = Author::daemon(format!("finding {finding}"));
+        let asked = Asked {
+            by: by.who.to_string(),
+            identity: id.clone(),
+            seconds,
+            finding: Some(finding),
+            why: why.to_owned(),
+            over,
+            radius,
+        };
+        self.ask(asked, &rules, &by).map(|request| Some(request.holds()))
+    }
+
+    /// Every request.
+    pub(super) fn requests(&self) -> Vec<Request> {
+        lock(&self.approvals).all().cloned().collect()
+    }
+
+    /// One of them.
+    pub(super) fn request(&self, id: u64) -> Result<Request> {
+        lock(&self.approvals).get(id).cloned()
+    }
+
+    /// Somebody agrees. The last one who has to has it done.
+    pub(super) fn approve(&self, id: u64, by: &Author) -> Result<Request> {
+        let mut approvals = lock(&self.approvals);
+        let mut request = approvals.get(id)?.clone();
+        let now = Timestamp::now();
+        let is_enough = request.agree(&by.who.to_string(), now)?;
+        let what = json!({"approval": id, "decision": "approved", "agreed": request.agreed, "of": request.approvers});
+        self.record_approval(&request.identity, by, what)?;
+        if is_enough {
+            request.state = self.contain_asked(&request, by, now)?;
+        }
+        approvals.keep(request.clone())?;
+        drop(approvals);
+        self.told(&request);
+        Ok(request)
+    }
+
+    /// Somebody says no.
+    pub(super) fn reject(&self, id: u64, note: Option<String>, by: &Author) -> Result<Request> {
+        let mut approvals = lock(&self.approvals);
+        let mut request = approvals.get(id)?.clone();
+        let who = by.who.to_string();
+        request.may_decide(&who)?;
+        let what = json!({"approval": id, "decision": "rejected", "note": note});
+        self.record_approval(&request.identity, by, what)?;
+        request.state = RequestState::Rejected { at: Timestamp::now(), by: who, note };
+        approvals.keep(request.clone())?;
+        drop(approvals);
+        self.told(&request);
+        Ok(request)
+    }
+
+    /// Does with requests that nobody answered in time what the gateway document said when they were made.
+    pub(super) fn let_approvals_lapse(&self) -> Result<()> {
+        let now = Timestamp::now();
+        let overdue = lock(&self.approvals).overdue(now);
+        overdue.into_iter().try_for_each(|id| self.lapse(id, now))
+    }
+
+    fn lapse(&self, id: u64, now: Timestamp) -> Result<()> {
+        let mut approvals = lock(&self.approvals);
+        let mut request = approvals.get(id)?.clone();
+        if !request.waits() {
+            return Ok(()); // somebody was quicker
+        }
+        let author = Author::daemon(format!("approval {} was not answered", request.id));
+        let does = match request.unanswered {
+            // The brake holds what nobody decided, and it is asked again in a second.
+            Unanswered::Contain if self.governance.is_held(now) => return Ok(()),
+            Unanswered::Contain => "done",
+            Unanswered::Reject => "not done",
+        };
+        let what =
+            json!({"approval": request.id, "decision": "lapsed", "it_is": does, "agreed": request.agreed});
+        self.record_approval(&request.identity, &author, what)?;
+        request.state = match request.unanswered {
+            Unanswered::Contain => self.contain_asked(&request, &author, now)?,
+            Unanswered::Reject => RequestState::Lapsed { at: now },
+        };
+        approvals.keep(request.clone())?;
+        drop(approvals);
+        self.told(&request);
+        Ok(())
+    }
+
+    fn contain_asked(&self, request: &Request, by: &Author, now: Timestamp) -> Result<RequestState> {
+        let until = request.until(now);
+        let author = Author { who: by.who.clone(), how: format!("approval {}", request.id) };
+        let reason = crate::governance::reason(request);
+        let revision = self.quarantine_until(&request.identity, &reason, until, &author)?;
+        if let Some(finding) = request.finding {
+            self.governance.contained(finding, &request.identity, now, until, revision);
+        }
+        Ok(RequestState::Approved { at: now, until: Some(until), revision })
+    }
+
+    fn told(&self, request: &Request) {
+        if let (Some(finding), false) =
+            (request.finding, matches!(request.state, RequestState::Approved { .. }))
+        {
+            self.governance.hold_back(finding, request.holds());
+        }
+        self.hub.send(event::approval_json(request));
+    }
+
+    fn record_approval(&self, id: &SpiffeId, by: &Author, what: Value) -> Result<()> {
+        self.record_about(Kind::Approval, by, BTreeSet::from([id.to_string()]), what)
+    }
+}
+
+fn number(state: &State, id: &SpiffeId) -> Option<u32> {
+    state.numbering.identity_number(id)
+}
+
+/// Addresses and prefixes that are bound to it.
+fn addresses(state: &State, id: &SpiffeId) -> u64 {
+    let workloads = state.documents().workloads.iter().filter(|w| w.spiffe_id == *id);
+    let named: usize = workloads.map(|w| w.addresses.len()).sum();
+    let bound = state.bindings.iter().filter(|(_, claim)| claim.spiffe_id == *id).count();
+    (named + bound) as u64
+}

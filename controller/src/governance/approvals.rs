@@ -1,0 +1,314 @@
+//! Containments that wait for people: who asked, what it would touch, who agreed, what became of it.
+
+use crate::exit_code::{Code, Failure, Result};
+use crate::policy::approval::{Approvals as Rules, Unanswered};
+use crate::policy::spiffe::SpiffeId;
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, params};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The form that this version writes.
+const VERSION: i32 = 1;
+/// Requests that are kept; beyond that the oldest that was decided goes.
+const MOST: usize = 10_000;
+
+/// What a containment would touch, as it was when it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Radius {
+    /// Addresses of the identity.
+    pub addresses: u64,
+    /// Identities, and addresses without one, that it has connections with, or had a moment ago.
+    pub peers: u64,
+    /// Connections that go on.
+    pub connections: u64,
+    /// The service of which it answers most; absent where it answers nothing.
+    pub service: Option<Share>,
+}
+
+/// A part of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Share {
+    /// `tcp/443`
+    pub service: String,
+    /// Of its connections, so many percent.
+    pub percent: u32,
+}
+
+/// Somebody who agreed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Agreed {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What has become of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum RequestState {
+    /// It waits.
+    Waiting,
+    /// It was done.
+    Approved {
+        /// When.
+        at: Timestamp,
+        /// Until when the containment holds.
+        until: Option<Timestamp>,
+        /// The revision of its commit.
+        revision: u64,
+    },
+    /// It was not done: somebody said no.
+    Rejected {
+        /// When.
+        at: Timestamp,
+        /// Who.
+        by: String,
+        /// Why.
+        note: Option<String>,
+    },
+    /// Nobody answered in time, and that means that it is not done.
+    Lapsed {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A containment that waits, or waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Request {
+    /// Its number.
+    pub id: u64,
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// Who asked.
+    pub asked_by: String,
+    /// Who is to be quarantined.
+    pub identity: SpiffeId,
+    /// For how many seconds, from when it is done.
+    pub seconds: u64,
+    /// The finding that led to it; absent where a person asked.
+    pub finding: Option<u64>,
+    /// Why it is asked for, in words.
+    pub why: String,
+    /// In what it is over what needs no approval.
+    pub over: String,
+    /// What it would touch.
+    pub radius: Radius,
+    /// So many people have to agree.
+    pub approvers: u32,
+    /// Those who did.
+    pub agreed: Vec<Agreed>,
+    /// Until when.
+    pub answer_by: Timestamp,
+    /// What happens then.
+    pub unanswered: Unanswered,
+    /// What has become of it.
+    #[serde(flatten)]
+    pub state: RequestState,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Who asks.
+    pub by: String,
+    /// Who is to be quarantined.
+    pub identity: SpiffeId,
+    /// For how long.
+    pub seconds: u64,
+    /// The finding that led to it.
+    pub finding: Option<u64>,
+    /// Why.
+    pub why: String,
+    /// In what it is over what needs no approval.
+    pub over: String,
+    /// What it would touch.
+    pub radius: Radius,
+}
+
+impl Request {
+    /// Until when the containment holds if it begins now.
+    pub fn until(&self, now: Timestamp) -> Timestamp {
+        let for_ = SignedDuration::from_secs(i64::try_from(self.seconds).unwrap_or(i64::MAX));
+        now.checked_add(for_).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether it waits.
+    pub fn waits(&self) -> bool {
+        self.state == RequestState::Waiting
+    }
+
+    /// Why the loop does not contain: what has become of what it asked for.
+    pub fn holds(&self) -> String {
+        let id = self.id;
+        match &self.state {
+            RequestState::Waiting => format!("it waits for approval {id}: {}", self.over),
+            RequestState::Approved { at, .. } => format!("approval {id} was given at {at:.0}"),
+            RequestState::Rejected { by, .. } => format!("approval {id} was refused by {by}"),
+            RequestState::Lapsed { .. } => format!("nobody answered approval {id} in time"),
+        }
+    }
+
+    /// Whether somebody may decide about it.
+    pub fn may_decide(&self, who: &str) -> Result<()> {
+        if !self.waits() {
+            let message = format!("approval {} does not wait any more: {}", self.id, self.holds());
+            return Err(Failure::new(Code::Conflict, message));
+        }
+        if self.asked_by == who {
+            let message = format!("{who} asked for approval {}: somebody else has to decide", self.id);
+            return Err(Failure::new(Code::NotPermitted, message));
+        }
+        Ok(())
+    }
+
+    /// Takes somebody's word. Returns whether enough have agreed.
+    pub fn agree(&mut self, who: &str, now: Timestamp) -> Result<bool> {
+        self.may_decide(who)?;
+        if self.agreed.iter().any(|agreed| agreed.by == who) {
+            let missing = self.approvers as usize - self.agreed.len();
+            let message = format!("{who} has agreed to approval {} already: {missing} more have to", self.id);
+            return Err(Failure::new(Code::Conflict, message));
+        }
+        self.agreed.push(Agreed { by: who.to_owned(), at: now });
+        Ok(self.agreed.len() >= self.approvers as usize)
+    }
+}
+
+/// All requests: in memory to be asked, in a file that each change is written to before it counts.
+#[derive(Debug)]
+pub struct Approvals {
+    db: Connection,
+    path: PathBuf,
+    requests: BTreeMap<u64, Request>,
+}
+
+impl Approvals {
+    /// Opens the file, or makes it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |e: rusqlite::Error| failed(path, &e);
+        let db = Connection::open(path).map_err(failed)?;
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(failed)?;
+        let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        match version {
+            0 => db
+                .execute_batch(
+                    "BEGIN;
+                    CREATE TABLE requests (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+                    PRAGMA user_version = 1;
+                    COMMIT;",
+                )
+                .map_err(failed)?,
+            VERSION => {}
+            newer => {
+                let message = format!(
+                    "{} has form {newer}, this tidegate knows {VERSION}: install the version that wrote it, or move the file away",
+                    path.display()
+                );
+                return Err(Failure::new(Code::Failure, message));
+            }
+        }
+        let requests = read(&db).map_err(failed)?;
+        Ok(Self { db, path: path.to_owned(), requests })
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Request> {
+        self.requests.values()
+    }
+
+    /// One of them.
+    pub fn get(&self, id: u64) -> Result<&Request> {
+        self.requests.get(&id).ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("there is no approval {id}"))
+                .hint("`tidegate approvals list --all` shows those that are kept")
+        })
+    }
+
+    /// The last one for this identity and finding, if it keeps the loop from asking again.
+    pub fn asked(&self, identity: &SpiffeId, finding: u64) -> Option<&Request> {
+        let same = |request: &&Request| request.identity == *identity && request.finding == Some(finding);
+        let last = self.requests.values().rfind(same)?;
+        // What was done and is over may be asked for again.
+        (!matches!(last.state, RequestState::Approved { .. })).then_some(last)
+    }
+
+    /// A new request.
+    pub fn ask(&mut self, asked: Asked, rules: &Rules, now: Timestamp) -> Result<Request> {
+        let id = self.requests.last_key_value().map_or(1, |(last, _)| last + 1);
+        let Asked { by, identity, seconds, finding, why, over, radius } = asked;
+        let within = SignedDuration::from_secs(i64::try_from(rules.within_s).unwrap_or(i64::MAX));
+        let request = Request {
+            id,
+            asked_at: now,
+            asked_by: by,
+            identity,
+            seconds,
+            finding,
+            why,
+            over,
+            radius,
+            approvers: rules.approvers,
+            agreed: Vec::new(),
+            answer_by: now.checked_add(within).unwrap_or(Timestamp::MAX),
+            unanswered: rules.unanswered,
+            state: RequestState::Waiting,
+        };
+        if self.requests.len() >= MOST {
+            let decided = self.requests.values().find(|request| !request.waits()).map(|request| request.id);
+            let Some(oldest) = decided else {
+                let message = format!("{MOST} requests wait for approval: there is no room for another");
+                return Err(Failure::new(Code::Unprocessable, message));
+            };
+            self.db
+                .execute("DELETE FROM requests WHERE id = ?1", params![oldest as i64])
+                .map_err(|e| failed(&self.path, &e))?;
+            self.requests.remove(&oldest);
+        }
+        self.keep(request.clone())?;
+        Ok(request)
+    }
+
+    /// Keeps what a request has become. It is written before it counts.
+    pub fn keep(&mut self, request: Request) -> Result<()> {
+        let document = serde_json::to_string(&request).map_err(|e| Failure::failed("encode a request", e))?;
+        let sql = "INSERT INTO requests VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET document = excluded.document";
+        let done = self.db.execute(sql, params![request.id as i64, document]);
+        done.map_err(|e| failed(&self.path, &e))?;
+        self.requests.insert(request.id, request);
+        Ok(())
+    }
+
+    /// The numbers of those whose time is over.
+    pub fn overdue(&self, now: Timestamp) -> Vec<u64> {
+        let is_over = |request: &&Request| request.waits() && request.answer_by <= now;
+        self.requests.values().filter(is_over).map(|request| request.id).collect()
+    }
+}
+
+/// Names a quarantine that was asked for.
+pub fn reason(request: &Request) -> String {
+    match request.finding {
+        Some(finding) => format!("finding {finding}, approval {}", request.id),
+        None => format!("approval {}: {}", request.id, request.why),
+    }
+}
+
+fn read(db: &Connection) -> rusqlite::Result<BTreeMap<u64, Request>> {
+    let mut rows = db.prepare("SELECT document FROM requests")?;
+    let rows = rows.query_map([], |row| {
+        let document: String = row.get(0)?;
+        serde_json::from_str::<Request>(&document)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e.into()))
+    })?;
+    rows.map(|request| request.map(|request| (request.id, request))).collect()
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> Failure {
+    let advice = "what is enforced does not depend on it; to begin anew, move the file and its -wal away";
+    Failure::new(Code::Failure, format!("the approvals in {}: {error}", path.display())).hint(advice)
+}

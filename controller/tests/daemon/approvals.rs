@@ -1,0 +1,133 @@
+//! Containments that touch much wait for people.
+
+use crate::lab::{Lab, POLICY, json, until};
+use serde_json::Value;
+
+const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
+
+/// `orders` is for `payments` at 8443 alone, and contained elsewhere, unless it has connections.
+fn policy(approvals: &str) -> String {
+    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
+    format!(
+        "{allow}---
+apiVersion: tidegate.dev/v1
+kind: Intent
+metadata: {{name: orders}}
+spec:
+  identities: [{{spiffeId: {ORDERS}}}]
+  workload: service
+  client: [{{to: [{{spiffeId: spiffe://acme.example/ns/shop/sa/payments}}], ports: [tcp/8443]}}]
+  response: {{action: contain, for: 1h}}
+---
+apiVersion: tidegate.dev/v1
+kind: Gateway
+metadata: {{name: edge}}
+spec:
+  approvals: {approvals}
+"
+    )
+}
+
+fn waiting(lab: &Lab) -> Vec<Value> {
+    lab.json(&["approvals", "list"])[0].as_array().unwrap().clone()
+}
+
+fn quarantined(lab: &Lab) -> usize {
+    lab.json(&["quarantine", "list"])[0].as_array().unwrap().len()
+}
+
+fn held_back(lab: &Lab) -> Option<String> {
+    lab.json(&["findings", "show", "1"])[0]["held_back"].as_str().map(str::to_owned)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_containment_that_touches_much_waits_until_somebody_agrees() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", &policy("{over: {connections: 0}}"));
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let (_pay, _admin) = (lab.serve(8443), lab.serve(9000));
+    let _live = lab.client(8443).unwrap();
+    assert!(lab.connects(9000));
+    until(|| waiting(&lab).len() == 1);
+    let request = lab.json(&["approvals", "show", "1"]).remove(0);
+    assert_eq!((&request["identity"], &request["finding"]), (&json(ORDERS), &json(1)));
+    assert_eq!((&request["state"], &request["asked_by"]), (&json("waiting"), &json("the daemon")));
+    assert_eq!((&request["radius"]["addresses"], &request["radius"]["peers"]), (&json(1), &json(1)));
+    assert!(request["over"].as_str().unwrap().ends_with(" connections, more than 0"), "{request}");
+    until(|| held_back(&lab).is_some_and(|why| why.starts_with("it waits for approval 1: ")));
+    // Nothing is done, and nobody is asked twice, nor by the next daemon.
+    assert!(lab.connects(9000));
+    daemon.kill_nine();
+    let _daemon = lab.run(&[]);
+    assert!(lab.connects(9000));
+    assert_eq!((waiting(&lab).len(), quarantined(&lab)), (1, 0));
+
+    let said = lab.ok(&["approvals", "approve", "1"]);
+    assert!(said.starts_with(&format!("approval 1: {ORDERS} is contained until ")), "{said}");
+    assert!(!lab.connects(9000) && !lab.connects(8443));
+    assert_eq!(waiting(&lab).len(), 0);
+    assert_eq!(lab.json(&["quarantine", "list"])[0][0]["reason"], "finding 1, approval 1");
+    let finding = lab.json(&["findings", "show", "1"]).remove(0);
+    assert_eq!(
+        (&finding["held_back"], &finding["containments"][0]["identity"]),
+        (&Value::Null, &json(ORDERS))
+    );
+    let records = lab.json(&["audit", "show", "--kind", "approval", "--identity", ORDERS]);
+    let told: Vec<_> = records.iter().map(|r| (&r["by"]["who"], &r["what"]["decision"])).collect();
+    assert_eq!(told, [(&json("the daemon"), &json("asked")), (&json("root"), &json("approved"))]);
+    until(|| lab.ok(&["story", ORDERS]).contains("approval 1 of containing"));
+    let (code, said) = lab.fails(&["approvals", "reject", "1"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("approval 1 does not wait any more"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_refusal_holds_for_its_finding_and_who_asks_does_not_decide() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", &policy("{over: {peers: 0}, approvers: 2}"));
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let (_pay, _admin) = (lab.serve(8443), lab.serve(9000));
+    let _live = lab.client(8443).unwrap();
+    assert!(lab.connects(9000));
+    until(|| waiting(&lab).len() == 1);
+    // One of two is not enough.
+    assert!(lab.ok(&["approvals", "approve", "1"]).contains("1 of 2 have agreed"));
+    assert!(lab.connects(9000));
+    let (_, said) = lab.fails(&["approvals", "approve", "1"]);
+    assert!(said.contains("root has agreed to approval 1 already"), "{said}");
+    assert!(
+        lab.ok(&["approvals", "reject", "1", "--note", "a migration"]).contains("root said no (a migration)")
+    );
+    assert!(lab.connects(9000));
+    until(|| held_back(&lab).as_deref() == Some("approval 1 was refused by root"));
+    assert_eq!((waiting(&lab).len(), quarantined(&lab)), (0, 0));
+
+    let said = lab.ok(&["approvals", "ask", ORDERS, "--for", "1h", "--reason", "a leaked key"]);
+    assert!(said.contains("0 of 2 have agreed"), "{said}");
+    let (code, said) = lab.fails(&["approvals", "approve", "2"]);
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains("root asked for approval 2: somebody else has to decide"), "{said}");
+    assert_eq!(quarantined(&lab), 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_nobody_answers_lapses_to_what_was_declared() {
+    for (unanswered, contained) in [("contain", 1), ("reject", 0)] {
+        let lab = Lab::new();
+        let rules = format!("{{over: {{addresses: 0}}, within: 2s, unanswered: {unanswered}}}");
+        let file = lab.file("shop.yaml", &policy(&rules));
+        let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+        let _admin = lab.serve(9000);
+        assert!(lab.connects(9000));
+        let state = || lab.json(&["approvals", "list", "--all"])[0][0]["state"].as_str().map(str::to_owned);
+        until(|| state().as_deref().is_some_and(|state| state != "waiting"));
+        assert_eq!(state().as_deref(), Some(if contained == 1 { "approved" } else { "lapsed" }));
+        assert_eq!((quarantined(&lab), lab.connects(9000)), (contained, contained == 0));
+        let record = lab.json(&["audit", "show", "--kind", "approval"]).pop().unwrap();
+        assert_eq!(record["what"]["decision"], "lapsed");
+        assert_eq!(record["by"]["who"], "the daemon");
+    }
+}
