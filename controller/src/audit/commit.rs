@@ -9,6 +9,7 @@ use crate::policy::document::{Blocklist, Documents, Workload};
 use crate::policy::selector::Selector;
 use crate::state::{Author, MANUAL_BLOCKLIST, State, manual_place};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -23,9 +24,12 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
     let other_files = !Arc::ptr_eq(&before.set, &after.set);
     // What did not change need not be compared: most commits are blocks, and files can be long.
     let (was, will) = if other_files {
-        (with_manual(before.documents().clone(), before), with_manual(after.documents().clone(), after))
+        (
+            with_manual(Cow::Borrowed(before.documents()), before),
+            with_manual(Cow::Borrowed(after.documents()), after),
+        )
     } else {
-        (with_manual(Documents::default(), before), with_manual(Documents::default(), after))
+        (with_manual(Cow::default(), before), with_manual(Cow::default(), after))
     };
     let mut changes = changes(&was, &will);
     let about = about(&changes, [(&was, before.documents()), (&will, after.documents())]);
@@ -63,19 +67,24 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
     Entry { kind: Kind::Commit, by: by.clone(), about, what }
 }
 
-fn with_manual(mut documents: Documents, state: &State) -> Documents {
+fn with_manual<'d>(mut documents: Cow<'d, Documents>, state: &State) -> Cow<'d, Documents> {
     if !state.blocks.is_empty() {
         let entries = state.blocks.clone();
-        documents.blocklists.push(Blocklist {
+        documents.to_mut().blocklists.push(Blocklist {
             name: MANUAL_BLOCKLIST.into(),
             entries,
             feeds: Vec::new(),
             place: manual_place(),
         });
     }
-    documents.quarantines.extend(state.quarantines.iter().cloned());
+    if !state.quarantines.is_empty() {
+        documents.to_mut().quarantines.extend(state.quarantines.iter().cloned());
+    }
     // One that is over is no longer there, whoever has taken it out.
-    documents.grants = state.grants_in_force().into_iter().cloned().collect();
+    let grants: Vec<_> = state.grants_in_force().into_iter().cloned().collect();
+    if documents.grants != grants {
+        documents.to_mut().grants = grants;
+    }
     documents
 }
 

@@ -1,14 +1,14 @@
 //! `tidegate policy apply`: at once, for as long as somebody confirms it, or after a look at live traffic.
 
-use super::{diff, summary};
+use super::diff;
 use crate::cli::{block_on, duration};
 use crate::client;
-use crate::daemon::{ApplyRequest, CommittedRevision, ShadowApplyRequest, ShadowRequest};
+use crate::daemon::{Applied, ApplyRequest, ShadowApplyRequest, ShadowRequest};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
-use crate::policy::read_files;
 use crate::policy::time::duration_text;
-use crate::state::PolicySet;
+use crate::policy::{SourceFile, read_files};
+use crate::state::{PolicySet, digest};
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -53,30 +53,29 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
         ));
     }
     let files = read_files(&args.paths)?;
-    // The daemon reads feeds; here they are needed to say what would change.
-    let read = if args.dry_run { PolicySet::read } else { PolicySet::without_feeds };
-    let set = read(files, Timestamp::now())?;
     if args.dry_run {
+        let set = PolicySet::read(files, Timestamp::now())?;
         let found = diff::show(instance, set, true, args.output.output)?;
         return within(args.max_changes, found.map_or(0, |found| found.changed as u64));
     }
+    // What is wrong in them the daemon says: it remembers what has not changed, and need not read that again.
     let confirm_within_s = args.confirm_within.map(seconds).transpose()?;
-    let done: CommittedRevision = match args.shadow {
+    let done: Applied = match args.shadow {
         Some(time) => {
-            judge_beside(instance, args, &set, time)?;
-            let digest = Some(set.digest);
+            let digest = Some(digest(&files));
+            judge_beside(instance, args, files, time)?;
             let request = ShadowApplyRequest { digest, confirm_within_s };
             block_on(client::call(instance, Method::POST, "/v1/shadow/apply", &request))?
         }
         None => {
-            let request = ApplyRequest { files: set.files, confirm_within_s };
+            let request = ApplyRequest { files, confirm_within_s };
             block_on(client::call(instance, Method::POST, "/v1/policy", &request))?
         }
     };
     if args.output.output == Format::Json {
         return print_json(&done);
     }
-    say(&format!("revision {}: {}", done.revision, summary(&set.documents)))?;
+    say(&done.to_string())?;
     match confirm_within_s {
         Some(s) => say(&format!(
             "it is taken back unless `tidegate policy confirm` comes within {}",
@@ -106,8 +105,13 @@ fn seconds(duration: SignedDuration) -> Result<NonZero<u32>> {
 
 /// Has live traffic judged by the candidate for a while, and says what it would change. Fails where that is too much, or
 /// where it is interrupted; then the candidate is dropped.
-fn judge_beside(instance: &Instance, args: &ApplyArgs, set: &PolicySet, time: SignedDuration) -> Result<()> {
-    let request = ShadowRequest { files: set.files.clone(), sample: NonZero::<u32>::MIN };
+fn judge_beside(
+    instance: &Instance,
+    args: &ApplyArgs,
+    files: Vec<SourceFile>,
+    time: SignedDuration,
+) -> Result<()> {
+    let request = ShadowRequest { files, sample: NonZero::<u32>::MIN };
     block_on(client::call::<()>(instance, Method::POST, "/v1/shadow", &request))?;
     let is_table = args.output.output == Format::Table;
     if is_table {

@@ -10,7 +10,7 @@ use crate::client;
 use crate::daemon::{CommittedRevision, RollbackRequest, RolledBack};
 use crate::exit_code::{Failure, Result};
 use crate::instance::Instance;
-use crate::policy::{self, Documents};
+use crate::policy;
 use crate::shadow;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use hyper::Method;
@@ -157,15 +157,4 @@ fn check(args: &PathsArg) -> Result<()> {
         return Err(policy::Mistakes(report.mistakes).into());
     }
     if args.output.output == Format::Table { say(&report.to_string()) } else { Ok(()) }
-}
-
-/// What was read, in a line.
-fn summary(documents: &Documents) -> String {
-    let rules: usize = documents.policies.iter().map(|p| p.rules.len()).sum();
-    format!(
-        "{} workloads, {} policies with {rules} rules, {} blocklists",
-        documents.workloads.len(),
-        documents.policies.len(),
-        documents.blocklists.len()
-    )
 }

@@ -89,7 +89,8 @@ impl Committed {
         let mut compiled = compile(&state.effective(now), &state.numbering, &clock);
         self.mark.check(&compiled.numbering)?;
         compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
-        state.numbering = compiled.numbering.clone();
+        // Numbers are many, and the state has them.
+        state.numbering = std::mem::take(&mut compiled.numbering);
         let kernel = InKernel { epoch: next, ..InKernel::of(&config) };
         self.store.begin(&state, &kernel, by, &self.state)?;
         // Given is given: what becomes of the revision does not take a number back.

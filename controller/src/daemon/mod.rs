@@ -33,7 +33,7 @@ mod stream;
 mod watch;
 
 pub use api::{
-    ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest,
+    Applied, ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest,
     Committed as CommittedRevision, DecideRequest, DetachRequest, GrantRequest, Granted as GrantedRevision,
     MuteRequest, PauseRequest, QuarantineRequest, ReleaseRequest, ResolveRequest, RevokeRequest,
     RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, TargetFields, WithdrawRequest,

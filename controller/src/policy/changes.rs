@@ -1,7 +1,7 @@
 //! What files would change of what counts, document by document.
 
 use super::compile::{precedence, rule_text};
-use super::document::{Documents, Lease, Workload};
+use super::document::{Documents, Lease, Policy, Workload};
 use super::place::Place;
 use super::selector::selectors_text;
 use super::time::duration_text;
@@ -72,7 +72,7 @@ type Said<'d> = BTreeMap<(What, String), (String, Option<&'d Place>)>;
 
 /// Everything in which two sets of documents differ.
 pub fn changes(before: &Documents, after: &Documents) -> Vec<Change> {
-    let alike = alike(before, after);
+    let alike = Alike::of(before, after);
     let (mut was, will) = (said(before, &alike), said(after, &alike));
     let mut changes = Vec::new();
     for ((what, name), (text, place)) in will {
@@ -89,8 +89,22 @@ pub fn changes(before: &Documents, after: &Documents) -> Vec<Change> {
     changes
 }
 
-/// Names of workloads that are the same in both: there can be very many, and few that differ.
-fn alike<'d>(before: &'d Documents, after: &Documents) -> HashSet<&'d str> {
+/// Names of what is the same in both: there can be very many, and few that differ.
+struct Alike<'d> {
+    workloads: HashSet<&'d str>,
+    policies: HashSet<&'d str>,
+}
+
+impl<'d> Alike<'d> {
+    fn of(before: &'d Documents, after: &Documents) -> Self {
+        let policies: HashMap<&str, &Policy> = before.policies.iter().map(|p| (p.name.as_str(), p)).collect();
+        let same = |will: &Policy| policies.get(will.name.as_str()).copied().filter(|was| *was == will);
+        let policies = after.policies.iter().filter_map(same).map(|policy| policy.name.as_str()).collect();
+        Self { workloads: workloads(before, after), policies }
+    }
+}
+
+fn workloads<'d>(before: &'d Documents, after: &Documents) -> HashSet<&'d str> {
     let was: HashMap<&str, &Workload> = before.workloads.iter().map(|w| (w.name.as_str(), w)).collect();
     let same = |will: &Workload| {
         let was = was.get(will.name.as_str()).copied()?;
@@ -104,7 +118,7 @@ fn alike<'d>(before: &'d Documents, after: &Documents) -> HashSet<&'d str> {
     after.workloads.iter().filter_map(same).collect()
 }
 
-fn said<'d>(documents: &'d Documents, alike: &HashSet<&str>) -> Said<'d> {
+fn said<'d>(documents: &'d Documents, alike: &Alike<'_>) -> Said<'d> {
     let mut said = Said::new();
     let default = if documents.policies.is_empty() { "allow" } else { "deny" };
     said.insert((What::Gateway, "default".into()), (default.into(), None));
@@ -116,11 +130,14 @@ fn said<'d>(documents: &'d Documents, alike: &HashSet<&str>) -> Said<'d> {
         }
         said.insert((What::Gateway, gateway.name.clone()), (fields.to_string(), Some(&gateway.place)));
     }
-    for workload in documents.workloads.iter().filter(|workload| !alike.contains(workload.name.as_str())) {
+    for workload in
+        documents.workloads.iter().filter(|workload| !alike.workloads.contains(workload.name.as_str()))
+    {
         let text = workload_text(workload);
         said.insert((What::Workload, workload.name.clone()), (text, Some(&workload.place)));
     }
-    for (policy, rule) in precedence(documents) {
+    let rules = precedence(documents).into_iter();
+    for (policy, rule) in rules.filter(|(policy, _)| !alike.policies.contains(policy.name.as_str())) {
         let name = Documents::rule_key(&policy.name, &rule.name);
         let text = format!("tier {}: {}", policy.tier, rule_text(rule));
         said.insert((What::Rule, name), (text, Some(&rule.place)));

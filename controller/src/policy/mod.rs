@@ -4,6 +4,7 @@
 //! files.
 
 mod across;
+mod again;
 pub mod approval;
 pub mod changes;
 pub mod check;
@@ -59,6 +60,7 @@ pub mod trie;
 pub mod what_if;
 mod yaml;
 
+pub use again::parse_changed;
 pub use check::{Report, check};
 pub use compile::{Compiled, RuleInfo, compile};
 pub use diff::{MapDelete, MapWrite, diff, sweep};

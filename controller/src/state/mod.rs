@@ -5,7 +5,7 @@ mod set;
 mod store;
 
 pub use confirmation::{Confirmation, boot_id};
-pub use set::PolicySet;
+pub use set::{PolicySet, digest};
 pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
 
 use crate::bindings::Bindings;
@@ -15,6 +15,7 @@ use crate::policy::grant::Grant;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::{Documents, Numbering, Place};
 use jiff::Timestamp;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -85,9 +86,20 @@ impl State {
         self.applied_at.map_or_else(Vec::new, |at| self.grants_at(at))
     }
 
-    /// The documents with what sources bind, the manual blocklist, quarantines and grants, less what is over.
-    pub fn effective(&self, now: Timestamp) -> Documents {
-        let mut documents = self.documents().clone();
+    /// The documents with what sources bind, the manual blocklist, quarantines and grants, less what is over. They are copied only
+    /// where that makes a difference: they can be long.
+    pub fn effective(&self, now: Timestamp) -> Cow<'_, Documents> {
+        let mut documents = Cow::Borrowed(self.documents());
+        let is_alone = self.blocks.is_empty() && self.quarantines.is_empty() && self.grants.is_empty();
+        let nothing_is_over = documents.grants.iter().all(|grant| grant.not_after > now);
+        if is_alone && nothing_is_over && self.bindings.iter().next().is_none() {
+            return documents;
+        }
+        self.add_what_is_beside(documents.to_mut(), now);
+        documents
+    }
+
+    fn add_what_is_beside(&self, documents: &mut Documents, now: Timestamp) {
         documents.workloads.extend(self.bindings.workloads(&self.documents().workloads));
         let holds = |entry: &&BlockEntry| entry.not_after.is_none_or(|end| end > now);
         let entries: Vec<_> = self.blocks.iter().filter(holds).cloned().collect();
@@ -102,7 +114,6 @@ impl State {
         let holds = |quarantine: &&Quarantine| quarantine.not_after.is_none_or(|end| end > now);
         documents.quarantines.extend(self.quarantines.iter().filter(holds).cloned());
         documents.grants = self.grants_at(now).into_iter().cloned().collect();
-        documents
     }
 }
 

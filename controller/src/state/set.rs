@@ -1,7 +1,7 @@
 //! What one apply brings: documents, and the files that said them.
 
 use crate::policy::grant::Grant;
-use crate::policy::{Documents, Mistakes, SourceFile};
+use crate::policy::{Documents, Mistakes, SourceFile, parse_changed};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +15,8 @@ pub struct PolicySet {
     pub documents: Documents,
     /// SHA-256 of names and texts, in hexadecimal; empty where there is no file.
     pub digest: String,
+    /// Whether this process read the files: another version may have understood them otherwise.
+    read_here: bool,
     /// Its row in the store, once it has one.
     pub(super) row: OnceLock<i64>,
 }
@@ -33,12 +35,29 @@ impl PolicySet {
         Ok(set)
     }
 
-    /// Reads what files say, where feeds are for the gateway to read.
-    pub fn without_feeds(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
+    /// The same where most files are those of another set: only what changed is parsed.
+    pub fn read_beside(files: Vec<SourceFile>, now: Timestamp, last: &Self) -> Result<Self, Mistakes> {
+        let said = (&last.files[..], &last.documents);
+        let documents = if last.read_here { parse_changed(&files, now, said) } else { None };
+        let Some(mut documents) = documents else { return Self::read(files, now) };
+        documents.read_feeds()?;
+        Ok(Self::of(files, documents))
+    }
+
+    fn of(files: Vec<SourceFile>, documents: Documents) -> Self {
+        let digest = digest(&files);
+        Self { files, documents, digest, read_here: true, row: OnceLock::new() }
+    }
+
+    /// What the store has kept.
+    pub(super) fn kept(files: Vec<SourceFile>, documents: Documents, digest: String, row: i64) -> Self {
+        Self { files, documents, digest, read_here: false, row: row.into() }
+    }
+
+    fn without_feeds(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
         let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
         let documents = Documents::parse_all(&texts, now)?;
-        let digest = digest(&files);
-        Ok(Self { files, documents, digest, row: OnceLock::new() })
+        Ok(Self::of(files, documents))
     }
 
     /// The same, with the ends that its grants had in what counted before. `for: 15m` begins when the grant is first applied: a file
@@ -63,6 +82,7 @@ impl PolicySet {
             documents,
             files: self.files.clone(),
             digest: self.digest.clone(),
+            read_here: self.read_here,
             row: OnceLock::new(),
         })
     }
@@ -73,7 +93,8 @@ impl PolicySet {
     }
 }
 
-fn digest(files: &[SourceFile]) -> String {
+/// SHA-256 of names and texts.
+pub fn digest(files: &[SourceFile]) -> String {
     if files.is_empty() {
         return String::new();
     }

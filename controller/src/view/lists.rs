@@ -112,7 +112,8 @@ fn rules<'s>(state: &'s State, documents: &Documents) -> Vec<&'s crate::policy::
 /// Prints quarantined identities.
 pub fn quarantines(state: &State, format: Format) -> Result<()> {
     let now = Timestamp::now();
-    let quarantines = state.effective(now).quarantines;
+    let documents = state.effective(now);
+    let quarantines = &documents.quarantines;
     if format == Format::Json {
         return print_json(&quarantines);
     }

@@ -65,7 +65,7 @@ impl Told {
             return Ok(told);
         };
         let at = event["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now);
-        let mut documents = state.effective(at);
+        let mut documents = state.effective(at).into_owned();
         // One that was over by then may be what the event tells of.
         documents.grants = state.grants_in_force().into_iter().cloned().collect();
         let flow = flow(event);

@@ -104,7 +104,7 @@ fn a_written_feed_counts_at_once_and_a_wrong_one_changes_nothing() {
 fn blocks_of_a_feed_that_nobody_writes_end_with_the_daemon_dead() {
     let lab = Lab::new();
     let feed = lab.file("drop.txt", LEFT);
-    let rest = ", format: spamhaus-drop, expiresAfter: 8s";
+    let rest = ", format: spamhaus-drop, expiresAfter: 30s";
     let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("p.yaml", &policy(&feed, rest))]);
     daemon.kill_nine();
     let _server = lab.serve(8443);

@@ -2,11 +2,22 @@
 
 use anyhow::{Context, Result, bail};
 use loader::Maps;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidegate_benches::report::{Fact, Report, Spread};
+
+/// What a command took.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    /// From its start to its end.
+    whole: Duration,
+    /// Of that, the processor's time, the daemon's with it: what others do on the machine changes it little.
+    cpu: Duration,
+}
 
 /// A daemon that judges nothing yet, and ends with this.
 pub struct Daemon {
@@ -45,15 +56,29 @@ impl Daemon {
         Ok(path.display().to_string())
     }
 
-    /// Runs a command to its end. Returns how long it took.
-    pub fn run(&self, words: &[&str]) -> Result<Duration> {
-        let begin = Instant::now();
+    /// Runs a command to its end.
+    pub fn run(&self, words: &[&str]) -> Result<Took> {
+        let (begin, before) = (Instant::now(), self.cpu()?);
         let output = command(&self.program, &self.folder).args(words).output().context("running tidegate")?;
-        let took = begin.elapsed();
+        let took = Took { whole: begin.elapsed(), cpu: self.cpu()?.saturating_sub(before) };
         if !output.status.success() {
             bail!("tidegate {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
         }
         Ok(took)
+    }
+
+    /// Processor time of the daemon, and of the commands that have ended.
+    fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        // Behind the name in parentheses, utime and stime are the 12th and 13th field, in ticks.
+        let fields = text.rsplit_once(')').context("no name")?.1.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+        let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no ticks")?;
+        let own = Duration::from_secs_f64(ticks as f64 / second as f64);
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        let of = |time: TimeVal| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0));
+        Ok(own + of(usage.user_time()) + of(usage.system_time()))
     }
 
     /// The maps by which packets are judged.
@@ -113,11 +138,18 @@ pub fn fact(report: &mut Report, name: String, value: f64, unit: &'static str) {
     report.facts.push(Fact { name, value, unit });
 }
 
-/// Adds median and 99th percentile of times.
-pub fn times(report: &mut Report, name: &str, times: &[Duration], unit: &'static str) {
-    let scale = if unit == "s" { 1.0 } else { 1e3 };
-    let mut values: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * scale).collect();
+/// Adds medians, and the 99th percentile or the longest.
+pub fn times(report: &mut Report, name: &str, times: &[Took]) {
+    let unit = "s";
+    let cpu: Vec<f64> = times.iter().map(|took| took.cpu.as_secs_f64()).collect();
+    let mut values: Vec<f64> = times.iter().map(|took| took.whole.as_secs_f64()).collect();
     fact(report, format!("{name}, median of {}", values.len()), Spread::of(&values).median, unit);
+    fact(
+        report,
+        format!("{name}, processor time of daemon and command, median"),
+        Spread::of(&cpu).median,
+        unit,
+    );
     values.sort_by(f64::total_cmp);
     let at = (values.len() * 99).div_ceil(100).saturating_sub(1);
     let what = if values.len() < 100 { "longest" } else { "p99" };

@@ -28,7 +28,7 @@ pub fn measure(report: &mut Report, arguments: &Arguments) -> Result<()> {
             judged(&daemon, &form, prefixes - 1, 0)?;
         }
         let name = format!("a feed of {prefixes} prefixes, {}", form.name());
-        times(report, &format!("{name}, from the command until it is judged by"), &took, "s");
+        times(report, &format!("{name}, from the command until it is judged by"), &took);
         daemon.state_memory(report, &name)?;
         if matches!(form, Form::Netset) {
             reload(report, &daemon, &form, &feed, prefixes)?;

@@ -22,14 +22,14 @@ pub fn measure(report: &mut Report, arguments: &Arguments) -> Result<()> {
         daemon.run(&["policy", "apply", &empty])?;
         took.push(daemon.run(&all)?);
     }
-    times(report, &format!("{name}, from the command until all is judged by them"), &took, "s");
+    times(report, &format!("{name}, from the command until all is judged by them"), &took);
     daemon.state_memory(report, &name)?;
     let mut took = Vec::new();
     for n in 0..changes {
         daemon.file("one.yaml", &one(1001 + n))?;
         took.push(daemon.run(&all)?);
     }
-    times(report, "one rule of them changed, from the command until it is judged by", &took, "ms");
+    times(report, "one rule of them changed, from the command until it is judged by", &took);
     daemon.state_memory(report, &format!("{name}, after {changes} changes"))
 }
 

@@ -5,7 +5,7 @@ use super::role::Caller;
 use super::{Committed, blocking};
 use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
-use crate::policy::SourceFile;
+use crate::policy::{Documents, SourceFile};
 use crate::state::{PolicySet, Shadow};
 use axum::Json;
 use axum::extract::State as Extract;
@@ -13,6 +13,7 @@ use axum::response::NoContent;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -27,6 +28,43 @@ pub struct ApplyRequest {
     pub confirm_within_s: Option<NonZero<u32>>,
 }
 
+/// The answer to what applies files.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Applied {
+    /// The revision that counts now.
+    pub revision: u64,
+    /// How many workloads the files name.
+    pub workloads: usize,
+    /// How many policies.
+    pub policies: usize,
+    /// How many rules all of them have.
+    pub rules: usize,
+    /// How many blocklists.
+    pub blocklists: usize,
+}
+
+impl Applied {
+    fn of(revision: u64, documents: &Documents) -> Self {
+        Self {
+            revision,
+            workloads: documents.workloads.len(),
+            policies: documents.policies.len(),
+            rules: documents.policies.iter().map(|policy| policy.rules.len()).sum(),
+            blocklists: documents.blocklists.len(),
+        }
+    }
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { revision, workloads, policies, rules, blocklists } = self;
+        write!(
+            f,
+            "revision {revision}: {workloads} workloads, {policies} policies with {rules} rules, {blocklists} blocklists"
+        )
+    }
+}
+
 fn seconds(within: Option<NonZero<u32>>) -> Option<SignedDuration> {
     within.map(|s| SignedDuration::from_secs(i64::from(s.get())))
 }
@@ -35,12 +73,15 @@ pub(super) async fn apply(
     Extract(shared): Extract<Arc<Shared>>,
     caller: Caller,
     Body(request): Body<ApplyRequest>,
-) -> Result<Json<Committed>> {
+) -> Result<Json<Applied>> {
     let work = move || {
-        let set = Arc::new(PolicySet::read(request.files, Timestamp::now())?);
-        shared.apply(&caller.author("policy apply"), set, seconds(request.confirm_within_s))
+        let last = shared.with_state(|state| state.set.clone());
+        let set = Arc::new(PolicySet::read_beside(request.files, Timestamp::now(), &last)?);
+        let revision =
+            shared.apply(&caller.author("policy apply"), set.clone(), seconds(request.confirm_within_s))?;
+        Ok(Json(Applied::of(revision, &set.documents)))
     };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
+    blocking(work).await
 }
 
 pub(super) async fn confirm(
@@ -95,7 +136,8 @@ pub(super) async fn shadow(
 ) -> Result<NoContent> {
     let work = move || {
         let now = Timestamp::now();
-        let set = Arc::new(PolicySet::read(request.files, now)?);
+        let last = shared.with_state(|state| state.set.clone());
+        let set = Arc::new(PolicySet::read_beside(request.files, now, &last)?);
         shared.shadow(Some(Shadow { set, sample: request.sample.get(), since: now }))
     };
     blocking(work).await.map(|()| NoContent)
@@ -129,7 +171,7 @@ pub(super) async fn shadow_apply(
     Extract(shared): Extract<Arc<Shared>>,
     caller: Caller,
     Body(request): Body<ShadowApplyRequest>,
-) -> Result<Json<Committed>> {
+) -> Result<Json<Applied>> {
     let work = move || {
         let set = shared.with_state(|state| state.shadow.as_ref().map(|shadow| shadow.set.clone()));
         let set = set.ok_or_else(no_shadow)?;
@@ -139,7 +181,9 @@ pub(super) async fn shadow_apply(
                 "another candidate is judged by now; nothing was applied",
             ));
         }
-        shared.apply(&caller.author("policy shadow apply"), set, seconds(request.confirm_within_s))
+        let by = caller.author("policy shadow apply");
+        let revision = shared.apply(&by, set.clone(), seconds(request.confirm_within_s))?;
+        Ok(Json(Applied::of(revision, &set.documents)))
     };
-    blocking(work).await.map(|revision| Json(Committed { revision }))
+    blocking(work).await
 }

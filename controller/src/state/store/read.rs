@@ -303,7 +303,7 @@ impl Store {
         let files = files().map_err(|e| failed(&self.path, e))?;
         let mut documents = self.json("documents", &parsed)?;
         self.fill_feeds(&mut documents, revision)?;
-        Ok(PolicySet { files, documents, digest, row: row.into() })
+        Ok(PolicySet::kept(files, documents, digest, row))
     }
 
     fn candidate(&self) -> Result<Option<Shadow>> {
