@@ -59,7 +59,7 @@ impl Committed {
             remove(maps, delete)?;
         }
         self.rest = None;
-        may_end(Step::Swept);
+        may_end(Step::Swept { revision: self.state.revision });
         Ok(())
     }
 

@@ -16,8 +16,11 @@ pub enum Step {
     Flipped,
     /// The store says that the revision counts.
     Marked,
-    /// What only the epoch before it needed is gone.
-    Swept,
+    /// What only the epoch before it needed is gone. That happens by and by: the sweep of the commit before may come late.
+    Swept {
+        /// The commit's.
+        revision: u64,
+    },
 }
 
 /// Ends the daemon as `kill -9` would if the file that `TIDEGATE_END_AT` names holds the name of this step.

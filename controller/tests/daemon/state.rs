@@ -75,7 +75,11 @@ fn a_daemon_killed_at_any_step_of_a_commit_leaves_one_revision_in_kernel_and_sta
             let goes_on = connected.load(Ordering::Relaxed);
             lab::until(|| connected.load(Ordering::Relaxed) > goes_on + 20);
             let before = counts(&lab);
-            lab.end_at(step);
+            let place = match step {
+                "Swept" => format!("Swept {{ revision: {} }}", before.2 + 1),
+                other => other.to_owned(),
+            };
+            lab.end_at(&place);
             let _ = lab.tidegate(&["policy", "apply", &files[1 - now]]).output().unwrap();
             daemon.is_killed();
             lab.end_at("");
