@@ -41,7 +41,8 @@ pub fn newcomer<F: Stages<T>, T: Tables>(
     }
     trace.reason = PARSED;
     let is_syn = admit::is_plain_syn(&trace.packet);
-    let is_done = is_syn && opens(frame, direction, plane, trace) || blocked::is_cut(plane, trace);
+    // Who is blocked is asked first: it costs others little, and a flood of SYNs most of what it would.
+    let is_done = blocked::is_cut(plane, trace) || is_syn && opens(frame, direction, plane, trace);
     if !is_done {
         return UNSETTLED;
     }

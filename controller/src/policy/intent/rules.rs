@@ -1,4 +1,4 @@
-//! `rules` of an Intent: what else is a finding, as its owner says in CEL (https://cel.dev).
+//! `rules` of an Intent: what else is a finding, as its owner says in CEL (<https://cel.dev>).
 //!
 //! What an expression can cost is bounded when it is read: its length, its parts, and that nothing walks a list inside of a walk.
 
