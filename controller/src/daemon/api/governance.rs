@@ -77,8 +77,8 @@ pub(super) async fn finding(
 pub(super) async fn observed(
     Extract(shared): Extract<Arc<Shared>>,
     Params(ObservedRequest { identity }): Params<ObservedRequest>,
-) -> Json<Observed> {
-    Json(shared.governance.observed(&identity))
+) -> Result<Json<Observed>> {
+    Ok(Json(shared.governance.observed(&identity)))
 }
 
 pub(super) async fn resolve(
