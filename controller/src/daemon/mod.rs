@@ -313,7 +313,10 @@ async fn every_second(shared: Arc<Shared>) {
             shared.sign(false)?;
             shared.tell_of_records(&lock(&shared.committed));
             shared.take_back_late()?;
-            shared.let_approvals_lapse()?;
+            // What cannot be recorded now is tried again, and holds nothing else up.
+            if let Err(e) = shared.let_approvals_lapse() {
+                tracing::warn!("{e}");
+            }
             loader::refresh_ports(&shared.maps)?;
             half_open::sweep(&shared.maps, &shared.hub)?;
             lock(&expiry).sweep(&shared.maps, &shared.hub)?;
