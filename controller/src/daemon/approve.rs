@@ -189,7 +189,7 @@ impl Shared {
         if let Some(finding) = request.finding {
             self.governance.contained(finding, &request.identity, now, until, revision);
         }
-        Ok(RequestState::Approved { at: now, until: Some(until), revision })
+        Ok(RequestState::Approved { at: now, until, revision })
     }
 
     fn told(&self, request: &Request) {

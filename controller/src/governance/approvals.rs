@@ -1,17 +1,24 @@
 //! Containments that wait for people: who asked, what it would touch, who agreed, what became of it.
 
+use super::file::Form;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::approval::{Approvals as Rules, Unanswered};
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The form that this version writes.
-const VERSION: i32 = 1;
+const FORM: Form = Form {
+    what: "approvals",
+    table: "requests",
+    version: 1,
+    schema: "CREATE TABLE requests (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+        PRAGMA user_version = 1;",
+    synchronous: "FULL",
+};
 /// Requests that are kept; beyond that the oldest that was decided goes.
 const MOST: usize = 10_000;
 
@@ -57,7 +64,7 @@ pub enum RequestState {
         /// When.
         at: Timestamp,
         /// Until when the containment holds.
-        until: Option<Timestamp>,
+        until: Timestamp,
         /// The revision of its commit.
         revision: u64,
     },
@@ -190,29 +197,9 @@ pub struct Approvals {
 impl Approvals {
     /// Opens the file, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |e: rusqlite::Error| failed(path, &e);
-        let db = Connection::open(path).map_err(failed)?;
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(failed)?;
-        let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-        match version {
-            0 => db
-                .execute_batch(
-                    "BEGIN;
-                    CREATE TABLE requests (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
-                    PRAGMA user_version = 1;
-                    COMMIT;",
-                )
-                .map_err(failed)?,
-            VERSION => {}
-            newer => {
-                let message = format!(
-                    "{} has form {newer}, this tidegate knows {VERSION}: install the version that wrote it, or move the file away",
-                    path.display()
-                );
-                return Err(Failure::new(Code::Failure, message));
-            }
-        }
-        let requests = read(&db).map_err(failed)?;
+        let db = FORM.open(path)?;
+        let requests = FORM.read(&db).map_err(|e| FORM.failed(path, &e))?;
+        let requests = requests.into_iter().map(|request: Request| (request.id, request)).collect();
         Ok(Self { db, path: path.to_owned(), requests })
     }
 
@@ -264,9 +251,7 @@ impl Approvals {
                 let message = format!("{MOST} requests wait for approval: there is no room for another");
                 return Err(Failure::new(Code::Unprocessable, message));
             };
-            self.db
-                .execute("DELETE FROM requests WHERE id = ?1", params![oldest as i64])
-                .map_err(|e| failed(&self.path, &e))?;
+            FORM.remove(&self.db, oldest).map_err(|e| FORM.failed(&self.path, &e))?;
             self.requests.remove(&oldest);
         }
         self.keep(request.clone())?;
@@ -275,10 +260,7 @@ impl Approvals {
 
     /// Keeps what a request has become. It is written before it counts.
     pub fn keep(&mut self, request: Request) -> Result<()> {
-        let document = serde_json::to_string(&request).map_err(|e| Failure::failed("encode a request", e))?;
-        let sql = "INSERT INTO requests VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET document = excluded.document";
-        let done = self.db.execute(sql, params![request.id as i64, document]);
-        done.map_err(|e| failed(&self.path, &e))?;
+        FORM.write(&self.db, request.id, &request).map_err(|e| FORM.failed(&self.path, &e))?;
         self.requests.insert(request.id, request);
         Ok(())
     }
@@ -296,19 +278,4 @@ pub fn reason(request: &Request) -> String {
         Some(finding) => format!("finding {finding}, approval {}", request.id),
         None => format!("approval {}: {}", request.id, request.why),
     }
-}
-
-fn read(db: &Connection) -> rusqlite::Result<BTreeMap<u64, Request>> {
-    let mut rows = db.prepare("SELECT document FROM requests")?;
-    let rows = rows.query_map([], |row| {
-        let document: String = row.get(0)?;
-        serde_json::from_str::<Request>(&document)
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e.into()))
-    })?;
-    rows.map(|request| request.map(|request| (request.id, request))).collect()
-}
-
-fn failed(path: &Path, error: &rusqlite::Error) -> Failure {
-    let advice = "what is enforced does not depend on it; to begin anew, move the file and its -wal away";
-    Failure::new(Code::Failure, format!("the approvals in {}: {error}", path.display())).hint(advice)
 }

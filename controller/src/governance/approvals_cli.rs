@@ -104,10 +104,7 @@ fn became(request: &Request) -> String {
             "{identity} waits to be contained: {} of {approvers} have agreed; unanswered at {answer_by:.0}, {unanswered}",
             agreed.len()
         ),
-        RequestState::Approved { until, .. } => match until {
-            Some(until) => format!("{identity} is contained until {until:.0}"),
-            None => format!("{identity} is contained"),
-        },
+        RequestState::Approved { until, .. } => format!("{identity} is contained until {until:.0}"),
         RequestState::Rejected { by, note, .. } => {
             let note = note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
             format!("{by} said no{note}: {identity} is not contained")

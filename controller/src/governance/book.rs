@@ -4,6 +4,7 @@
 
 use super::compare::{Departure, Seen};
 use super::decide::{Confidence, Decision, decide};
+use super::file::Form;
 use super::finding::{Containment, Evidence, Finding, FindingState, Key};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::spiffe::SpiffeId;
@@ -12,8 +13,13 @@ use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-/// The form that this version writes. Form 1 has fewer signals.
-const VERSION: i32 = 2;
+const FORM: Form = Form {
+    what: "findings",
+    table: "findings",
+    version: 2,
+    schema: include_str!("schema.sql"),
+    synchronous: "NORMAL",
+};
 /// Findings that are kept. Beyond that the oldest goes that is resolved; where none is, no new one is made.
 const MOST: usize = 10_000;
 
@@ -45,29 +51,9 @@ pub struct Noted {
 impl Book {
     /// Opens the file, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |e: rusqlite::Error| failed(path, &e);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| Failure::io(format!("make {}", folder.display()), &e))?;
-        }
-        let db = Connection::open(path).map_err(failed)?;
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(failed)?;
-        let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-        match version {
-            0 => db
-                .execute_batch(&format!("BEGIN;\n{}\nCOMMIT;", include_str!("schema.sql")))
-                .map_err(failed)?,
-            1 => db.pragma_update(None, "user_version", VERSION).map_err(failed)?,
-            VERSION => {}
-            newer => {
-                let message = format!(
-                    "{} has form {newer}, this tidegate knows {VERSION}: install the version that wrote it, or move the file away",
-                    path.display()
-                );
-                return Err(Failure::new(Code::Failure, message));
-            }
-        }
-        let findings = read(&db).map_err(failed)?;
+        let db = FORM.open(path)?;
+        let findings = FORM.read(&db).map_err(|e| FORM.failed(path, &e))?;
+        let findings: BTreeMap<_, _> = findings.into_iter().map(|f: Finding| (f.id, f)).collect();
         let current = findings
             .values()
             .filter(|f| !matches!(f.state, FindingState::Resolved { .. }))
@@ -183,7 +169,7 @@ impl Book {
         let mut finding = self.get(id)?.clone();
         finding.may_become(&state)?;
         finding.state = state;
-        write(&self.db, &finding).map_err(|e| failed(&self.path, &e))?;
+        FORM.write(&self.db, id, &finding).map_err(|e| FORM.failed(&self.path, &e))?;
         if let FindingState::Resolved { .. } = finding.state {
             self.current.remove(&finding.key);
         }
@@ -197,14 +183,12 @@ impl Book {
             return Ok(());
         }
         let path = &self.path;
-        let failed = |e: rusqlite::Error| failed(path, &e);
+        let failed = |e: rusqlite::Error| FORM.failed(path, &e);
         let transaction = self.db.transaction().map_err(failed)?;
         for id in &self.dirty {
             match self.findings.get(id) {
-                Some(finding) => write(&transaction, finding),
-                None => {
-                    transaction.execute("DELETE FROM findings WHERE id = ?1", params![*id as i64]).map(drop)
-                }
+                Some(finding) => FORM.write(&transaction, *id, finding),
+                None => FORM.remove(&transaction, *id),
             }
             .map_err(failed)?;
         }
@@ -217,35 +201,12 @@ impl Book {
     pub fn paused(&self) -> Result<Option<String>> {
         self.db
             .query_row("SELECT paused FROM brake", [], |row| row.get(0))
-            .map_err(|e| failed(&self.path, &e))
+            .map_err(|e| FORM.failed(&self.path, &e))
     }
 
     /// Pauses containment, or lets it go on.
     pub fn pause(&mut self, why: Option<&str>) -> Result<()> {
         let done = self.db.execute("UPDATE brake SET paused = ?1", params![why]);
-        done.map(drop).map_err(|e| failed(&self.path, &e))
+        done.map(drop).map_err(|e| FORM.failed(&self.path, &e))
     }
-}
-
-fn read(db: &Connection) -> rusqlite::Result<BTreeMap<u64, Finding>> {
-    let mut rows = db.prepare("SELECT id, document FROM findings")?;
-    let rows = rows.query_map([], |row| {
-        let document: String = row.get(1)?;
-        serde_json::from_str::<Finding>(&document)
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, e.into()))
-    })?;
-    rows.map(|finding| finding.map(|f| (f.id, f))).collect()
-}
-
-fn write(db: &Connection, finding: &Finding) -> rusqlite::Result<()> {
-    let document =
-        serde_json::to_string(finding).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
-    let sql =
-        "INSERT INTO findings VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET document = excluded.document";
-    db.execute(sql, params![finding.id as i64, document]).map(drop)
-}
-
-fn failed(path: &Path, error: &rusqlite::Error) -> Failure {
-    let advice = "what is enforced does not depend on it; to begin anew, move the file and its -wal away";
-    Failure::new(Code::Failure, format!("the findings in {}: {error}", path.display())).hint(advice)
 }

@@ -10,6 +10,7 @@ pub mod cli;
 mod compare;
 mod decide;
 mod failures;
+mod file;
 mod finding;
 mod habits;
 pub mod learn;

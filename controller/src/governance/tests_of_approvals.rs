@@ -37,7 +37,7 @@ fn so_many_different_people_agree_as_have_to_and_who_asked_is_none_of_them() {
     assert_eq!(error.code, Code::Conflict);
     assert!(error.to_string().contains("bob has agreed to approval 1 already: 1 more have to"), "{error}");
     assert!(request.agree("eve", at(4)).unwrap());
-    request.state = RequestState::Approved { at: at(4), until: None, revision: 7 };
+    request.state = RequestState::Approved { at: at(4), until: at(604), revision: 7 };
     let error = request.agree("joe", at(5)).unwrap_err();
     assert!(error.to_string().starts_with("approval 1 does not wait any more"), "{error}");
     assert_eq!(request.until(at(5)), at(605));
@@ -63,7 +63,7 @@ fn what_became_of_a_request_outlives_the_daemon_and_keeps_the_loop_from_asking_a
     assert_eq!(holds(&approvals, 4).as_deref(), Some("approval 1 was refused by bob"));
     assert_eq!(approvals.overdue(at(60)), Vec::<u64>::new());
     let mut approvals = approvals;
-    let state = RequestState::Approved { at: at(9), until: Some(at(609)), revision: 3 };
+    let state = RequestState::Approved { at: at(9), until: at(609), revision: 3 };
     approvals.keep(Request { state, ..request }).unwrap();
     assert_eq!(holds(&approvals, 4), None, "what was done and is over is asked for again");
     let error = approvals.get(2).unwrap_err();
