@@ -30,6 +30,7 @@ mod service_manager;
 mod settings;
 mod start;
 mod stream;
+mod tick;
 mod watch;
 
 pub use api::{
@@ -54,7 +55,6 @@ use crate::policy::read_files;
 use crate::privileges;
 use crate::state::{Author, PolicySet, Shadow, State, Store};
 use crate::svid::{Live, Source};
-use crate::view::flow::Moment;
 use commit::Committed;
 use loader::{Attached, Kernel, Maps};
 use observe::Hub;
@@ -62,7 +62,6 @@ use rustix::fs::{FlockOperation, flock};
 use start::{Asked, start};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// What the daemon's tasks share.
 pub struct Shared {
@@ -272,7 +271,7 @@ async fn serve(
     let (events, hellos) = (shared.maps.events()?, shared.maps.hellos()?);
     let (hub, (reader_ended, reader)) = (shared.hub.clone(), tokio::sync::oneshot::channel());
     std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
-    tokio::spawn(every_second(shared.clone()));
+    tokio::spawn(tick::every_second(shared.clone()));
     tokio::spawn(feeds::follow(shared.clone()));
     socket.open_to(shared.access.has_users());
     let router = api::router(shared.clone());
@@ -295,49 +294,4 @@ async fn serve(
     };
     service_manager::stopping();
     ended
-}
-
-/// A hello of which nothing came for so long is read as far as it goes.
-const HELLO_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What time brings about: attempts without an answer, blocks that are over, new addresses, a machine that slept.
-async fn every_second(shared: Arc<Shared>) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let expiry = Arc::new(Mutex::new(expire::Expiry::default()));
-    for second in 0u64.. {
-        interval.tick().await;
-        let (shared, expiry) = (shared.clone(), expiry.clone());
-        let work = move || -> Result<()> {
-            lock(&shared.committed).settle(&shared.maps)?;
-            shared.sign(false)?;
-            shared.tell_of_records(&lock(&shared.committed));
-            shared.take_back_late()?;
-            // What cannot be recorded now is tried again, and holds nothing else up.
-            if let Err(e) = shared.let_approvals_lapse() {
-                tracing::warn!("{e}");
-            }
-            loader::refresh_ports(&shared.maps)?;
-            half_open::sweep(&shared.maps, &shared.hub)?;
-            lock(&expiry).sweep(&shared.maps, &shared.hub)?;
-            half_open::time_out(&shared.maps, &shared.hub)?;
-            let before_ns = loader::boot_ns().saturating_sub(HELLO_PATIENCE.as_nanos() as u64);
-            shared.hub.give_up_hellos(before_ns, &Moment::now());
-            shared.let_leases_end()?;
-            shared.let_grants_end()?;
-            if second % 10 == 9 {
-                failsafe::sync(&shared.maps, &shared.failsafe)?;
-                shared.follow_interfaces()?;
-                lock(&shared.kernel).recalibrate()?;
-            }
-            Ok(())
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Err(e)) => tracing::warn!("{e}"),
-            Err(e) => tracing::error!("{e}"),
-            Ok(Ok(())) => {}
-        }
-        // What hangs does not come here, and is started anew.
-        service_manager::alive();
-    }
 }
