@@ -17,7 +17,7 @@ use tokio::process::Child;
 use crate::lab::Lab;
 use crate::registry;
 use crate::topology::Plan;
-use crate::topology::plan::{DaemonAct, Document, Kind, Mode, Node, Svid, XdpMode};
+use crate::topology::plan::{Document, Kind, Mode, Node, ProcessAct, Svid, XdpMode};
 use crate::worker::own_command;
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -73,13 +73,13 @@ impl Gateway {
     }
 
     /// Does something to the daemon.
-    pub async fn control(&self, lab: &Lab, act: DaemonAct) -> Result<()> {
+    pub async fn control(&self, lab: &Lab, act: ProcessAct) -> Result<()> {
         let child = self.child.borrow_mut().take();
         match (act, child) {
-            (DaemonAct::Kill, Some(mut child)) => Ok(child.kill().await?),
-            (DaemonAct::Stop, Some(child)) => terminate(child).await,
-            (DaemonAct::Start, None) => self.start_daemon(lab).await,
-            (DaemonAct::Start, running) => {
+            (ProcessAct::Kill, Some(mut child)) => Ok(child.kill().await?),
+            (ProcessAct::Stop, Some(child)) => terminate(child).await,
+            (ProcessAct::Start, None) => self.start_daemon(lab).await,
+            (ProcessAct::Start, running) => {
                 *self.child.borrow_mut() = running;
                 bail!("the daemon runs already")
             }

@@ -90,14 +90,33 @@ impl Lab {
         for (index, node) in plan.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Workload) {
             let namespace = self.namespace(&node.name);
             let worker = Worker::start(&node.name, &namespace, &mut self.record.borrow_mut())?;
-            for &listener in &node.listen {
-                let svid = node.svid.as_ref().map(|s| self.authority.issue(s)).transpose()?;
-                let done = worker.ask(Command::Listen { listener, svid }).await;
-                if done.outcome != Outcome::Ok {
-                    bail!("node {}: {}", node.name, done.detail.unwrap_or_default());
-                }
-            }
             self.workers.insert(index, worker);
+            self.serve(plan, index).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a workload serve its ports.
+    pub async fn serve(&self, plan: &Plan, index: usize) -> Result<()> {
+        let node = &plan.nodes[index];
+        for &listener in &node.listen {
+            let svid = node.svid.as_ref().map(|s| self.authority.issue(s)).transpose()?;
+            self.ask(plan, index, Command::Listen { listener, svid }).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a workload serve nothing any more, as while it restarts.
+    pub async fn stop_serving(&self, plan: &Plan, index: usize) -> Result<()> {
+        self.ask(plan, index, Command::StopServing).await
+    }
+
+    async fn ask(&self, plan: &Plan, index: usize, command: Command) -> Result<()> {
+        let name = &plan.nodes[index].name;
+        let worker = self.workers.get(&index).with_context(|| format!("node {name} has no process"))?;
+        let done = worker.ask(command).await;
+        if done.outcome != Outcome::Ok {
+            bail!("node {name}: {}", done.detail.unwrap_or_default());
         }
         Ok(())
     }

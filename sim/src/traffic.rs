@@ -9,7 +9,9 @@ use crate::gateway::Gateway;
 use crate::lab::Lab;
 use crate::node::protocol::{Action, Command, Done};
 use crate::topology::Plan;
-use crate::topology::plan::{Act, CommandLine, CommandPlace, Kind, Outcome, Stage, Step, StepKind, Wait};
+use crate::topology::plan::{
+    Act, CommandLine, CommandPlace, Kind, Outcome, ProcessAct, Stage, Step, StepKind, Wait,
+};
 
 /// A step and how it went.
 #[derive(Clone, Debug, Serialize)]
@@ -88,6 +90,21 @@ async fn run_act(plan: &Plan, lab: &Lab, gateway: Option<&Gateway>, act: &Act) -
             };
             let name = format!("{} the daemon", act.name());
             on_gateway(plan, StepKind::Daemon, name, act.name(), Outcome::Ok, done)
+        }
+        Act::Server(index, act, after) => {
+            tokio::time::sleep(*after).await;
+            let run = Done::begin();
+            let result = match act {
+                ProcessAct::Start => lab.serve(plan, *index).await,
+                ProcessAct::Kill | ProcessAct::Stop => lab.stop_serving(plan, *index).await,
+            };
+            let done = match result {
+                Ok(()) => run.ok(),
+                Err(error) => run.end(Outcome::Error, format!("{error:#}")),
+            };
+            let name = format!("{} what it serves", act.name());
+            let result = on_gateway(plan, StepKind::Server, name, act.name(), Outcome::Ok, done);
+            StepResult { from: plan.nodes[*index].name.clone(), ..result }
         }
         Act::Command(command) => {
             tokio::time::sleep(command.after).await;

@@ -199,6 +199,16 @@ fn steps_on_the_gateway_need_one_and_say_what_they_do() {
         mistake("kind: tcp,", "kind: tcp, run: [status],"),
         "14:5: run: belongs to steps of kind tidegate"
     );
+    assert_eq!(
+        step("{kind: wait, timeout: 9s, until: {}}"),
+        "14:5: timeout: belongs to steps that send; a step of kind wait says until: {within: 5s, ...}"
+    );
+    assert_eq!(
+        step("{kind: server, from: orders, do: kill}"),
+        "14:5: a step of kind server says whose, and what: from: NODE, do: stop or do: start"
+    );
+    assert_eq!(step("{kind: server, from: router, do: stop}"), "14:26: node `router` serves nothing");
+    assert_eq!(mistake("traffic:", "clock: {pace: 0}\ntraffic:"), "13:15: pace is 0; accepted is 1 to 3600");
 }
 
 #[test]

@@ -101,3 +101,27 @@ fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
 fn a_containment_over_the_threshold_waits_and_people_decide() {
     proved("approval");
 }
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_stolen_credential_is_found_where_it_is_used_and_cut_off_everywhere() {
+    proved("stolen-credential");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_live_connection_ends_with_the_svid_of_who_opened_it() {
+    proved("expired-svid");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn who_tries_again_and_again_without_success_is_found_and_not_contained() {
+    proved("retries");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_benign_hour_has_no_finding() {
+    proved("benign-hour");
+}

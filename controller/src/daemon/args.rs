@@ -72,6 +72,9 @@ pub struct RunArgs {
     /// The most containments that the governance loop does in an hour; what is over is only found
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub containments_per_hour: usize,
+    /// Have time pass so many times as fast for what is compared with intents: for stories, never on a gateway
+    #[arg(long, value_name = "TIMES", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub compare_pace: u16,
     /// Capacity of a map, such as TG_CONNECTIONS=500000 (may be repeated); counts when the maps are made
     #[arg(long, value_name = "MAP=N")]
     pub map_size: Vec<String>,

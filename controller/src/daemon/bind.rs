@@ -1,6 +1,7 @@
 //! What sources of bindings want done: checked, and told about.
 
 use super::commit::Committed;
+use super::inlet::What;
 use super::rebind::Rebound;
 use super::{Shared, lock};
 use crate::bindings::{Change, Claim, Slot, SourceName};
@@ -87,6 +88,13 @@ impl Shared {
             self.hub.rename(Names::of(&committed.state));
         } else {
             self.hub.learn(&given);
+        }
+        for change in &changes {
+            if let Change::Set(claim) = change
+                && claim.address.bits() == 128
+            {
+                self.hub.compare(What::Lease(claim.spiffe_id.clone(), claim.address.addr()));
+            }
         }
         let withdrawn = changes.iter().filter(|change| matches!(change, Change::Withdraw(_))).count();
         let ambiguous = committed.ambiguities(changes.iter().map(Change::slot));

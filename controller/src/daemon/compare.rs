@@ -3,10 +3,11 @@
 use super::inlet::{Ends, Judged, What};
 use super::{Shared, lock};
 use crate::governance::{
-    Counted, Departure, End, Evidence, Failures, Habits, Role, Roles, Rules, Scans, Seen, Signal, compare,
-    compare_hello, denied_although_expected, departs,
+    Attempt, Counted, Departure, End, Evidence, Failures, Habits, Refusals, Retries, Role, Roles, Rules,
+    Scans, Seen, Signal, compare, compare_hello, denied_although_expected, departs, places,
 };
 use crate::names::Names;
+use crate::policy::Prefix;
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::PolicySet;
@@ -57,14 +58,17 @@ impl Declared {
         Seen { client, server, proto: ends.proto, port: ends.port }
     }
 
+    fn own(&self, id: &SpiffeId, address: Addr) -> End {
+        let labels = self.labels.get(id).cloned().unwrap_or_default();
+        End::Identified { id: id.clone(), labels, address }
+    }
+
     fn end(&self, names: &Names, number: u32, address: Addr) -> End {
         if number == Binding::AMBIGUOUS {
             return End::Ambiguous(address);
         }
         match names.identity(number).and_then(|id| id.parse::<SpiffeId>().ok()) {
-            Some(id) => {
-                End::Identified { labels: self.labels.get(&id).cloned().unwrap_or_default(), id, address }
-            }
+            Some(id) => self.own(&id, address),
             None => End::Unidentified(address),
         }
     }
@@ -89,6 +93,8 @@ struct Watch {
     counted: Counted,
     failures: Failures,
     scans: Scans,
+    retries: Retries,
+    refusals: Refusals,
     roles: Roles,
     rules: Rules,
 }
@@ -116,9 +122,10 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
         }
         if written.elapsed() >= Duration::from_secs(1) {
             written = Instant::now();
-            let Watch { counted, failures, scans, .. } = &watch;
+            let Watch { counted, failures, scans, retries, .. } = &watch;
             let pairs = lock(&shared.governance.pairs).forgotten;
-            let forgotten = counted.forgotten + failures.forgotten + scans.forgotten + pairs;
+            let forgotten =
+                counted.forgotten + failures.forgotten + scans.forgotten + retries.forgotten + pairs;
             shared.governance.forgotten.store(forgotten, Ordering::Relaxed);
             shared.governance.flush();
         }
@@ -140,7 +147,30 @@ impl Shared {
                     departure.detail = Some(said.collect::<Vec<_>>().join("; "));
                     self.note(&departure, &seen, judged);
                 }
+                self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Handshake(*kind, *outcome));
                 self.ask_rules(watch, intents, &seen, judged);
+            }
+            What::Lease(id, address) => {
+                let own = watch.declared.own(id, *address);
+                if places::limit(intents, &own).is_none() {
+                    return;
+                }
+                let (peer, others) = self.leases_of(id, *address, own.clone());
+                let seen = Seen { server: peer, ..Seen::alone(own) };
+                let departure = places::one_more(intents, &seen, others);
+                departure.iter().for_each(|departure| self.note(departure, &seen, judged));
+            }
+            What::Refused(id, address, why) => {
+                let Some(id) = id.clone().or_else(|| self.who_is_at(*address, &judged.names)) else { return };
+                let is_proven = matches!(&judged.what, What::Refused(Some(_), ..));
+                let seen = Seen::alone(watch.declared.own(&id, *address));
+                let Some(departure) = departs(intents, &seen, Role::Client, (Signal::EnrolmentRefused, None))
+                else {
+                    return;
+                };
+                if let Some(detail) = watch.refusals.note(&id, is_proven, (why, judged.time)) {
+                    self.note(&Departure { detail: Some(detail), ..departure }, &seen, judged);
+                }
             }
             What::Hello(ends, hello) => {
                 let seen = watch.declared.seen(&judged.names, ends);
@@ -150,6 +180,46 @@ impl Shared {
                 self.ask_rules(watch, intents, &seen, judged);
             }
         }
+    }
+
+    /// Whether an attempt at a service is one of many that all failed.
+    fn look_at_attempt(
+        &self,
+        watch: &mut Watch,
+        intents: &[Intent],
+        (seen, judged): (&Seen, &Judged),
+        attempt: Attempt,
+    ) {
+        let End::Identified { id, .. } = &seen.client else { return };
+        let service = (seen.server.address(), seen.proto, seen.port);
+        let Some(detail) = watch.retries.note(id, service, attempt, judged.time) else { return };
+        let departure = departs(intents, seen, Role::Client, (Signal::Retries, Some(detail)));
+        departure.iter().for_each(|departure| self.note(departure, seen, judged));
+    }
+
+    /// Who is at an address, as far as that is certain, and where else the identity has leases that hold.
+    fn leases_of(&self, id: &SpiffeId, address: Addr, own: End) -> (End, Vec<places::Lease>) {
+        let bindings = self.with_state(|state| state.bindings.clone());
+        let now = Timestamp::now();
+        let here = Prefix::host(address);
+        let mut others = BTreeMap::new();
+        let mut is_contested = false;
+        for (_, claim) in bindings.iter().filter(|(_, claim)| claim.lease.is_none_or(|l| l.not_after > now)) {
+            is_contested |= claim.address == here && claim.spiffe_id != *id;
+            if claim.spiffe_id == *id && claim.address != here && claim.address.bits() == 128 {
+                let until = claim.lease.map(|lease| lease.not_after);
+                others.insert(claim.address.addr().to_ip(), until);
+            }
+        }
+        let peer = if is_contested { End::Ambiguous(address) } else { own };
+        (peer, others.into_iter().collect())
+    }
+
+    /// Who has an address by what counts now.
+    fn who_is_at(&self, address: Addr, names: &Names) -> Option<SpiffeId> {
+        let versions = self.maps.bindings.longest(&address, 128).ok().flatten()?;
+        let number = versions.at(self.maps.config.get().ok()?.epoch).identity;
+        names.identity(number)?.parse().ok()
     }
 
     fn ask_rules(&self, watch: &mut Watch, intents: &[Intent], seen: &Seen, judged: &Judged) {
@@ -166,6 +236,7 @@ impl Shared {
         lock(&self.governance.pairs).note(&seen, is_denied, judged.time);
         watch.roles.note(&seen.client, judged.time);
         watch.roles.note(&seen.server, judged.time);
+        self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Passed(!is_denied));
         let is_over = event.reason() == Reason::LeaseExpired;
         if !is_denied && !is_over && watch.declared.is_known(&ends) {
             return;
@@ -230,6 +301,8 @@ fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence
             (event.action().name(), event.reason().name(), judged.names.rule(event.rule), event.epoch)
         }
         What::Hello(..) => of_hello,
+        What::Lease(..) => ("FORWARDED", "LEASE_GRANTED", None, 0),
+        What::Refused(.., why) => ("DROPPED", *why, None, 0),
     };
     Evidence {
         time: judged.time,

@@ -4,6 +4,7 @@
 use crate::hello::{ClientHello, Found};
 use crate::names::Names;
 use crate::policy::intent::facts::Facts;
+use crate::policy::spiffe::SpiffeId;
 use crate::view::flow::Moment;
 use datapath::abi::{
     Addr, Binding, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, Reason, Side,
@@ -34,6 +35,10 @@ pub enum What {
     Handshake(Event, HandshakeKind, HandshakeOutcome),
     /// Its ClientHello was read.
     Hello(Ends, Arc<ClientHello>),
+    /// An identity was given a lease on an address.
+    Lease(SpiffeId, Addr),
+    /// An enrolment from an address was refused: of whom, if that was proven, and why.
+    Refused(Option<SpiffeId>, Addr, &'static str),
 }
 
 impl Judged {
@@ -58,6 +63,8 @@ impl Judged {
                 ech: hello.tls_ech.is_some(),
                 ..Facts::default()
             },
+            // Rules are asked of connections.
+            What::Lease(..) | What::Refused(..) => Facts::default(),
         }
     }
 }
@@ -95,18 +102,41 @@ impl Ends {
     }
 }
 
+/// How time passes for what is compared. In a story an hour may pass in a minute; a gateway has the clock of the wall.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    began: Timestamp,
+    times: i32,
+}
+
+impl Pace {
+    /// So many times as fast as on the wall, from now on.
+    pub fn new(times: u16) -> Self {
+        Self { began: Timestamp::now(), times: i32::from(times.max(1)) }
+    }
+
+    fn of(&self, time: Timestamp) -> Timestamp {
+        if self.times == 1 {
+            return time;
+        }
+        let since = time.duration_since(self.began).saturating_mul(self.times);
+        self.began.checked_add(since).unwrap_or(time)
+    }
+}
+
 /// Where events are left.
 pub struct Inlet {
     queue: SyncSender<Judged>,
+    pace: Pace,
     /// Events that were not compared, since the queue was full.
     pub shed: AtomicU64,
 }
 
 impl Inlet {
     /// An inlet, and where its events come out.
-    pub fn new() -> (Self, Receiver<Judged>) {
+    pub fn new(pace: Pace) -> (Self, Receiver<Judged>) {
         let (queue, outlet) = sync_channel(QUEUE);
-        (Self { queue, shed: AtomicU64::new(0) }, outlet)
+        (Self { queue, pace, shed: AtomicU64::new(0) }, outlet)
     }
 
     /// Takes an event, where it is of somebody.
@@ -128,7 +158,13 @@ impl Inlet {
         }
     }
 
+    /// Takes what the daemon itself was told.
+    pub fn offer_told(&self, what: What, names: &Arc<Names>) {
+        self.put(what, names, Timestamp::now());
+    }
+
     fn put(&self, what: What, names: &Arc<Names>, time: Timestamp) {
+        let time = self.pace.of(time);
         if self.queue.try_send(Judged { what, names: names.clone(), time }).is_err() {
             self.shed.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,7 +1,7 @@
 //! The one consumer of the ring buffer, and those who listen to it.
 
 use super::half_open::Begun;
-use super::inlet::Inlet;
+use super::inlet::{Inlet, What};
 use super::recent::{Recent, RecentFlow};
 use crate::bindings::SourceName;
 use crate::exit_code::Result;
@@ -84,6 +84,12 @@ impl Hub {
             Ok(())
         })?;
         if last > before { recorded.advance(last) } else { Ok(()) }
+    }
+
+    /// Hands over to be compared what no packet tells of.
+    pub(super) fn compare(&self, what: What) {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.governance.offer_told(what, &names);
     }
 
     /// Hands an event of the ring buffer to everybody.
@@ -201,13 +207,15 @@ pub fn read(mut events: loader::maps::Events, mut hellos: loader::maps::Events, 
 
 #[cfg(test)]
 mod tests {
+    use super::super::inlet::Pace;
     use super::*;
 
     #[tokio::test]
     async fn a_slow_listener_is_told_what_it_lost_and_holds_nobody_up() {
         let folder = tempfile::tempdir().expect("a folder");
         let recorded = Cursor::open(folder.path(), "records", || Ok(0)).expect("a cursor");
-        let hub = Hub::new(Names::default(), Arc::new(Inlet::new().0), Pen::without_files(), recorded);
+        let hub =
+            Hub::new(Names::default(), Arc::new(Inlet::new(Pace::new(1)).0), Pen::without_files(), recorded);
         let (_, mut slow) = hub.listen();
         let (_, mut quick) = hub.listen();
         for n in 1..=KEPT as u64 + 10 {

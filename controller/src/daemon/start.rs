@@ -4,7 +4,7 @@ use super::api::Access;
 use super::args::RunArgs;
 use super::commit::Committed;
 use super::govern::Governance;
-use super::inlet::Inlet;
+use super::inlet::{Inlet, Pace};
 use super::observe::Hub;
 use super::settings::Settings;
 use super::stream::Stream;
@@ -49,7 +49,7 @@ pub(super) fn start(
     let interfaces = places(&pin_dir, args, &settings)?;
     let options =
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
-    let (inlet, outlet) = Inlet::new();
+    let (inlet, outlet) = Inlet::new(Pace::new(args.compare_pace));
     let inlet = Arc::new(inlet);
     let governance = Governance::open(
         &instance.findings_file(),

@@ -6,7 +6,7 @@ use crate::hello::ClientHello;
 use crate::policy::Prefix;
 use crate::policy::intent::hello::Misfit;
 use crate::policy::intent::rules::Rule;
-use crate::policy::intent::{Expected, Intent, Sensitivity};
+use crate::policy::intent::{Expected, Intent, Sensitivity, addresses};
 use crate::policy::ports::protocol_and_port;
 use crate::policy::selector::Selector;
 use crate::policy::spiffe::SpiffeId;
@@ -82,9 +82,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// `tcp/443`
+    /// Of what an identity does by itself: it is given a lease, or is refused one.
+    pub fn alone(own: End) -> Self {
+        Self { client: own.clone(), server: own, proto: 0, port: 0 }
+    }
+
+    /// `tcp/443`; `enrolment` of what an identity does by itself.
     pub fn service(&self) -> String {
-        protocol_and_port(self.proto, self.port)
+        match (self.proto, self.port) {
+            (0, 0) => "enrolment".to_owned(),
+            (proto, port) => protocol_and_port(proto, port),
+        }
     }
 
     fn end(&self, role: Role) -> &End {
@@ -242,6 +250,8 @@ impl Departure<'_> {
         match (self.signal, self.role) {
             // Of a server's clients, a job that comes and goes is not one of its own.
             (Signal::HandshakeFailures, Role::Server) => Peer::Several,
+            // It has no peer but itself.
+            (Signal::Instances | Signal::EnrolmentRefused, _) => Peer::Several,
             (signal, _) if signal.is_of_many() => Peer::Several,
             _ => Peer::of(self.peer),
         }
@@ -260,7 +270,12 @@ impl Departure<'_> {
             Signal::OffHours => opens(hours.as_ref().map(ToString::to_string)),
             Signal::FanOut => opens(fan_out.map(|fan_out| format!("to {fan_out}"))),
             Signal::HandshakeFailures => "is the class whose usual share that is".to_owned(),
-            Signal::Scan | Signal::ExpiredLease => "is its own".to_owned(),
+            Signal::Scan | Signal::ExpiredLease | Signal::Retries | Signal::EnrolmentRefused => {
+                "is its own".to_owned()
+            }
+            Signal::Instances => {
+                format!("is at {} at once", self.intent.instances.map(addresses).unwrap_or_default())
+            }
             Signal::Rule => match self.rule {
                 Some(Rule { name, when, .. }) => format!("looks for {name}: {}", String::from(when.clone())),
                 None => "looks for it".to_owned(),

@@ -132,6 +132,9 @@ fn did(role: Role, signal: Signal) -> &'static str {
         (_, Signal::HandshakeFailures) => "fails in more handshakes than is usual",
         (Role::Client, Signal::ExpiredLease) => "went on when its lease was over",
         (Role::Server, Signal::ExpiredLease) => "was opened to when its lease was over",
+        (_, Signal::Retries) => "tries again and again what never succeeds",
+        (_, Signal::Instances) => "is at more addresses at once than its intent says",
+        (_, Signal::EnrolmentRefused) => "was refused a lease",
         (_, Signal::Rule) => "did what a rule of its intent looks for",
         (_, Signal::Rate) => "opened more connections than its intent says",
     }

@@ -33,6 +33,12 @@ pub enum Signal {
     HandshakeFailures,
     /// The lease of the identity was over.
     ExpiredLease,
+    /// It is one more attempt at a service after many that all failed.
+    Retries,
+    /// The identity is at one address more than expected, by leases that hold.
+    Instances,
+    /// The enrolment of the identity was refused, or somebody at its address failed to prove who he is.
+    EnrolmentRefused,
     /// It is what a rule of the intent looks for.
     Rule,
 }
@@ -48,7 +54,7 @@ pub enum Asks {
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NewPeer,
         Self::NewService,
         Self::NewSni,
@@ -62,6 +68,9 @@ impl Signal {
         Self::Scan,
         Self::HandshakeFailures,
         Self::ExpiredLease,
+        Self::Retries,
+        Self::Instances,
+        Self::EnrolmentRefused,
         Self::Rule,
     ];
 
@@ -81,6 +90,9 @@ impl Signal {
             Self::Scan => "scan",
             Self::HandshakeFailures => "handshake_failures",
             Self::ExpiredLease => "expired_lease",
+            Self::Retries => "retries",
+            Self::Instances => "instances",
+            Self::EnrolmentRefused => "enrolment_refused",
             Self::Rule => "rule",
         }
     }
@@ -94,6 +106,7 @@ impl Signal {
             | Self::NewJa4
             | Self::HiddenSni
             | Self::ExpectedDenied
+            | Self::Retries
             | Self::Rule => Asks::Review,
             Self::NewSni
             | Self::OffHours
@@ -101,7 +114,9 @@ impl Signal {
             | Self::Rate
             | Self::Scan
             | Self::HandshakeFailures
-            | Self::ExpiredLease => Asks::Investigate,
+            | Self::ExpiredLease
+            | Self::Instances
+            | Self::EnrolmentRefused => Asks::Investigate,
         }
     }
 
@@ -109,7 +124,9 @@ impl Signal {
     /// cutting it off would do more harm than it.
     pub fn may_contain(self) -> bool {
         match self {
-            Self::NewPeer | Self::NewService | Self::NewSni | Self::FanOut | Self::Scan => true,
+            Self::NewPeer | Self::NewService | Self::NewSni | Self::FanOut | Self::Scan | Self::Instances => {
+                true
+            }
             Self::NewAlpn
             | Self::NewJa4
             | Self::HiddenSni
@@ -118,6 +135,8 @@ impl Signal {
             | Self::ExpectedDenied
             | Self::HandshakeFailures
             | Self::ExpiredLease
+            | Self::Retries
+            | Self::EnrolmentRefused
             | Self::Rule => false,
         }
     }

@@ -186,6 +186,33 @@ fn fan_out_is_contained_where_the_intent_says_so_and_a_rate_never() {
 }
 
 #[test]
+fn an_identity_at_one_address_too_many_is_contained_unless_nobody_knows_who_is_there() {
+    let text = INTENTS.replace("  rate: {connections: 5/m}\n", "  instances: 2\n");
+    let documents = Documents::parse("intents.yaml", &text, noon()).unwrap_or_else(|e| panic!("{e}"));
+    let lease = |last: u8| (std::net::IpAddr::from([10, 1, 0, last]), Some(noon()));
+    let web = Seen::alone(end("web", 9));
+    let of = |seen: &Seen, others: &[u8]| {
+        let others = others.iter().map(|last| lease(*last)).collect();
+        places::one_more(&documents.intents, seen, others).map(|d| decide(&d, &seen.service()))
+    };
+    assert_eq!(of(&web, &[2]), None, "two are as declared");
+    let (decision, confidence, why) = of(&web, &[3, 2]).expect("a departure");
+    assert_eq!((decision, confidence), (Decision::Contain { seconds: 900 }, Confidence::High));
+    assert_eq!(
+        why,
+        "spiffe://a.example/web is at more addresses at once than its intent says: spiffe://a.example/web (10.1.0.9) at \
+         enrolment, one of 3, with leases at 10.1.0.2 until 2126-11-25T11:00:00Z, 10.1.0.3 until 2126-11-25T11:00:00Z; intent \
+         web (intents.yaml:1:1) is at 2 addresses at once"
+    );
+    // Somebody else claims the address too.
+    let contested = Seen { server: End::Ambiguous(web.client.address()), ..web.clone() };
+    let (decision, confidence, _) = of(&contested, &[2, 3]).expect("a departure");
+    assert_eq!((decision, confidence), (Decision::Flag, Confidence::Low));
+    // Of this one nothing is declared.
+    assert_eq!(of(&Seen::alone(end("db", 9)), &[2, 3]), None);
+}
+
+#[test]
 fn what_is_counted_is_bounded_and_who_was_silent_for_longest_is_forgotten() {
     let documents = documents();
     let mut counted = Counted::default();

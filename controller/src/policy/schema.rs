@@ -468,7 +468,7 @@ enum InterfaceMode {
 }
 
 /// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `hours`,
-/// `fanOut`, `rate` and `rules`.
+/// `fanOut`, `rate`, `instances` and `rules`.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct IntentSpec {
@@ -485,6 +485,9 @@ struct IntentSpec {
     hours: Option<Hours>,
     fan_out: Option<FanOut>,
     rate: Option<OpenRate>,
+    /// At how many addresses one of the identities is at once, by leases.
+    #[schemars(range(min = 1, max = 65536))]
+    instances: Option<u32>,
     #[schemars(length(max = 32))]
     rules: Option<Vec<IntentRule>>,
     response: Option<Response>,

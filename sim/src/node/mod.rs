@@ -7,12 +7,14 @@ pub mod protocol;
 mod spiffe;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 
 use crate::ns;
 use crate::topology::plan::Protocol;
@@ -20,6 +22,9 @@ use protocol::{Action, Command, Done, Message, Request};
 
 /// Where a child reports.
 pub type Reports = UnboundedSender<Message>;
+
+/// What is served.
+type Servers = Arc<Mutex<Vec<AbortHandle>>>;
 
 /// Ends with its parent, and enters a namespace. To be called before any thread starts.
 pub fn enter(netns: &Path, parent: i32) -> Result<()> {
@@ -47,14 +52,15 @@ async fn serve() -> Result<()> {
             }
         }
     });
+    let servers = Servers::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let request: Request = serde_json::from_str(&line).context("a request that is none")?;
-        let reports = reports.clone();
+        let (reports, servers) = (reports.clone(), servers.clone());
         tokio::spawn(async move {
             let id = request.id;
             // A panic in one exchange is that exchange's failure.
-            let done = tokio::spawn(answer(request.command, reports.clone()))
+            let done = tokio::spawn(answer(request.command, reports.clone(), servers))
                 .await
                 .unwrap_or_else(|error| Done::error(format!("it panicked: {error}")));
             drop(reports.send(Message::Done { id, done }));
@@ -65,7 +71,7 @@ async fn serve() -> Result<()> {
     Ok(())
 }
 
-async fn answer(command: Command, reports: Reports) -> Done {
+async fn answer(command: Command, reports: Reports, servers: Servers) -> Done {
     match command {
         Command::Listen { listener, svid } => {
             let started = match (listener.protocol, svid) {
@@ -74,7 +80,16 @@ async fn answer(command: Command, reports: Reports) -> Done {
                 (Protocol::Tcp, _) => plain::listen_tcp(listener.port).await,
                 (Protocol::Udp, _) => plain::listen_udp(listener.port).await,
             };
-            started.map_or_else(|error| Done::error(format!("{error:#}")), |()| Done::begin().ok())
+            let keep = |server| {
+                servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+                Done::begin().ok()
+            };
+            started.map_or_else(|error| Done::error(format!("{error:#}")), keep)
+        }
+        Command::StopServing => {
+            let servers = std::mem::take(&mut *servers.lock().unwrap_or_else(PoisonError::into_inner));
+            servers.iter().for_each(AbortHandle::abort);
+            Done::begin().ok()
         }
         Command::Exchange { action, to, bytes, timeout_ms } => {
             let timeout = std::time::Duration::from_millis(timeout_ms);

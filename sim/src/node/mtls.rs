@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -24,17 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BETWEEN_REQUESTS: Duration = Duration::from_millis(20);
 
 /// Opens the port and serves it in the background.
-pub async fn listen(port: u16, svid: &Bundle, reports: Reports) -> Result<()> {
+pub async fn listen(port: u16, svid: &Bundle, reports: Reports) -> Result<AbortHandle> {
     let acceptor = TlsAcceptor::from(spiffe::server(svid)?);
     let listener =
         TcpListener::bind(("::", port)).await.with_context(|| format!("cannot listen on tcp/{port}"))?;
-    tokio::spawn(async move {
+    let server = tokio::spawn(async move {
         while let Ok((stream, client)) = listener.accept().await {
             let (acceptor, reports) = (acceptor.clone(), reports.clone());
             tokio::spawn(serve(acceptor, stream, client, reports));
         }
     });
-    Ok(())
+    Ok(server.abort_handle())
 }
 
 async fn serve(

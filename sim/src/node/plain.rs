@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
 use super::mtls::{echo, request};
@@ -14,22 +15,22 @@ use super::protocol::Done;
 use crate::topology::plan::Outcome;
 
 /// Opens the port and echoes in the background.
-pub async fn listen_tcp(port: u16) -> Result<()> {
+pub async fn listen_tcp(port: u16) -> Result<AbortHandle> {
     let listener =
         TcpListener::bind(("::", port)).await.with_context(|| format!("cannot listen on tcp/{port}"))?;
-    tokio::spawn(async move {
+    let server = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move { echo(&mut stream).await });
         }
     });
-    Ok(())
+    Ok(server.abort_handle())
 }
 
 /// Opens the port and echoes in the background.
-pub async fn listen_udp(port: u16) -> Result<()> {
+pub async fn listen_udp(port: u16) -> Result<AbortHandle> {
     let socket =
         UdpSocket::bind(("::", port)).await.with_context(|| format!("cannot listen on udp/{port}"))?;
-    tokio::spawn(async move {
+    let server = tokio::spawn(async move {
         let mut datagram = vec![0; 65_536];
         loop {
             // Errors here are ICMP answers to an earlier echo.
@@ -38,7 +39,7 @@ pub async fn listen_udp(port: u16) -> Result<()> {
             }
         }
     });
-    Ok(())
+    Ok(server.abort_handle())
 }
 
 /// Connects, and asks for an echo if there is a payload.

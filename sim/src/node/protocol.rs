@@ -21,13 +21,15 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Serves a port until the child ends; answered when the port is open.
+    /// Serves a port until the child ends, or is told to stop; answered when the port is open.
     Listen {
         /// Which.
         listener: Listener,
         /// For mtls.
         svid: Option<Bundle>,
     },
+    /// Serves no port any more.
+    StopServing,
     /// One exchange.
     Exchange {
         /// How.

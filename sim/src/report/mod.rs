@@ -178,6 +178,7 @@ pub fn step_line(step: &StepResult, style: &Style) -> String {
         Err(_) => "",
     };
     let way = match step.kind {
+        StepKind::Server => format!("{}: {} its servers", step.from, step.to),
         StepKind::Daemon => format!("{}: {} tidegate", step.from, step.to),
         StepKind::Tidegate | StepKind::Enroll | StepKind::Wait => format!("{}: {}", step.from, step.name),
         _ => format!("{} -> {}", step.from, step.to),

@@ -58,11 +58,24 @@ pub fn check(raw: schema::File, folder: &Path) -> Checked<Plan> {
             xdp_mode: raw.gateway.xdp_mode,
             failsafe: raw.gateway.failsafe,
             svid: raw.gateway.svid.map(|raw| svid(&raw.value, None, raw.referenced)).transpose()?,
-            options: raw.gateway.options,
+            options: [raw.gateway.options, pace(raw.clock.as_ref())?].concat(),
         },
         traffic: stages,
         expect,
     })
+}
+
+const FASTEST: u16 = 3600;
+
+/// The option that has time pass faster for what the daemon compares.
+fn pace(clock: Option<&schema::Clock>) -> Checked<Vec<String>> {
+    match clock.map(|clock| &clock.pace) {
+        None => Ok(Vec::new()),
+        Some(pace) if (1..=FASTEST).contains(&pace.value) => {
+            Ok(vec!["--compare-pace".into(), pace.value.to_string()])
+        }
+        Some(pace) => mistake(pace.referenced, format!("pace is {}; accepted is 1 to {FASTEST}", pace.value)),
+    }
 }
 
 fn is_name(text: &str, most: usize) -> bool {

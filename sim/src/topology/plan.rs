@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::schema::{
-    Contained, DaemonAct, Decision, FindingState, HandshakeKind, HandshakeOutcome, Kind, Level, Mode,
-    Outcome, StepKind, Tls, XdpMode,
+    Contained, Decision, FindingState, HandshakeKind, HandshakeOutcome, Kind, Level, Mode, Outcome,
+    ProcessAct, StepKind, Tls, XdpMode,
 };
 pub use super::values::Prefix;
 
@@ -164,7 +164,9 @@ pub enum Act {
     /// Two nodes talk.
     Exchange(Box<Step>),
     /// Something happens to the daemon, after a while.
-    Daemon(DaemonAct, Duration),
+    Daemon(ProcessAct, Duration),
+    /// A workload, by its index, stops to serve its ports, or serves them again.
+    Server(usize, ProcessAct, Duration),
     /// Somebody types a command.
     Command(Box<CommandLine>),
     /// The gateway has to see something.

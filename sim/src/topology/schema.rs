@@ -35,6 +35,9 @@ pub struct File {
     /// Tidegate documents that say who may talk to whom, inline or paths of files.
     #[serde(default)]
     pub policies: Vec<Spanned<serde_json::Value>>,
+    /// How time passes for what is compared.
+    #[serde(default)]
+    pub clock: Option<Clock>,
     /// What happens.
     #[serde(default)]
     pub traffic: Vec<Spanned<Step>>,
@@ -157,6 +160,15 @@ pub struct Gateway {
     pub options: Vec<String>,
 }
 
+/// How time passes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// So many times as fast as on the wall, for what the daemon compares with intents: minutes and hours of counts, rates and baselines.
+    /// Packets, leases and the steps of the file have the time of the wall.
+    pub pace: Spanned<u16>,
+}
+
 /// Whether verdicts are carried out.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -227,9 +239,9 @@ pub struct Step {
     /// Waits so long before it begins; for steps that run at once.
     #[serde(default)]
     pub after: Option<Spanned<String>>,
-    /// What happens to the daemon.
+    /// What happens to the daemon, or to what a workload serves.
     #[serde(default, rename = "do")]
-    pub daemon: Option<DaemonAct>,
+    pub act: Option<ProcessAct>,
     /// What is typed on the gateway after `tidegate`.
     #[serde(default)]
     pub run: Vec<String>,
@@ -262,10 +274,10 @@ impl Step {
     }
 }
 
-/// What happens to the daemon.
+/// What happens to a process.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum DaemonAct {
+pub enum ProcessAct {
     /// SIGKILL, as by the OOM killer.
     Kill,
     /// SIGTERM, as by an operator.
@@ -274,7 +286,7 @@ pub enum DaemonAct {
     Start,
 }
 
-impl DaemonAct {
+impl ProcessAct {
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
@@ -299,6 +311,8 @@ pub enum StepKind {
     Ping,
     /// Something happens to the gateway's daemon.
     Daemon,
+    /// A workload stops to serve its ports, or serves them again.
+    Server,
     /// A command of `tidegate` on the gateway.
     Tidegate,
     /// `tidegate enroll --once` on a workload.
@@ -322,6 +336,7 @@ impl StepKind {
             Self::Udp => "udp",
             Self::Ping => "ping",
             Self::Daemon => "daemon",
+            Self::Server => "server",
             Self::Tidegate => "tidegate",
             Self::Enroll => "enroll",
             Self::Wait => "wait",

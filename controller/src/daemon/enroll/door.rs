@@ -4,6 +4,7 @@ use super::rules::{self, Refused, Rules};
 use crate::bindings::Slot;
 use crate::daemon::Shared;
 use crate::daemon::bind::Withdraw;
+use crate::daemon::inlet::What;
 use crate::enroll::protocol::{self, AskLease, Enrolled, Withdrawn};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::Prefix;
@@ -178,6 +179,10 @@ impl Door {
             if told.1 > TOLD {
                 return;
             }
+        }
+        // What the gateway could not do, and who was slow, is no sign of anything.
+        if !matches!(why, Refused::Failed | Refused::Slow) {
+            self.shared.hub.compare(What::Refused(id.cloned(), address.into(), why.name()));
         }
         let who = id.map_or("somebody", SpiffeId::as_str);
         tracing::warn!("enrolment of {who} from {address} is refused, {}: {detail}", why.name());

@@ -18,6 +18,7 @@ use hours::Hours;
 use rules::Rule;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// What identities are for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct Intent {
     /// How many connections it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateOf<Count>>,
+    /// At how many addresses one of the identities is at once, by leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
     /// What else is a finding.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -121,7 +125,7 @@ pub enum Response {
     },
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "identities",
     "workload",
     "owner",
@@ -131,11 +135,13 @@ const FIELDS: [&str; 11] = [
     "hours",
     "fanOut",
     "rate",
+    "instances",
     "rules",
     "response",
 ];
 /// Of each identity as many peers are remembered.
 const MOST_PEERS: u32 = 1024;
+const MOST_INSTANCES: u32 = 65_536;
 const FAN_OUT_EXAMPLE: &str = "for example `fanOut: {peers: 10, per: 10m}`";
 const CLIENT_EXAMPLE: &str = "for example `client: [{to: [{labels: {app: db}}], ports: [tcp/5432]}]`";
 const SERVER_EXAMPLE: &str = "for example `server: [{from: [{labels: {app: web}}], ports: [tcp/8443]}]`";
@@ -162,7 +168,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
     let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
     let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
-    if ["client", "server", "hours", "fanOut", "rate", "rules"]
+    if ["client", "server", "hours", "fanOut", "rate", "instances", "rules"]
         .iter()
         .all(|name| fields.optional(name).is_none())
     {
@@ -175,6 +181,9 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let hours = fields.optional("hours").and_then(|node| hours::decode(cx, node));
     let fan_out = fields.optional("fanOut").and_then(|node| fan_out(cx, node));
     let rate = fields.optional("rate").and_then(|node| rate(cx, node));
+    let instances = fields
+        .optional("instances")
+        .and_then(|node| number(cx, node, ("`instances`", "addresses"), 1..=MOST_INSTANCES));
     let rules = fields.optional("rules").map(|node| rules::decode(cx, node)).unwrap_or_default();
     let response = match fields.optional("response") {
         Some(node) => response(cx, node),
@@ -193,6 +202,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
         hours,
         fan_out,
         rate,
+        instances,
         rules,
         response,
         place,
@@ -224,17 +234,26 @@ fn expected(
 
 fn fan_out(cx: &mut Context<'_>, node: &Node) -> Option<FanOut> {
     let fields = Fields::of(cx, node, "`fanOut`", &["peers", "per"])?;
-    let peers = fields.required(cx, "peers", FAN_OUT_EXAMPLE).and_then(|node| {
-        let text = cx.text(node, "`peers`")?;
-        let peers = text.parse().ok().filter(|n| (1..=MOST_PEERS).contains(n));
-        if peers.is_none() {
-            let accepted = format!("accepted: a whole number from 1 to {MOST_PEERS}");
-            cx.mistake(node, format!("`{text}` is no number of peers"), accepted);
-        }
-        peers
-    });
+    let peers = fields
+        .required(cx, "peers", FAN_OUT_EXAMPLE)
+        .and_then(|node| number(cx, node, ("`peers`", "peers"), 1..=MOST_PEERS));
     let seconds = fields.required(cx, "per", FAN_OUT_EXAMPLE).and_then(|node| duration(cx, node, "`per`"));
     Some(FanOut { peers: peers?, seconds: seconds? })
+}
+
+fn number(
+    cx: &mut Context<'_>,
+    node: &Node,
+    (field, noun): (&str, &str),
+    accepted: RangeInclusive<u32>,
+) -> Option<u32> {
+    let text = cx.text(node, field)?;
+    let number = text.parse().ok().filter(|n| accepted.contains(n));
+    if number.is_none() {
+        let accepted = format!("accepted: a whole number from {} to {}", accepted.start(), accepted.end());
+        cx.mistake(node, format!("`{text}` is no number of {noun}"), accepted);
+    }
+    number
 }
 
 fn rate(cx: &mut Context<'_>, node: &Node) -> Option<RateOf<Count>> {
@@ -283,6 +302,9 @@ impl fmt::Display for Intent {
         if let Some(rate) = &self.rate {
             write!(f, "; opens {rate}")?;
         }
+        if let Some(instances) = self.instances {
+            write!(f, "; is at {} at once", addresses(instances))?;
+        }
         for rule in &self.rules {
             write!(f, "; looks for {} ({})", rule.name, String::from(rule.when.clone()))?;
         }
@@ -295,6 +317,11 @@ impl fmt::Display for Intent {
             Response::Contain { seconds } => write!(f, "; contained for {}", duration_text(seconds)),
         }
     }
+}
+
+/// `1 address`, `3 addresses`
+pub fn addresses(number: u32) -> String {
+    format!("{number} address{}", if number == 1 { "" } else { "es" })
 }
 
 impl fmt::Display for Expected {

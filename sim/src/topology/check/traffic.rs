@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 use super::expectations::expectations;
 use super::{Checked, mistake, needs_svid, node_index, svid};
 use crate::topology::plan::{Act, CommandLine, CommandPlace, Node, Stage, Step, Wait};
-use crate::topology::schema::{self, Family, Kind, Outcome, StepKind};
+use crate::topology::schema::{self, Family, Kind, Outcome, ProcessAct, StepKind};
 use crate::topology::values::{is_spiffe_id, parse_duration};
 
 /// TLS alerts by their IANA names, as far as certificates and versions can cause them.
@@ -64,7 +64,7 @@ fn acts(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
     }
     Ok(match raw.kind {
         StepKind::Daemon => {
-            let Some(act) = raw.daemon else {
+            let Some(act) = raw.act else {
                 return mistake(
                     at,
                     "a step of kind daemon says what happens: do: kill, do: stop or do: start",
@@ -72,6 +72,7 @@ fn acts(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
             };
             vec![Act::Daemon(act, after(raw)?)]
         }
+        StepKind::Server => vec![server(raw, at, nodes)?],
         StepKind::Tidegate if raw.run.is_empty() => {
             return mistake(at, "a step of kind tidegate says what is typed: run: [quarantine, list]");
         }
@@ -94,16 +95,38 @@ fn acts(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
 /// What only one kind of step has.
 fn belongs(raw: &schema::Step, at: Location) -> Checked<()> {
     let commands = matches!(raw.kind, StepKind::Tidegate | StepKind::Enroll);
+    let on_gateway = commands || matches!(raw.kind, StepKind::Daemon | StepKind::Server | StepKind::Wait);
     let only = [
-        (raw.daemon.is_some(), raw.kind == StepKind::Daemon, "do: belongs to steps of kind daemon"),
+        (
+            raw.act.is_some(),
+            matches!(raw.kind, StepKind::Daemon | StepKind::Server),
+            "do: belongs to steps of kind daemon and server",
+        ),
         (!raw.run.is_empty(), raw.kind == StepKind::Tidegate, "run: belongs to steps of kind tidegate"),
         (raw.says.is_some(), commands, "says: belongs to steps of kind tidegate and enroll"),
         (raw.until.is_some(), raw.kind == StepKind::Wait, "until: belongs to steps of kind wait"),
+        (
+            raw.timeout.is_some(),
+            !on_gateway,
+            "timeout: belongs to steps that send; a step of kind wait says until: {within: 5s, ...}",
+        ),
     ];
     match only.into_iter().find(|(is_there, may, _)| *is_there && !may) {
         Some((.., message)) => mistake(at, message),
         None => Ok(()),
     }
+}
+
+fn server(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Act> {
+    let (Some(from), None, Some(act @ (ProcessAct::Stop | ProcessAct::Start))) = (&raw.from, &raw.to, raw.act)
+    else {
+        return mistake(at, "a step of kind server says whose, and what: from: NODE, do: stop or do: start");
+    };
+    let index = node_index(nodes, &from.value, from.referenced)?;
+    if nodes[index].listen.is_empty() {
+        return mistake(from.referenced, format!("node `{}` serves nothing", nodes[index].name));
+    }
+    Ok(Act::Server(index, act, after(raw)?))
 }
 
 fn command(raw: &schema::Step, place: CommandPlace, typed: String) -> Checked<Act> {
