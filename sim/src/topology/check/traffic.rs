@@ -118,7 +118,8 @@ fn belongs(raw: &schema::Step, at: Location) -> Checked<()> {
 }
 
 fn server(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Act> {
-    let (Some(from), None, Some(act @ (ProcessAct::Stop | ProcessAct::Start))) = (&raw.from, &raw.to, raw.act)
+    let (Some(from), None, Some(act @ (ProcessAct::Stop | ProcessAct::Start))) =
+        (&raw.from, &raw.to, raw.act)
     else {
         return mistake(at, "a step of kind server says whose, and what: from: NODE, do: stop or do: start");
     };
