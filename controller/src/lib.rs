@@ -6,6 +6,7 @@ mod change;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+mod dns;
 mod doctor;
 pub mod enroll;
 pub mod exit_code;

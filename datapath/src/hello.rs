@@ -1,11 +1,23 @@
-//! Handing up ClientHellos: user space reassembles and parses them, the path only copies.
+//! Handing up ClientHellos and queries of DNS: user space reassembles and parses them, the path only copies.
 
-use crate::abi::{Connection, HandshakeKind, HelloSegment, Packet, TlsState};
+use crate::abi::{Connection, EventBudget, EventKind, HandshakeKind, HelloSegment, Lost, Packet, TlsState};
 use crate::frame::Frame;
 use crate::tables::Sink;
+use crate::wire::proto;
 
 /// In place of an offset: says only that a handshake began whose hello is under keys that nobody knows.
 pub(crate) const NOTICE: u32 = u32::MAX;
+
+/// Where name servers answer (RFC 1035, section 4.2).
+const DOMAIN: u16 = 53;
+/// In place of a reason: queries have budgets of their own. No reason has this number.
+const OF_QUERIES: u8 = u8::MAX;
+
+/// Whether a datagram goes to where name servers answer. What it says, user space finds out.
+#[inline(always)]
+pub(crate) fn is_query(conn: &Connection, packet: &Packet) -> bool {
+    packet.key.proto == proto::UDP && packet.dst().1 == DOMAIN && conn.is_originator(packet.side())
+}
 
 /// How much of the packet's payload, which was tracked, may be part of a ClientHello that nobody answered yet: all or none.
 ///
@@ -15,6 +27,11 @@ pub(crate) const NOTICE: u32 = u32::MAX;
 /// A function of its own in BPF: its branches would be walked for every piece.
 #[inline(never)]
 pub(crate) fn part(conn: &Connection, packet: &Packet) -> u32 {
+    if is_query(conn, packet) {
+        // One piece: what is longer came over TCP, or is no query.
+        let all = packet.payload_bytes;
+        return if all > HelloSegment::BYTES as u32 { HelloSegment::BYTES as u32 } else { all };
+    }
     let is_part = if conn.is_quic() {
         conn.quic_version != 0
             && conn.tls != TlsState::Established as u8
@@ -45,22 +62,43 @@ pub fn hand_up<F: Frame, S: Sink>(
         });
         return;
     }
+    let is_query = is_query(conn, packet);
+    if is_query && !may_ask(sink, conn.identity[0], now_ns) {
+        return;
+    }
     // A SYN takes a sequence number before its data (RFC 9293, section 3.4).
     let seq = packet.seq.wrapping_add(u32::from(packet.flag(Packet::SYN)));
-    let start = if conn.is_quic() { 0 } else { seq.wrapping_sub(conn.hello_seq) };
+    let start = if conn.is_quic() || is_query { 0 } else { seq.wrapping_sub(conn.hello_seq) };
     let offset = start.wrapping_add(done);
-    let kind = if conn.is_quic() { HandshakeKind::Quic } else { HandshakeKind::Tls };
+    let kind = if is_query {
+        HelloSegment::QUERY
+    } else if conn.is_quic() {
+        HandshakeKind::Quic as u8
+    } else {
+        HandshakeKind::Tls as u8
+    };
     let left = packet.payload_bytes.wrapping_sub(done);
     let length = if left > HelloSegment::BYTES as u32 { HelloSegment::BYTES as u32 } else { left };
     let number = conn.hello_segments;
-    conn.hello_segments = number.wrapping_add(1);
+    conn.hello_segments = number.wrapping_add(u8::from(!is_query));
     let from = usize::from(packet.payload_offset) + done as usize;
     sink.hello(frame, from, length, |segment| {
         describe(segment, frame, conn, packet, now_ns);
-        segment.kind = kind as u8;
+        segment.kind = kind;
         segment.offset = offset;
         segment.number = number;
     });
+}
+
+/// Whether there is budget for one more query of an identity: who asks for everything crowds out nobody else.
+#[inline(always)]
+fn may_ask<S: Sink>(sink: &mut S, identity: u32, now_ns: u64) -> bool {
+    let budget = sink.budget(EventBudget::index(EventKind::Verdict, OF_QUERIES, identity));
+    let within = budget.is_some_and(|budget| budget.take(now_ns, HelloSegment::QUERIES));
+    if !within {
+        sink.lost(Lost::Limited);
+    }
+    within
 }
 
 /// What every piece says of its connection.

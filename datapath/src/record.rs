@@ -1,6 +1,7 @@
 //! A flow's record on this CPU: whose slot it is, what it counts, what it settles.
 
 use crate::abi::{Action, Connection, FlowKey, FlowRecord, FlowSlot, Packet, Settled, Side};
+use crate::hello;
 use crate::limits;
 use crate::policy::{Judgement, Moment};
 use crate::tables::Table;
@@ -224,7 +225,8 @@ pub(crate) fn settle(record: &mut FlowRecord, conn: &Connection, packet: &Packet
             kinds |= if history::has(conn, history::DATA, is_orig) { Settled::DATA } else { 0 };
         }
     } else if !packet.has(Packet::HAS_TCP) {
-        if track::quic::is_settled(conn) {
+        // Every query is read: who asks again on the same socket asks for another name.
+        if track::quic::is_settled(conn) && !hello::is_query(conn, packet) {
             kinds = Settled::ACK | Settled::DATA;
         }
     } else {

@@ -237,6 +237,7 @@ fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
         }
         StepKind::Tcp => Action::Tcp,
         StepKind::Udp => Action::Udp,
+        StepKind::Dns => Action::Dns { query: step.query.clone() },
         StepKind::Ping => Action::Ping,
         other => anyhow::bail!("a step of kind {} is no exchange", other.name()),
     })

@@ -122,6 +122,12 @@ fn who_tries_again_and_again_without_success_is_found_and_not_contained() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_name_that_no_intent_has_is_found_on_its_way_to_the_name_server() {
+    proved("names-asked");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn a_benign_hour_has_no_finding() {
     proved("benign-hour");
 }

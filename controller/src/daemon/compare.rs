@@ -3,15 +3,15 @@
 use super::inlet::{Ends, Judged, What};
 use super::{Shared, lock};
 use crate::governance::{
-    Attempt, Counted, Departure, End, Evidence, Failures, Habits, Refusals, Retries, Role, Roles, Rules,
-    Scans, Seen, Signal, compare, compare_hello, denied_although_expected, departs, places,
+    Attempt, Counted, Departure, End, Evidence, Failures, Habits, Latencies, Refusals, Retries, Role, Roles,
+    Rules, Scans, Seen, Signal, compare, compare_hello, denied_although_expected, departs, lookups, places,
 };
 use crate::names::Names;
 use crate::policy::Prefix;
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::PolicySet;
-use datapath::abi::{Action, Addr, Binding, Event, Reason};
+use datapath::abi::{Action, Addr, Binding, Event, HandshakeOutcome, Reason};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -92,6 +92,7 @@ struct Watch {
     declared: Declared,
     counted: Counted,
     failures: Failures,
+    latencies: Latencies,
     scans: Scans,
     retries: Retries,
     refusals: Refusals,
@@ -122,10 +123,14 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
         }
         if written.elapsed() >= Duration::from_secs(1) {
             written = Instant::now();
-            let Watch { counted, failures, scans, retries, .. } = &watch;
+            let Watch { counted, failures, latencies, scans, retries, .. } = &watch;
             let pairs = lock(&shared.governance.pairs).forgotten;
-            let forgotten =
-                counted.forgotten + failures.forgotten + scans.forgotten + retries.forgotten + pairs;
+            let forgotten = counted.forgotten
+                + failures.forgotten
+                + latencies.forgotten
+                + scans.forgotten
+                + retries.forgotten
+                + pairs;
             shared.governance.forgotten.store(forgotten, Ordering::Relaxed);
             shared.governance.flush();
         }
@@ -147,7 +152,18 @@ impl Shared {
                     departure.detail = Some(said.collect::<Vec<_>>().join("; "));
                     self.note(&departure, &seen, judged);
                 }
+                if *outcome == HandshakeOutcome::Completed {
+                    let took = (*kind, event.duration_ns);
+                    let departures = watch.latencies.look(intents, &seen, took, judged.time);
+                    departures.iter().for_each(|departure| self.note(departure, &seen, judged));
+                }
                 self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Handshake(*kind, *outcome));
+                self.ask_rules(watch, intents, &seen, judged);
+            }
+            What::Query(ends, name) => {
+                let seen = watch.declared.seen(&judged.names, ends);
+                let departure = lookups::undeclared(intents, &seen, name);
+                departure.iter().for_each(|departure| self.note(departure, &seen, judged));
                 self.ask_rules(watch, intents, &seen, judged);
             }
             What::Lease(id, address) => {
@@ -300,7 +316,7 @@ fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence
         What::Verdict(event) | What::Handshake(event, ..) => {
             (event.action().name(), event.reason().name(), judged.names.rule(event.rule), event.epoch)
         }
-        What::Hello(..) => of_hello,
+        What::Hello(..) | What::Query(..) => of_hello,
         What::Lease(..) => ("FORWARDED", "LEASE_GRANTED", None, 0),
         What::Refused(.., why) => ("DROPPED", *why, None, 0),
     };

@@ -7,7 +7,7 @@ use crate::policy::intent::facts::Facts;
 use crate::policy::spiffe::SpiffeId;
 use crate::view::flow::Moment;
 use datapath::abi::{
-    Addr, Binding, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, Reason, Side,
+    Addr, Binding, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, HelloSegment, Reason, Side,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub enum What {
     Handshake(Event, HandshakeKind, HandshakeOutcome),
     /// Its ClientHello was read.
     Hello(Ends, Arc<ClientHello>),
+    /// It is a query for a name.
+    Query(Ends, Arc<str>),
     /// An identity was given a lease on an address.
     Lease(SpiffeId, Addr),
     /// An enrolment from an address was refused: of whom, if that was proven, and why.
@@ -63,6 +65,7 @@ impl Judged {
                 ech: hello.tls_ech.is_some(),
                 ..Facts::default()
             },
+            What::Query(_, name) => Facts { event: "dns_query", query: name.to_string(), ..Facts::default() },
             // Rules are asked of connections.
             What::Lease(..) | What::Refused(..) => Facts::default(),
         }
@@ -93,8 +96,8 @@ impl Ends {
         Self::new(&event.key, event.originator, event.identity)
     }
 
-    fn of_hello(found: &Found) -> Self {
-        let segment = &found.segment;
+    /// Of the connection that a piece is of.
+    fn of_piece(segment: &HelloSegment) -> Self {
         // A hello names its sender first.
         let [client, server] = segment.identity;
         let identity = if segment.originator == 0 { [client, server] } else { [server, client] };
@@ -153,8 +156,16 @@ impl Inlet {
     /// Takes a ClientHello.
     pub fn offer_hello(&self, found: &Found, names: &Arc<Names>, now: &Moment) {
         if found.segment.identity.into_iter().any(is_somebody) {
-            let what = What::Hello(Ends::of_hello(found), found.hello.clone());
+            let what = What::Hello(Ends::of_piece(&found.segment), found.hello.clone());
             self.put(what, names, now.timestamp(found.segment.time_ns));
+        }
+    }
+
+    /// Takes a query for a name.
+    pub fn offer_query(&self, piece: &HelloSegment, name: &str, names: &Arc<Names>, now: &Moment) {
+        // Whoever answers it is asked by everybody.
+        if is_somebody(piece.identity[0]) {
+            self.put(What::Query(Ends::of_piece(piece), name.into()), names, now.timestamp(piece.time_ns));
         }
     }
 

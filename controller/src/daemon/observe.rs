@@ -4,6 +4,7 @@ use super::half_open::Begun;
 use super::inlet::{Inlet, What};
 use super::recent::{Recent, RecentFlow};
 use crate::bindings::SourceName;
+use crate::dns::{self, Asked};
 use crate::exit_code::Result;
 use crate::hello::{ClientHello, Found, Hellos};
 use crate::names::Names;
@@ -28,6 +29,7 @@ pub struct Hub {
     recent: Mutex<VecDeque<Arc<str>>>,
     names: RwLock<Arc<Names>>,
     hellos: Mutex<Hellos>,
+    asked: Mutex<Asked>,
     begun: Mutex<Begun>,
     flows: Mutex<Recent>,
     governance: Arc<Inlet>,
@@ -46,6 +48,7 @@ impl Hub {
             recent: Mutex::default(),
             names: RwLock::new(Arc::new(names)),
             hellos: Mutex::default(),
+            asked: Mutex::default(),
             begun: Mutex::default(),
             flows: Mutex::default(),
             governance,
@@ -118,9 +121,23 @@ impl Hub {
     /// Takes a piece of a ClientHello, and tells everybody of those that can be read now.
     fn take_hello(&self, bytes: &[u8], now: &Moment) {
         let Ok(piece) = bytemuck::try_pod_read_unaligned::<HelloSegment>(bytes) else { return };
+        if piece.kind == HelloSegment::QUERY {
+            return self.take_query(&piece, now);
+        }
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).note(&piece);
         let found = self.hellos.lock().unwrap_or_else(PoisonError::into_inner).take(&piece);
         self.tell(&found, now);
+    }
+
+    /// Takes a query for a name, and tells everybody of it, once.
+    fn take_query(&self, piece: &HelloSegment, now: &Moment) {
+        let Some(question) = dns::question(piece.payload()) else { return };
+        if !self.asked.lock().unwrap_or_else(PoisonError::into_inner).is_new(piece, question.id) {
+            return;
+        }
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.governance.offer_query(piece, &question.name, &names, now);
+        self.send(event::query_json(piece, &question.name, &names, now));
     }
 
     /// Reads as far as they go the hellos of which nothing came since `before_ns`.

@@ -4,7 +4,7 @@ use super::finding::Peer;
 pub use super::signal::Signal;
 use crate::hello::ClientHello;
 use crate::policy::Prefix;
-use crate::policy::intent::hello::Misfit;
+use crate::policy::intent::hello::{Misfit, name_list};
 use crate::policy::intent::rules::Rule;
 use crate::policy::intent::{Expected, Intent, Sensitivity, addresses};
 use crate::policy::ports::protocol_and_port;
@@ -249,7 +249,7 @@ impl Departure<'_> {
     pub fn with(&self) -> Peer {
         match (self.signal, self.role) {
             // Of a server's clients, a job that comes and goes is not one of its own.
-            (Signal::HandshakeFailures, Role::Server) => Peer::Several,
+            (Signal::HandshakeFailures | Signal::LatencyShift, Role::Server) => Peer::Several,
             // It has no peer but itself.
             (Signal::Instances | Signal::EnrolmentRefused, _) => Peer::Several,
             (signal, _) if signal.is_of_many() => Peer::Several,
@@ -269,6 +269,7 @@ impl Departure<'_> {
         match self.signal {
             Signal::OffHours => opens(hours.as_ref().map(ToString::to_string)),
             Signal::FanOut => opens(fan_out.map(|fan_out| format!("to {fan_out}"))),
+            Signal::LatencyShift => "is the class whose usual time that is".to_owned(),
             Signal::HandshakeFailures => "is the class whose usual share that is".to_owned(),
             Signal::Scan | Signal::ExpiredLease | Signal::Retries | Signal::EnrolmentRefused => {
                 "is its own".to_owned()
@@ -280,6 +281,9 @@ impl Departure<'_> {
                 Some(Rule { name, when, .. }) => format!("looks for {name}: {}", String::from(when.clone())),
                 None => "looks for it".to_owned(),
             },
+            Signal::NewName => {
+                format!("asks for {}", self.intent.dns.as_deref().map(name_list).unwrap_or_default())
+            }
             Signal::Rate => opens(rate.map(|rate| format!("at {rate}"))),
             _ => self.expected_connections(),
         }

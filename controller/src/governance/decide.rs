@@ -125,11 +125,13 @@ fn did(role: Role, signal: Signal) -> &'static str {
         (Role::Server, Signal::HiddenSni) => {
             "was asked for a server's name that its intent does not name, and that may be a cover (ECH)"
         }
+        (_, Signal::NewName) => "asked for a name that its intent does not have",
         (_, Signal::OffHours) => "opened a connection outside the hours of its intent",
         (_, Signal::FanOut) => "opened connections to more peers than its intent says",
         (_, Signal::ExpectedDenied) => "was denied a connection that its intent expects",
         (_, Signal::Scan) => "tries one service after the other",
         (_, Signal::HandshakeFailures) => "fails in more handshakes than is usual",
+        (_, Signal::LatencyShift) => "takes longer for handshakes than is usual",
         (Role::Client, Signal::ExpiredLease) => "went on when its lease was over",
         (Role::Server, Signal::ExpiredLease) => "was opened to when its lease was over",
         (_, Signal::Retries) => "tries again and again what never succeeds",

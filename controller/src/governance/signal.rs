@@ -19,6 +19,8 @@ pub enum Signal {
     NewJa4,
     /// The name is not expected, and may be a cover: the hello carries an encrypted one, or pretends to.
     HiddenSni,
+    /// A name is asked for that is not expected.
+    NewName,
     /// It is opened outside the hours.
     OffHours,
     /// It is opened to one peer more than expected.
@@ -31,6 +33,8 @@ pub enum Signal {
     Scan,
     /// Its handshake failed, as more do than is usual.
     HandshakeFailures,
+    /// Its handshake took longer than is usual, as more than half do.
+    LatencyShift,
     /// The lease of the identity was over.
     ExpiredLease,
     /// It is one more attempt at a service after many that all failed.
@@ -54,19 +58,21 @@ pub enum Asks {
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::NewPeer,
         Self::NewService,
         Self::NewSni,
         Self::NewAlpn,
         Self::NewJa4,
         Self::HiddenSni,
+        Self::NewName,
         Self::OffHours,
         Self::FanOut,
         Self::Rate,
         Self::ExpectedDenied,
         Self::Scan,
         Self::HandshakeFailures,
+        Self::LatencyShift,
         Self::ExpiredLease,
         Self::Retries,
         Self::Instances,
@@ -83,12 +89,14 @@ impl Signal {
             Self::NewAlpn => "new_alpn",
             Self::NewJa4 => "new_ja4",
             Self::HiddenSni => "hidden_sni",
+            Self::NewName => "new_name",
             Self::OffHours => "off_hours",
             Self::FanOut => "fan_out",
             Self::Rate => "rate",
             Self::ExpectedDenied => "expected_denied",
             Self::Scan => "scan",
             Self::HandshakeFailures => "handshake_failures",
+            Self::LatencyShift => "latency_shift",
             Self::ExpiredLease => "expired_lease",
             Self::Retries => "retries",
             Self::Instances => "instances",
@@ -109,11 +117,13 @@ impl Signal {
             | Self::Retries
             | Self::Rule => Asks::Review,
             Self::NewSni
+            | Self::NewName
             | Self::OffHours
             | Self::FanOut
             | Self::Rate
             | Self::Scan
             | Self::HandshakeFailures
+            | Self::LatencyShift
             | Self::ExpiredLease
             | Self::Instances
             | Self::EnrolmentRefused => Asks::Investigate,
@@ -130,10 +140,12 @@ impl Signal {
             Self::NewAlpn
             | Self::NewJa4
             | Self::HiddenSni
+            | Self::NewName
             | Self::OffHours
             | Self::Rate
             | Self::ExpectedDenied
             | Self::HandshakeFailures
+            | Self::LatencyShift
             | Self::ExpiredLease
             | Self::Retries
             | Self::EnrolmentRefused
@@ -143,7 +155,10 @@ impl Signal {
 
     /// Whether it is of what an identity does with all of its peers, and not with one.
     pub fn is_of_many(self) -> bool {
-        matches!(self, Self::OffHours | Self::FanOut | Self::Rate | Self::Scan | Self::ExpiredLease)
+        matches!(
+            self,
+            Self::NewName | Self::OffHours | Self::FanOut | Self::Rate | Self::Scan | Self::ExpiredLease
+        )
     }
 }
 

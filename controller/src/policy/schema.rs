@@ -467,7 +467,7 @@ enum InterfaceMode {
     Monitor,
 }
 
-/// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `hours`,
+/// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `dns`, `hours`,
 /// `fanOut`, `rate`, `instances` and `rules`.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
@@ -482,6 +482,8 @@ struct IntentSpec {
     client: Option<Vec<ExpectedTo>>,
     /// Connections that it answers; `[]` for none.
     server: Option<Vec<ExpectedFrom>>,
+    /// Names that it asks name servers for: db.shop.example, or *.shop.example for all below it; `[]` for none.
+    dns: Option<Vec<String>>,
     hours: Option<Hours>,
     fan_out: Option<FanOut>,
     rate: Option<OpenRate>,

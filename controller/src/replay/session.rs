@@ -13,7 +13,7 @@ use super::packet_record::{FrameFacts, PacketRecord};
 use super::reassembly::{Reassembly, Taken};
 use super::rules::RuleNames;
 use datapath::abi::packet::Trace;
-use datapath::abi::{Action, Reason};
+use datapath::abi::{Action, HelloSegment, Reason};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -197,7 +197,10 @@ impl Session<'_> {
             // What the capture has not is no part of a hello.
             piece.length = piece.length.min(u32::try_from(payload).unwrap_or(u32::MAX));
             payload -= piece.length as usize;
-            self.connections.hello(&piece);
+            // A replay tells of connections, not of names that are asked for.
+            if piece.kind != HelloSegment::QUERY {
+                self.connections.hello(&piece);
+            }
         }
         Ok(trace)
     }

@@ -115,6 +115,10 @@ fn tell(event: &Value) -> Option<(Option<String>, String)> {
             let sni = text("/tls_sni").unwrap_or("no name");
             format!("{client} -> {server} {}: ClientHello for {sni}", service(event))
         }
+        "dns_query" => {
+            let name = text("/l7/dns/query").unwrap_or("-");
+            format!("{client} -> {server} {}: asks for {name}", service(event))
+        }
         _ => return None,
     };
     Some((Some(what.clone()), format!("{at}  {what}")))

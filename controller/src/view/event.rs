@@ -7,7 +7,9 @@ use crate::bindings::SourceName;
 use crate::governance::{Finding, Request};
 use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
-use datapath::abi::{Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, Reason, Side};
+use datapath::abi::{
+    Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, HelloSegment, Reason, Side,
+};
 use datapath::track::{conn_state, history};
 use serde_json::{Map, Value, json};
 
@@ -29,17 +31,28 @@ pub fn json(bytes: &[u8], names: &Names, now: &Moment, hello: Option<&ClientHell
 
 /// A ClientHello that was read, as an event.
 pub fn hello_json(found: &Found, names: &Names, now: &Moment) -> Value {
-    let segment = &found.segment;
+    let mut object = piece_json(&found.segment, "client_hello", names, now);
+    add_hello(&mut object, &found.hello);
+    Value::Object(object)
+}
+
+/// A query for a name, as an event. Hubble has it in `l7.dns`.
+pub fn query_json(piece: &HelloSegment, name: &str, names: &Names, now: &Moment) -> Value {
+    let mut object = piece_json(piece, "dns_query", names, now);
+    object.insert("l7".into(), json!({"type": "REQUEST", "dns": {"query": name}}));
+    Value::Object(object)
+}
+
+fn piece_json(segment: &HelloSegment, event: &str, names: &Names, now: &Moment) -> Map<String, Value> {
     let originator = if segment.originator == 0 { Side::A } else { Side::B };
     let mut object = ends_json(&segment.key, originator, segment.identity, names);
     object.insert("time".into(), json!(now.wall(segment.time_ns)));
-    object.insert("event".into(), json!("client_hello"));
+    object.insert("event".into(), json!(event));
     object.insert("verdict".into(), json!(Action::Forwarded.name()));
     object.insert("is_reply".into(), json!(false));
     let interface = loader::netdev::name(segment.ifindex);
     object.insert("interface".into(), json!({"index": segment.ifindex, "name": interface}));
-    add_hello(&mut object, &found.hello);
-    Value::Object(object)
+    object
 }
 
 /// What became of what a source of bindings said, as an event.
@@ -184,6 +197,9 @@ pub fn line(event: &Value) -> String {
         let note = if partial { " (partial)" } else { "" };
         let (sni, ja4) = (text("/tls_sni").unwrap_or("-"), text("/tls_ja4").unwrap_or("-"));
         line.push_str(&format!("  ClientHello for {sni}, JA4 {ja4}{note}"));
+    }
+    if let Some(name) = text("/l7/dns/query") {
+        line.push_str(&format!("  asks for {}", if name.is_empty() { "." } else { name }));
     }
     if let Some(state) = text("/conn_state") {
         line.push_str(&format!("  closed {state}"));

@@ -1,16 +1,16 @@
-//! ClientHellos on their way to user space, which parses them.
+//! ClientHellos and queries of DNS on their way to user space, which parses them.
 
 use super::key::FlowKey;
 use bytemuck::{Pod, Zeroable};
 
-/// A piece of what the originator of a connection sends first, as it lay in a segment. In a ring buffer of its own, so
+/// A piece of what the originator of a connection sends first, as it lay in a segment; or a query of DNS. In a ring buffer of its own, so
 /// that hellos and events cannot crowd each other out.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct HelloSegment {
     /// The connection.
     pub key: FlowKey,
-    /// When the hello began: `client_hello_ns` of the connection, which tells it from others of the same key.
+    /// When the hello began: `client_hello_ns` of the connection, which tells it from others of the same key. 0 of a query.
     pub hello_ns: u64,
     /// When this piece came.
     pub time_ns: u64,
@@ -24,7 +24,7 @@ pub struct HelloSegment {
     pub ifindex: u32,
     /// Which end of the key opened the connection: 0 for `a`, 1 for `b`.
     pub originator: u8,
-    /// A [`super::HandshakeKind`].
+    /// A [`super::HandshakeKind`], or [`HelloSegment::QUERY`].
     pub kind: u8,
     /// Counts the pieces of the connection.
     pub number: u8,
@@ -40,6 +40,11 @@ impl HelloSegment {
     pub const BYTES: usize = 1488;
     /// Pieces of one connection: enough for a record of the greatest length (16 KiB, RFC 8446, section 5.1).
     pub const MAX: u8 = 12;
+
+    /// In place of a kind of handshake: a query of DNS over UDP (RFC 1035, section 4.2.1), as far as there is room for it.
+    pub const QUERY: u8 = 53;
+    /// Queries of an identity that a CPU hands up in a second; those beyond are counted as events that were limited.
+    pub const QUERIES: u32 = 256;
 
     /// The bytes that are there.
     pub fn payload(&self) -> &[u8] {

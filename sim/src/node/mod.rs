@@ -101,7 +101,11 @@ async fn answer(command: Command, reports: Reports, servers: Servers) -> Done {
                         .await
                 }
                 Action::Tcp => plain::tcp(to, bytes, timeout).await,
-                Action::Udp => plain::udp(to, bytes, timeout).await,
+                Action::Udp => {
+                    let payload = vec![b'~'; usize::try_from(bytes).unwrap_or(usize::MAX)];
+                    plain::udp(to, &payload, timeout).await
+                }
+                Action::Dns { query } => plain::udp(to, &plain::question(&query), timeout).await,
                 Action::Ping => ping::ping(to.ip(), bytes, timeout).await,
             }
         }

@@ -62,11 +62,22 @@ pub async fn tcp(to: SocketAddr, bytes: u64, timeout: Duration) -> Done {
     run.ok()
 }
 
+/// A query for the addresses of a name (RFC 1035, section 4.1). Who echoes it has answered well enough.
+pub fn question(name: &str) -> Vec<u8> {
+    let id = std::process::id() as u16;
+    let mut bytes = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
 /// Sends a datagram and waits for its echo.
-pub async fn udp(to: SocketAddr, bytes: u64, timeout: Duration) -> Done {
+pub async fn udp(to: SocketAddr, payload: &[u8], timeout: Duration) -> Done {
     let mut run = Done::begin();
     let deadline = tokio::time::Instant::now() + timeout;
-    let payload = vec![b'~'; usize::try_from(bytes).unwrap_or(usize::MAX)];
     let exchange = async {
         let socket = match to {
             SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
@@ -74,7 +85,7 @@ pub async fn udp(to: SocketAddr, bytes: u64, timeout: Duration) -> Done {
         };
         socket.connect(to).await?;
         let local = socket.local_addr()?;
-        socket.send(&payload).await?;
+        socket.send(payload).await?;
         let mut answer = vec![0; payload.len() + 1];
         let length = socket.recv(&mut answer).await?;
         if answer[..length] != payload[..] {

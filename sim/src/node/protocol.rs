@@ -62,6 +62,11 @@ pub enum Action {
     Tcp,
     /// A datagram.
     Udp,
+    /// A question to a name server.
+    Dns {
+        /// The name.
+        query: String,
+    },
     /// ICMP echo.
     Ping,
 }

@@ -211,7 +211,7 @@ pub struct Wait {
 pub struct Step {
     /// For the report.
     pub name: String,
-    /// mtls, tcp, udp or ping.
+    /// mtls, tcp, udp, dns or ping.
     pub kind: StepKind,
     /// Index of the node that starts it.
     pub from: usize,
@@ -221,6 +221,8 @@ pub struct Step {
     pub to: SocketAddr,
     /// Payload, each way.
     pub bytes: u64,
+    /// dns: the name that is asked for.
+    pub query: String,
     /// mtls: the version that is offered.
     pub tls: Tls,
     /// mtls: what the client shows.

@@ -230,6 +230,9 @@ pub struct Step {
     /// How it must end; `ok` if not said.
     #[serde(default)]
     pub expect: Option<Outcome>,
+    /// dns: the name that is asked for.
+    #[serde(default)]
+    pub query: Option<Spanned<String>>,
     /// The TLS alert that must have ended it, by its IANA name.
     #[serde(default)]
     pub alert: Option<String>,
@@ -307,6 +310,8 @@ pub enum StepKind {
     Tcp,
     /// A datagram and its echo.
     Udp,
+    /// A query for a name, over UDP, and its echo.
+    Dns,
     /// ICMP or ICMPv6 echo.
     Ping,
     /// Something happens to the gateway's daemon.
@@ -334,6 +339,7 @@ impl StepKind {
             Self::Mtls => "mtls",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Dns => "dns",
             Self::Ping => "ping",
             Self::Daemon => "daemon",
             Self::Server => "server",

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 /// What an event tells, seen from the identity whose intent it is. What it does not tell is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// `verdict`, `client_hello` or `handshake`.
+    /// `verdict`, `client_hello`, `handshake` or `dns_query`.
     pub event: &'static str,
     /// `client` or `server`: on which side the identity stands.
     pub role: &'static str,
@@ -36,6 +36,8 @@ pub struct Facts {
     pub ja4: String,
     /// Whether it carries an encrypted one, or pretends to.
     pub ech: bool,
+    /// The name that is asked for.
+    pub query: String,
     /// `tcp`, `tls` or `quic`.
     pub handshake: &'static str,
     /// How it ended: `completed`, `alert` and so on.
@@ -43,7 +45,7 @@ pub struct Facts {
 }
 
 /// The names by which expressions ask.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "event",
     "role",
     "identity",
@@ -59,6 +61,7 @@ pub const NAMES: [&str; 17] = [
     "alpn",
     "ja4",
     "ech",
+    "query",
     "handshake",
     "outcome",
 ];
@@ -86,6 +89,7 @@ impl Facts {
             ("rule", &self.rule),
             ("sni", &self.sni),
             ("ja4", &self.ja4),
+            ("query", &self.query),
             ("handshake", self.handshake),
             ("outcome", self.outcome),
         ];

@@ -2,6 +2,7 @@
 
 use crate::hello::ClientHello;
 use crate::policy::fields::{Context, Fields};
+use crate::policy::yaml::{Node, Value};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -97,6 +98,24 @@ fn list<T: FromStr<Err = String>>(
         all.extend(cx.parsed::<T>(item, &noun, accepted));
     }
     all
+}
+
+/// A list of names, which may be empty.
+pub(super) fn names(cx: &mut Context<'_>, node: &Node, noun: &str) -> Vec<NamePattern> {
+    if matches!(&node.value, Value::List(items) if items.is_empty()) {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for item in cx.items(node, noun, NAME) {
+        all.extend(cx.parsed::<NamePattern>(item, noun, NAME));
+    }
+    all
+}
+
+/// `a.example or *.b.example`, `no name`
+pub fn name_list(names: &[NamePattern]) -> String {
+    let names: Vec<_> = names.iter().map(|name| name.0.as_str()).collect();
+    if names.is_empty() { "no name".to_owned() } else { names.join(" or ") }
 }
 
 impl NamePattern {

@@ -13,7 +13,7 @@ use super::quantity::{Amount, Count, RateOf};
 use super::selector::{Selector, selectors_text};
 use super::time::duration_text;
 use super::yaml::{Node, Value};
-use hello::Hellos;
+use hello::{Hellos, NamePattern, name_list};
 use hours::Hours;
 use rules::Rule;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub struct Intent {
     /// Connections that it answers; absent where nothing is declared of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Vec<Expected>>,
+    /// Names that it asks for; absent where nothing is declared of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Vec<NamePattern>>,
     /// When it opens connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<Hours>,
@@ -125,13 +128,14 @@ pub enum Response {
     },
 }
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "identities",
     "workload",
     "owner",
     "sensitivity",
     "client",
     "server",
+    "dns",
     "hours",
     "fanOut",
     "rate",
@@ -168,7 +172,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
     let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
     let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
-    if ["client", "server", "hours", "fanOut", "rate", "instances", "rules"]
+    if ["client", "server", "dns", "hours", "fanOut", "rate", "instances", "rules"]
         .iter()
         .all(|name| fields.optional(name).is_none())
     {
@@ -178,6 +182,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
             format!("{CLIENT_EXAMPLE}; `[]` for none"),
         );
     }
+    let dns = fields.optional("dns").map(|node| hello::names(cx, node, "`dns`"));
     let hours = fields.optional("hours").and_then(|node| hours::decode(cx, node));
     let fan_out = fields.optional("fanOut").and_then(|node| fan_out(cx, node));
     let rate = fields.optional("rate").and_then(|node| rate(cx, node));
@@ -199,6 +204,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
         sensitivity,
         client,
         server,
+        dns,
         hours,
         fan_out,
         rate,
@@ -292,6 +298,9 @@ impl fmt::Display for Intent {
             let all: Vec<_> = expected.iter().map(Expected::to_string).collect();
             let all = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
             write!(f, "; {verb} {all}")?;
+        }
+        if let Some(names) = &self.dns {
+            write!(f, "; asks for {}", name_list(names))?;
         }
         if let Some(hours) = &self.hours {
             write!(f, "; opens {hours}")?;

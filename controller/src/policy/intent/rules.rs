@@ -218,7 +218,7 @@ impl<'e> Parts<'e> {
 }
 
 /// An event of each kind: what fails on one of them is a mistake.
-fn samples() -> [Facts; 3] {
+fn samples() -> [Facts; 4] {
     let verdict = Facts {
         event: "verdict",
         role: "client",
@@ -242,7 +242,8 @@ fn samples() -> [Facts; 3] {
     };
     let handshake =
         Facts { event: "handshake", role: "server", handshake: "tls", outcome: "alert", ..verdict.clone() };
-    [verdict, hello, handshake]
+    let query = Facts { event: "dns_query", query: "payments.shop.example".into(), ..verdict.clone() };
+    [verdict, hello, handshake, query]
 }
 
 impl Condition {
@@ -281,6 +282,7 @@ mod tests {
             "true",
             "role == 'client' && port == 80",
             "event == 'client_hello' && !sni.endsWith('.shop.example')",
+            "event == 'dns_query' && query.endsWith('.example')",
             "alpn.exists(p, p.startsWith('acme'))",
             "size(alpn) > 2 || 'h3' in alpn",
             "handshake == 'tls' && outcome in ['alert', 'aborted']",

@@ -253,6 +253,7 @@ fn exchange(
     if bytes > most {
         return mistake(at, format!("bytes is {bytes}; a {} step sends at most {most}", raw.kind.name()));
     }
+    let query = query(raw, at)?;
     let mut client = node.svid.clone();
     if raw.kind == StepKind::Mtls {
         if let Some(raw) = &raw.svid {
@@ -284,6 +285,7 @@ fn exchange(
         to_name,
         to,
         bytes,
+        query,
         tls: raw.tls.unwrap_or_default(),
         svid: client,
         peer,
@@ -293,6 +295,20 @@ fn exchange(
         expect: raw.expect.unwrap_or(Outcome::Ok),
         alert: raw.alert.clone(),
     })
+}
+
+/// The name that a step of kind dns asks for.
+fn query(raw: &schema::Step, at: Location) -> Checked<String> {
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.is_ascii();
+    match (&raw.query, raw.kind) {
+        (Some(name), StepKind::Dns) if name.value.len() <= 253 && name.value.split('.').all(label) => {
+            Ok(name.value.clone())
+        }
+        (Some(name), StepKind::Dns) => mistake(name.referenced, format!("`{}` is no name", name.value)),
+        (None, StepKind::Dns) => mistake(at, "a step of kind dns says for what: query: api.example"),
+        (Some(name), _) => mistake(name.referenced, "query: belongs to steps of kind dns"),
+        (None, _) => Ok(String::new()),
+    }
 }
 
 /// `NODE:PORT`, `NODE`, `10.0.0.1:80`, `[fd00::1]:80` or an address alone.
