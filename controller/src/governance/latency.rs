@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn half_that_take_longer_than_nineteen_of_twenty_did_are_a_shift() {
         let mut usual = Minutes::default();
-        take(&mut usual, 0, 95, 3 * MS);
+        take(&mut usual, 0, 995, 3 * MS);
         take(&mut usual, 0, 5, 40 * MS);
         take(&mut usual, 30, 19, 20 * MS);
         assert_eq!(usual.shift(), None, "nineteen are too few");
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(
             usual.shift().as_deref(),
             Some(
-                "half of 20 took 16.8 ms or longer in 5m00s; of 100 in 1h00m before half took less than 3.1 ms, 19 of 20 less than 3.1 ms"
+                "half of 20 took 16.8 ms or longer in 5m00s; of 1000 in 1h00m before half took less than 3.1 ms, 19 of 20 less than 3.1 ms"
             )
         );
         take(&mut usual, 31, 21, 3 * MS);
