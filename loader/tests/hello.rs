@@ -178,3 +178,51 @@ fn of_a_quic_version_that_nobody_knows_only_the_beginning_is_told() {
     let found = pieces_of(&kernel, Direction::Ingress, &frames, HandshakeKind::Quic);
     assert_eq!(found, [(0, 0, Vec::new())]);
 }
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn both_programs_hand_up_every_query_of_a_socket_and_so_many_a_second() {
+    let query = |from_client: bool, payload: &[u8]| {
+        let (client, server) = ((CLIENT.0, CLIENT.1), (SERVER.0, 53));
+        let (src, dst) = if from_client { (client, server) } else { (server, client) };
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4(src.0, dst.0, 64).udp(src.1, dst.1);
+        builder.write(&mut frame, payload).unwrap();
+        frame
+    };
+    for direction in [Direction::Ingress, Direction::Egress] {
+        // The second never ends.
+        let sizes = Sizes { hello_bytes: 1 << 20, ..Sizes::small() };
+        let options = LoadOptions { sizes, fixed_now_ns: Some(3_600_000_000_000), ..LoadOptions::default() };
+        let kernel = Kernel::load(&options).unwrap();
+        kernel.maps().config.update(|config| config.flags |= Config::ENFORCE).unwrap();
+        let told = || -> Vec<Vec<u8>> {
+            let mut found = Vec::new();
+            kernel.maps().hellos().unwrap().drain(|bytes| {
+                let piece: HelloSegment = bytemuck::pod_read_unaligned(bytes);
+                assert_eq!(
+                    (piece.kind, piece.originator, piece.number, piece.offset),
+                    (HelloSegment::QUERY, 0, 0, 0)
+                );
+                found.push(piece.payload().to_vec());
+            });
+            found
+        };
+        let run = |frame: &[u8]| match direction {
+            Direction::Ingress => drop(kernel.run_xdp(frame, 1).unwrap()),
+            Direction::Egress => drop(kernel.run_tc(frame, 0, 1).unwrap()),
+        };
+        run(&query(true, b"first question"));
+        run(&query(false, b"an answer"));
+        run(&query(true, b"second question"));
+        run(&query(true, b""));
+        run(&query(true, &[7; 3000]));
+        let expected =
+            [b"first question".to_vec(), b"second question".to_vec(), vec![7; HelloSegment::BYTES]];
+        assert_eq!(told(), expected, "{direction:?}");
+        (0..300).for_each(|_| run(&query(true, b"again")));
+        assert_eq!(told().len(), HelloSegment::QUERIES as usize - 3, "{direction:?}");
+        assert_eq!(kernel.maps().lost_events(Lost::Limited).unwrap(), 47);
+        assert_eq!(kernel.maps().lost_events(Lost::Hello).unwrap(), 0);
+    }
+}
