@@ -3,6 +3,7 @@
 use crate::abi::{Connection, EventBudget, EventKind, HandshakeKind, HelloSegment, Lost, Packet, TlsState};
 use crate::frame::Frame;
 use crate::tables::Sink;
+use crate::track::happened;
 use crate::wire::proto;
 
 /// In place of an offset: says only that a handshake began whose hello is under keys that nobody knows.
@@ -22,7 +23,8 @@ pub(crate) fn is_query(conn: &Connection, packet: &Packet) -> bool {
 /// How much of the packet's payload, which was tracked, may be part of a ClientHello that nobody answered yet: all or none.
 ///
 /// QUIC's is under keys that follow from the packet itself (RFC 9001, section 5.2), if its version is known. There a
-/// server's first Initial may only acknowledge a part of the hello; with all of it, it has Handshake packets to send.
+/// server's first Initial may only acknowledge a part of the hello; with all of it, it has Handshake packets to send. Only
+/// Initial packets have parts of it: early data would use up the pieces of a connection before they come.
 ///
 /// A function of its own in BPF: its branches would be walked for every piece.
 #[inline(never)]
@@ -34,6 +36,7 @@ pub(crate) fn part(conn: &Connection, packet: &Packet) -> u32 {
     }
     let is_part = if conn.is_quic() {
         conn.quic_version != 0
+            && conn.happened & happened::INITIAL != 0
             && conn.tls != TlsState::Established as u8
             && conn.tls_flags & Connection::QUIC_RESP_HANDSHAKE == 0
     } else {

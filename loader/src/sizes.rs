@@ -15,12 +15,18 @@ pub struct Sizes {
     pub half_open: u32,
     /// Identity bindings.
     pub bindings: u32,
+    /// Bindings that do not hold everywhere.
+    pub scoped: u32,
     /// Blocklist entries.
     pub blocklist: u32,
     /// Blocks by port or identity, and quarantines.
     pub guards: u32,
     /// Policy entries.
     pub policy: u32,
+    /// Interfaces with settings of their own.
+    pub interfaces: u32,
+    /// What a candidate policy would change, by pair of rules.
+    pub shadow: u32,
     /// Rules that have limits.
     pub rules: u32,
     /// Token buckets: one for a rule, or one for a rule and identity.
@@ -41,6 +47,8 @@ pub struct Sizes {
     pub hello_bytes: u32,
     /// Interfaces.
     pub judged_ports: u32,
+    /// Interfaces that XDP may send by.
+    pub redirect: u32,
 }
 
 impl Default for Sizes {
@@ -52,9 +60,12 @@ impl Default for Sizes {
             connections: 131_072,
             half_open: 65_536,
             bindings: 1_048_576,
+            scoped: 262_144,
             blocklist: 1_048_576,
             guards: 65_536,
             policy: 262_144,
+            interfaces: 1_024,
+            shadow: 4_096,
             rules: 16_384,
             buckets: 65_536,
             limits: 262_144,
@@ -65,6 +76,7 @@ impl Default for Sizes {
             event_bytes: 4 << 20,
             hello_bytes: 1 << 20,
             judged_ports: 1_024,
+            redirect: 1_024,
         }
     }
 }
@@ -78,9 +90,12 @@ impl Sizes {
             connections: 4_096,
             half_open: 4_096,
             bindings: 16_384,
+            scoped: 16_384,
             blocklist: 16_384,
             guards: 1_024,
             policy: 65_536,
+            interfaces: 1_024,
+            shadow: 4_096,
             rules: 1_024,
             buckets: 1_024,
             limits: 1_024,
@@ -91,6 +106,7 @@ impl Sizes {
             event_bytes: 1 << 20,
             hello_bytes: 256 << 10,
             judged_ports: 64,
+            redirect: 64,
         }
     }
 
@@ -102,9 +118,12 @@ impl Sizes {
             MapName::CONNECTIONS => self.connections,
             MapName::HALF_OPEN => self.half_open.div_ceil(AttemptSet::WAYS as u32 + 1).next_power_of_two(),
             MapName::BINDINGS => self.bindings,
+            MapName::SCOPED => self.scoped,
             MapName::BLOCKLIST => self.blocklist,
             MapName::GUARDS => self.guards,
             MapName::POLICY => self.policy,
+            MapName::INTERFACES => self.interfaces,
+            MapName::SHADOW => self.shadow,
             MapName::RULES => self.rules,
             MapName::BUCKETS => self.buckets,
             MapName::LIMITS => self.limits,
@@ -115,6 +134,7 @@ impl Sizes {
             MapName::EVENTS => self.event_bytes.next_power_of_two(),
             MapName::HELLOS => self.hello_bytes.next_power_of_two(),
             MapName::JUDGED_PORTS => self.judged_ports,
+            MapName::REDIRECT => self.redirect,
             _ => return None,
         })
     }

@@ -170,6 +170,25 @@ fn both_programs_hand_up_the_datagrams_of_a_quic_client_until_the_server_answers
     }
 }
 
+/// A packet of early data of version 1.
+fn early(bytes: usize) -> Vec<u8> {
+    let header = [0xd0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+    [&header[..], &((bytes - 17) as u16 | 0x4000).to_be_bytes(), &vec![0x5c; bytes - 17]].concat()
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn early_data_that_overtakes_the_hello_of_quic_takes_no_place_of_its_pieces() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let kernel = loaded(Sizes::small());
+        let mut frames = vec![datagram(true, &early(1_200)); usize::from(HelloSegment::MAX) + 1];
+        let whole = initial(1, 1_200);
+        frames.extend([datagram(true, &whole), datagram(true, &early(1_200))]);
+        let found = pieces_of(&kernel, direction, &frames, HandshakeKind::Quic);
+        assert_eq!(found, [(0, 0, whole)], "{direction:?}");
+    }
+}
+
 #[test]
 #[ignore = "needs root: loads BPF programs"]
 fn of_a_quic_version_that_nobody_knows_only_the_beginning_is_told() {

@@ -170,9 +170,12 @@ pub(super) fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::CONNECTIONS => &mut sizes.connections,
                 MapName::HALF_OPEN => &mut sizes.half_open,
                 MapName::BINDINGS => &mut sizes.bindings,
+                MapName::SCOPED => &mut sizes.scoped,
                 MapName::BLOCKLIST => &mut sizes.blocklist,
                 MapName::GUARDS => &mut sizes.guards,
                 MapName::POLICY => &mut sizes.policy,
+                MapName::INTERFACES => &mut sizes.interfaces,
+                MapName::SHADOW => &mut sizes.shadow,
                 MapName::RULES => &mut sizes.rules,
                 MapName::BUCKETS => &mut sizes.buckets,
                 MapName::LIMITS => &mut sizes.limits,
@@ -183,6 +186,7 @@ pub(super) fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::EVENTS => &mut sizes.event_bytes,
                 MapName::HELLOS => &mut sizes.hello_bytes,
                 MapName::JUDGED_PORTS => &mut sizes.judged_ports,
+                MapName::REDIRECT => &mut sizes.redirect,
                 _ => return None,
             };
             Some((place, n))

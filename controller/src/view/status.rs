@@ -21,18 +21,23 @@ pub struct Pressure {
     pub max_entries: u32,
 }
 
-/// How full each map is that can fill.
+/// How full each map is that can fill. Of the first level of the flow table, which is as large as all others, by a sample.
 pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
     let of = |map, entries, max_entries| Pressure { map, entries, max_entries };
     let half_open = maps.half_open.len(); // first: who is answered meanwhile counts twice, not at all would be worse
+    let (slots_used, slots) = maps.flows.slots_used(&maps.config.get()?)?;
     Ok(vec![
         of(MapName::CONNECTIONS, maps.connections.len()?, maps.connections.max_entries()),
         of(MapName::HALF_OPEN, half_open, maps.half_open.max_entries()),
+        of(MapName::FLOW_SLOTS, slots_used, slots),
         of(MapName::FLOW_SPILL, maps.flows.spill.len()?, maps.flows.spill.max_entries()),
         of(MapName::BINDINGS, maps.bindings.len()?, maps.bindings.max_entries()),
+        of(MapName::SCOPED, maps.scoped.len()?, maps.scoped.max_entries()),
         of(MapName::BLOCKLIST, maps.blocklist.len()?, maps.blocklist.max_entries()),
         of(MapName::GUARDS, maps.guards.len()?, maps.guards.max_entries()),
         of(MapName::POLICY, maps.policy.len()?, maps.policy.max_entries()),
+        of(MapName::INTERFACES, maps.interfaces.len()?, maps.interfaces.max_entries()),
+        of(MapName::SHADOW, maps.shadow.len()?, maps.shadow.max_entries()),
         of(MapName::HANDSHAKES, maps.handshakes.len()?, maps.handshakes.max_entries()),
         of(MapName::FAILSAFE, maps.failsafe.len()?, maps.failsafe.max_entries()),
         of(MapName::FRAGMENTS, maps.fragments.len()?, maps.fragments.max_entries()),
@@ -41,6 +46,7 @@ pub fn pressure(maps: &Maps) -> Result<Vec<Pressure>> {
         of(MapName::LIMITS, maps.limits.len()?, maps.limits.max_entries()),
         of(MapName::HOLDINGS, maps.holdings.len()?, maps.holdings.max_entries()),
         of(MapName::JUDGED_PORTS, maps.judged_ports.len()?, maps.judged_ports.max_entries()),
+        of(MapName::REDIRECT, maps.redirect.all()?.len(), maps.redirect.max_entries()),
     ])
 }
 

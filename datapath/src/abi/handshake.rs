@@ -10,7 +10,7 @@ pub enum HandshakeKind {
     Tcp = 0,
     /// ClientHello to the first proof that both sides hold keys.
     Tls = 1,
-    /// QUIC's first Initial to packets under 1-RTT keys both ways (RFC 9001, section 4.1; RFC 9369). Always inferred.
+    /// QUIC's first packet to packets under 1-RTT keys both ways (RFC 9001, section 4.1; RFC 9369). Always inferred.
     Quic = 2,
 }
 

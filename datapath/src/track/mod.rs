@@ -30,6 +30,8 @@ pub mod happened {
     pub const RETRY: u8 = 1 << 5;
     /// The first Version Negotiation of a QUIC handshake.
     pub const VERSIONS: u8 = 1 << 6;
+    /// An Initial packet of QUIC came: the only ones that carry a hello.
+    pub const INITIAL: u8 = 1 << 7;
 }
 
 /// Which side opened the connection that a packet without a record belongs to.

@@ -76,6 +76,24 @@ impl Flows {
         Ok(merged.into_vec())
     }
 
+    /// How many slots of the fullest CPU hold a record, and how many there are. Which slots are asked does not matter: a
+    /// seeded hash names a flow's.
+    pub fn slots_used(&self, config: &Config) -> Result<(usize, u32)> {
+        const SAMPLE: u32 = 1_024;
+        let slots = self.slots.len().min(config.flow_mask.saturating_add(1));
+        let asked = slots.min(SAMPLE);
+        let mut used: Vec<usize> = Vec::new();
+        for index in 0..asked {
+            let per_cpu = self.slots.get(index)?;
+            used.resize(per_cpu.len(), 0);
+            for (n, slot) in used.iter_mut().zip(per_cpu) {
+                *n += usize::from(slot.key.family != 0);
+            }
+        }
+        let most = used.into_iter().max().unwrap_or(0);
+        Ok((most * slots as usize / asked.max(1) as usize, slots))
+    }
+
     /// The records of one flow, one for each connection of its key that is remembered.
     pub fn of(&self, key: &FlowKey, config: &Config, attempt: Option<FlowRecord>) -> Result<Vec<Flow>> {
         let mut merged = Merged::default();

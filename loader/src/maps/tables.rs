@@ -37,14 +37,14 @@ impl<M> Shared<M> {
 pub(super) fn max_entries(name: &'static str, map: &Map) -> Result<u32> {
     let data = match map {
         Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuHashMap(data) => data,
-        Map::PerCpuLruHashMap(data) | Map::LpmTrie(data) => data,
+        Map::PerCpuLruHashMap(data) | Map::LpmTrie(data) | Map::DevMapHash(data) => data,
         _ => return Err(Error::Missing { what: format!("hash map or trie {name}") }),
     };
     Ok(data.info().map_err(|source| Error::Map { map: name, source })?.max_entries())
 }
 
 /// Says which map is full and how large it is, where that is what the kernel means.
-fn write_error(name: &'static str, max_entries: u32, source: MapError) -> Error {
+pub(super) fn write_error(name: &'static str, max_entries: u32, source: MapError) -> Error {
     const E2BIG: i32 = 7;
     const ENOMEM: i32 = 12;
     const ENOSPC: i32 = 28;
