@@ -6,10 +6,10 @@
 
 use crate::abi::packet::Trace;
 use crate::abi::{
-    Action, Config, Direction, FlowKey, FlowRecord, FragmentKey, FragmentPorts, Limits, Packet, Reason,
-    Settled, Side,
+    Action, Config, Direction, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, Limits, Packet,
+    Reason, Settled, Side,
 };
-use crate::blocked;
+use crate::blocked::{self, Sender};
 use crate::event;
 use crate::frame::Frame;
 use crate::lane::{self, Lane};
@@ -65,7 +65,7 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
         let is_new = trace.reason == UNREAD;
         read(frame, direction, plane, trace);
         if trace.settled == 0 {
-            if trace.reason != PARSED || !is_new || !blocked::is_cut(plane, trace) {
+            if trace.reason != PARSED || !is_new || blocked::of(plane, trace) as u8 != Sender::Told as u8 {
                 frame.unsettled(direction, plane, trace);
             }
             leave(frame, direction, plane, trace);
@@ -151,9 +151,36 @@ fn settled<F: Frame, T: Tables>(
     if config.has(Config::TRACE) {
         return None;
     }
-    let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
+    let slot = plane.slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
+    if slot.key != lane.key {
+        return stranger(frame, direction, plane, lane);
+    }
+    let record = hit(slot, &plane.rules, config, lane)?;
     frame.note_sender(config.mark_mask, record::sender(record, lane.side));
     Some(pass(frame, direction, &mut plane.sink, lane, record))
+}
+
+/// A packet whose flow has no slot: most of a flood from who is blocked.
+#[inline(always)]
+fn stranger<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    lane: &Lane,
+) -> Option<Action> {
+    if !blocked::is_cut(plane, &lane.key, lane.side) {
+        return None;
+    }
+    let bytes = lane.weight.frame_bytes(u32::from(lane.l3_offset) + frame.bytes_beside());
+    plane.sink.count(
+        frame.ifindex(),
+        direction,
+        Reason::Blocklisted as u8,
+        false,
+        lane.weight.packets,
+        bytes,
+    );
+    Some(Action::Dropped)
 }
 
 /// The same for a packet that the parser read.
@@ -166,7 +193,11 @@ fn traced<F: Frame, T: Tables>(
     lane: &Lane,
 ) -> Option<()> {
     let config = plane.rules.config()?;
-    let record = hit(&mut plane.slots, &plane.rules, config, lane)?;
+    let slot = plane.slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
+    if slot.key != lane.key {
+        return None;
+    }
+    let record = hit(slot, &plane.rules, config, lane)?;
     trace.rule = record.rule;
     trace.action = record.action;
     trace.reason = record.reason;
@@ -176,20 +207,16 @@ fn traced<F: Frame, T: Tables>(
     Some(())
 }
 
-/// The flow's record, if it is settled and fresh; it has counted the packet.
+/// The record of the flow that has the slot, if it is settled and fresh; it has counted the packet.
 #[inline(always)]
-fn hit<'a, S: Slots, R: Rules>(
-    slots: &'a mut S,
+fn hit<'a, R: Rules>(
+    slot: &'a mut FlowSlot,
     rules: &R,
     config: &Config,
     lane: &Lane,
 ) -> Option<&'a FlowRecord> {
-    let slot = slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
     let record = &mut slot.record;
-    if slot.key != lane.key
-        || record.epoch != config.epoch
-        || record.settled & Settled::bit(lane.kinds, lane.side) == 0
-    {
+    if record.epoch != config.epoch || record.settled & Settled::bit(lane.kinds, lane.side) == 0 {
         return None;
     }
     let now_ns = rules.coarse_ns(config);

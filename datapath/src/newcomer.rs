@@ -5,9 +5,9 @@
 //! goes there, and what was read goes with it (docs/adr/0016-newcomers.md).
 
 use crate::abi::packet::Trace;
-use crate::abi::{Config, Direction, Limits, Lost};
+use crate::abi::{Config, Direction, Limits, Lost, Reason};
 use crate::admit;
-use crate::blocked;
+use crate::blocked::{self, Sender};
 use crate::event;
 use crate::judge::{PARSED, UNREAD, UNSETTLED, Verdict, count};
 use crate::policy::{self, Ends, Judgement, Moment};
@@ -40,9 +40,12 @@ pub fn newcomer<F: Stages<T>, T: Tables>(
         return UNSETTLED;
     }
     trace.reason = PARSED;
-    let is_syn = admit::is_plain_syn(&trace.packet);
     // Who is blocked is asked first: it costs others little, and a flood of SYNs most of what it would.
-    let is_done = blocked::is_cut(plane, trace) || is_syn && opens(frame, direction, plane, trace);
+    let sender =
+        if blocked::may_be(plane, &trace.packet) { blocked::of(plane, trace) } else { Sender::Unknown } as u8;
+    let is_done = sender == Sender::Told as u8
+        || (sender == Sender::Blocked as u8 || admit::is_plain_syn(&trace.packet))
+            && opens(frame, direction, plane, trace);
     if !is_done {
         return UNSETTLED;
     }
@@ -50,7 +53,8 @@ pub fn newcomer<F: Stages<T>, T: Tables>(
     trace.action
 }
 
-/// Judges a SYN of no connection that is tracked. `false` if there may be one, or if more has to be asked than the policy.
+/// Judges a SYN, or what a blocked sender sends, of no connection that is tracked. `false` if there may be one, or if more has
+/// to be asked than the policy.
 #[inline(always)]
 fn opens<F: Stages<T>, T: Tables>(
     frame: &F,
@@ -69,7 +73,7 @@ fn opens<F: Stages<T>, T: Tables>(
     {
         return false;
     }
-    let originator = packet.side();
+    let originator = track::originator(packet);
     let moment = &mut trace.moment;
     // By the tick, as on the fast lane. Who is dropped needs no other clock, and the set of attempts, which is cold memory,
     // comes in meanwhile: to read the clock is to wait for it.
@@ -78,6 +82,10 @@ fn opens<F: Stages<T>, T: Tables>(
     if !policy::decide_anywhere(&plane.rules, moment, &Ends::new(&packet.key, originator), &mut j)
         || j.limits & (Limits::AT_OPEN | Limits::BY_PACKET) != 0
     {
+        return false;
+    }
+    // Of others it has to be asked who opened what they belong to; a block cuts both ways.
+    if j.reason as u8 != Reason::Blocklisted as u8 && !admit::is_plain_syn(packet) {
         return false;
     }
     admit::monitored(&mut j, moment);

@@ -116,7 +116,9 @@ impl Sizes {
             MapName::FLOW_SLOTS => self.flow_slots.next_power_of_two(),
             MapName::FLOW_SPILL => self.flow_spill,
             MapName::CONNECTIONS => self.connections,
-            MapName::HALF_OPEN => self.half_open.div_ceil(AttemptSet::WAYS as u32 + 1).next_power_of_two(),
+            MapName::HALF_OPEN | MapName::WHEREABOUTS => {
+                self.half_open.div_ceil(AttemptSet::WAYS as u32 + 1).next_power_of_two()
+            }
             MapName::BINDINGS => self.bindings,
             MapName::SCOPED => self.scoped,
             MapName::BLOCKLIST => self.blocklist,

@@ -1,4 +1,4 @@
-//! `TG_HALF_OPEN`: sets of seven places, found by hash. The TC program includes this same file.
+//! `TG_HALF_OPEN`: sets of seven places, found by hash, and `TG_WHEREABOUTS`: what is certain not to be there. The TC program includes this same file.
 //!
 //! An LRU hash map asks for a free element, a bucket and a list of its own, each in memory that a flood of SYNs has never
 //! warmed; a set lies in one page. In a full set, the attempt that was looked at longest ago gives way.
@@ -6,9 +6,9 @@
 //! Places are taken by compare-and-swap of their tags. Who has looked an attempt up while another CPU gives its place
 //! away writes into the new one: like every lost race here that costs a fact of an attempt, not memory.
 
-use crate::maps::{SharedWord, TG_CONFIG, TG_HALF_OPEN};
+use crate::maps::{SharedWord, TG_CONFIG, TG_HALF_OPEN, TG_WHEREABOUTS};
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use datapath::abi::{Attempt, AttemptPlace, AttemptSet, FlowKey};
+use datapath::abi::{Attempt, AttemptFilter, AttemptPlace, AttemptSet, FlowKey};
 use datapath::limits::Word;
 use datapath::tables::{Attempts, Table, whereabouts};
 
@@ -84,36 +84,64 @@ impl Table<FlowKey, Attempt> for KernelHalfOpen {
 impl Attempts for KernelHalfOpen {
     #[inline(always)]
     fn whereabouts(&mut self, key: &FlowKey) -> u64 {
-        let (Some(config), Some(found)) = (TG_CONFIG.get(0), set(key)) else {
+        let (Some(config), Some((filter, hash))) = (TG_CONFIG.get(0), filter(key)) else {
             return whereabouts::ANYWHERE;
         };
-        // SAFETY: an element of the array lives as long as the map; one aligned word is read.
-        let filters = unsafe { (&raw const (*found.set).answered).read_volatile() };
-        let asked = AttemptSet::answered(found.hash) & u64::from(u32::MAX) << (config.answered_shift & 32);
-        let mut may_be = 0;
-        for way in 0..AttemptSet::WAYS {
-            let differs = (tag(found.set, way).load() >> 32) ^ u64::from(found.hash);
-            // 1 where it is zero. By arithmetic, and hidden from LLVM: seven branches would multiply the verifier's work.
-            may_be |= core::hint::black_box(differs).wrapping_sub(1) >> 63;
-        }
-        if filters & asked != 0 { may_be | whereabouts::ANSWERED } else { may_be }
+        // SAFETY: an element of the array lives as long as the map; two aligned words are read.
+        let (answered, marks) = unsafe {
+            (
+                (&raw const (*filter).answered).read_volatile(),
+                (&raw const (*filter).marks).cast::<u64>().read_volatile(),
+            )
+        };
+        // A branch less for the verifier.
+        let is_answered = answered >> (AttemptFilter::bit(hash) + (config.answered_shift & 32)) & 1;
+        let may_be = is_answered * whereabouts::ANSWERED;
+        if AttemptFilter::has_mark(marks, hash) { may_be | tg_has_tag(key) } else { may_be }
     }
 
     #[inline(always)]
     fn answered(&mut self, key: &FlowKey) {
-        let Some(found) = set(key) else {
+        let Some((filter, hash)) = filter(key) else {
             return;
         };
         // SAFETY: as above; the instruction (Linux 5.12) changes one aligned word.
         unsafe {
             core::arch::asm!(
                 "lock *(u64 *)({at} + 0) |= {bits}",
-                at = in(reg) &raw mut (*found.set).answered,
-                bits = in(reg) AttemptSet::answered(found.hash),
+                at = in(reg) &raw mut (*filter).answered,
+                bits = in(reg) AttemptFilter::answered(hash),
                 options(nostack),
             );
         }
     }
+}
+
+/// The filter of a key's set, and the key's hash.
+#[inline(always)]
+fn filter(key: &FlowKey) -> Option<(*mut AttemptFilter, u32)> {
+    let config = TG_CONFIG.get(0)?;
+    let hash = key.hash(&config.hash_keys);
+    Some((TG_WHEREABOUTS.get_ptr_mut(hash & config.attempt_mask)?, hash))
+}
+
+/// [`whereabouts::UNANSWERED`] where a tag of the set may be of the key.
+///
+/// A global function, as the stages are (docs/adr/0004-stages.md).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_has_tag(key: *const FlowKey) -> u64 {
+    // SAFETY: the caller's reference.
+    let Some(found) = (unsafe { key.as_ref() }).and_then(set) else {
+        return whereabouts::UNANSWERED;
+    };
+    let mut may_be = 0;
+    for way in 0..AttemptSet::WAYS {
+        let differs = (tag(found.set, way).load() >> 32) ^ u64::from(found.hash);
+        // 1 where it is zero. By arithmetic, and hidden from LLVM: seven branches would multiply the verifier's work.
+        may_be |= core::hint::black_box(differs).wrapping_sub(1) >> 63;
+    }
+    may_be
 }
 
 /// Stands for a key that is nowhere: a way that there is not.
@@ -174,6 +202,11 @@ pub extern "C" fn tg_put_attempt(key: *const FlowKey, attempt: *const Attempt) -
             return 0;
         }
         if tag(found.set, victim).replace(seen, AttemptSet::tag(found.hash, now)) {
+            // Whoever asks in between, or where two CPUs take the place at once, may miss the attempt and open it anew.
+            if let Some(filter) = TG_WHEREABOUTS.get_ptr_mut(found.index) {
+                // SAFETY: an element of the array lives as long as the map; one byte is written.
+                unsafe { (&raw mut (*filter).marks[victim]).write_volatile(AttemptFilter::mark(found.hash)) };
+            }
             let place = place(found.set, victim);
             copy::<KEY_WORDS>(bytemuck::cast_ref(key), bytemuck::cast_mut(&mut place.key));
             copy::<ATTEMPT_WORDS>(bytemuck::cast_ref(attempt), bytemuck::cast_mut(&mut place.attempt));

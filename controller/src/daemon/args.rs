@@ -168,7 +168,7 @@ pub(super) fn sizes(texts: &[String]) -> Result<Sizes> {
                 MapName::FLOW_SLOTS => &mut sizes.flow_slots,
                 MapName::FLOW_SPILL => &mut sizes.flow_spill,
                 MapName::CONNECTIONS => &mut sizes.connections,
-                MapName::HALF_OPEN => &mut sizes.half_open,
+                MapName::HALF_OPEN | MapName::WHEREABOUTS => &mut sizes.half_open,
                 MapName::BINDINGS => &mut sizes.bindings,
                 MapName::SCOPED => &mut sizes.scoped,
                 MapName::BLOCKLIST => &mut sizes.blocklist,

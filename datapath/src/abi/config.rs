@@ -56,7 +56,7 @@ pub struct Config {
     pub attempt_mask: u32,
     /// Counts how often somebody changed within an epoch what the epoch says: see [`Config::stamp`].
     pub generation: u32,
-    /// Which of the two filters of an [`super::AttemptSet`] is asked: 0 for the lower, 32 for the upper. The other is filled
+    /// Which of the two filters of an [`super::AttemptFilter`] is asked: 0 for the lower, 32 for the upper. The other is filled
     /// anew meanwhile.
     pub answered_shift: u32,
     /// Bits of a socket buffer's mark that say who sent the packet, next to each other: see [`crate::mark`]. 0 for none.
@@ -249,6 +249,7 @@ impl MapName {
     pub const FLOW_SPILL: &str = "TG_FLOW_SPILL";
     pub const CONNECTIONS: &str = "TG_CONNECTIONS";
     pub const HALF_OPEN: &str = "TG_HALF_OPEN";
+    pub const WHEREABOUTS: &str = "TG_WHEREABOUTS";
     pub const BINDINGS: &str = "TG_BINDINGS";
     pub const SCOPED: &str = "TG_SCOPED";
     pub const BLOCKLIST: &str = "TG_BLOCKLIST";
@@ -274,12 +275,13 @@ impl MapName {
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
     pub const REDIRECT: &str = "TG_REDIRECT";
 
-    pub const ALL: [&str; 29] = [
+    pub const ALL: [&str; 30] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
         Self::FLOW_SPILL,
         Self::CONNECTIONS,
         Self::HALF_OPEN,
+        Self::WHEREABOUTS,
         Self::BINDINGS,
         Self::SCOPED,
         Self::BLOCKLIST,

@@ -247,15 +247,56 @@ const _: () = assert!(size_of::<Attempt>() == 240);
 pub struct AttemptSet {
     /// Who has each place: [`AttemptSet::tag`], 0 for nobody.
     pub tags: [u64; AttemptSet::WAYS],
-    /// Which connections of this set may be among the answered: two filters of 32 bits, [`AttemptSet::answered`]. It rounds
-    /// the tags up to a cache line.
-    pub answered: u64,
+    /// Rounds the tags up to a cache line.
+    pub _line: u64,
     /// The attempts.
     pub places: [AttemptPlace; AttemptSet::WAYS],
     /// Rounds the set up to half a page.
     pub _tail: [u64; 3],
 }
 const _: () = assert!(size_of::<AttemptSet>() == 2048);
+
+/// What is certain not to be tracked of the keys of a set: an entry of `TG_WHEREABOUTS`. Those of all sets stay in a cache that
+/// the sets have no room in, and most SYNs of a flood ask for nothing else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AttemptFilter {
+    /// Which connections may be among the answered: two filters of 32 bits, [`AttemptFilter::answered`].
+    pub answered: u64,
+    /// Of who took each place of the set last, [`AttemptFilter::mark`]; the last byte is of nobody.
+    pub marks: [u8; 8],
+}
+const _: () = assert!(size_of::<AttemptFilter>() == 16 && AttemptSet::WAYS < 8);
+
+impl AttemptFilter {
+    /// The bits of a key with this hash in both filters of answered connections. By bits of the hash that choose no set
+    /// of a table of fewer than 2^27.
+    #[inline(always)]
+    pub fn answered(hash: u32) -> u64 {
+        0x1_0000_0001 << Self::bit(hash)
+    }
+
+    /// Which bit of either filter is that.
+    #[inline(always)]
+    pub fn bit(hash: u32) -> u32 {
+        hash >> 27
+    }
+
+    /// The mark of a key with this hash. Never 0, which is of nobody.
+    #[inline(always)]
+    pub fn mark(hash: u32) -> u8 {
+        (hash >> 24) as u8 | 1
+    }
+
+    /// Whether one of the marks is of a key with this hash. Without a branch a mark: those would multiply the verifier's work.
+    #[inline(always)]
+    pub fn has_mark(marks: u64, hash: u32) -> bool {
+        const ONES: u64 = u64::from_ne_bytes([1; 8]);
+        let differs = marks ^ ONES * u64::from(Self::mark(hash));
+        // A byte that is zero borrows where no other does first.
+        differs.wrapping_sub(ONES) & !differs & (ONES << 7) != 0
+    }
+}
 
 /// A place in an [`AttemptSet`].
 #[repr(C)]
@@ -275,13 +316,6 @@ impl AttemptSet {
     #[inline(always)]
     pub fn tag(hash: u32, tick: u32) -> u64 {
         (u64::from(hash) << 32) | u64::from(tick | 1)
-    }
-
-    /// The bits of a key with this hash in both filters of [`AttemptSet::answered`]. By bits of the hash that choose no set
-    /// of a table of fewer than 2^27.
-    #[inline(always)]
-    pub fn answered(hash: u32) -> u64 {
-        0x1_0000_0001 << (hash >> 27)
     }
 
     /// Whether a tag may be of a key with this hash.

@@ -19,7 +19,7 @@ pub mod policy;
 pub mod reason;
 
 pub use config::{Answered, Config, MapName, PortCounters};
-pub use connection::{Attempt, AttemptPlace, AttemptSet, Connection, Endpoint};
+pub use connection::{Attempt, AttemptFilter, AttemptPlace, AttemptSet, Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost, Tally};
 pub use flow::{FlowRecord, FlowSlot, Settled};
 pub use gateway::{Interface, InterfaceVersions, JudgedPort, ShadowKey};

@@ -1,10 +1,10 @@
-//! Attempts: `TG_HALF_OPEN`, mapped into our memory, because the programs take and give away its places meanwhile and no
+//! Attempts: `TG_HALF_OPEN` and `TG_WHEREABOUTS`, mapped into our memory, because the programs take and give away its places meanwhile and no
 //! system call could change one place of a set and leave its neighbours alone.
 
 use crate::error::{Error, Result};
 use aya::maps::{Map, MapData};
 use bytemuck::Zeroable;
-use datapath::abi::{Attempt, AttemptPlace, AttemptSet, Config, FlowKey};
+use datapath::abi::{Attempt, AttemptFilter, AttemptPlace, AttemptSet, Config, FlowKey};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -13,18 +13,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WORD: usize = size_of::<u64>();
 const SET_WORDS: usize = size_of::<AttemptSet>() / WORD;
 const PLACE_WORDS: usize = size_of::<AttemptPlace>() / WORD;
-const FILTERS: usize = core::mem::offset_of!(AttemptSet, answered) / WORD;
+const FILTER_WORDS: usize = size_of::<AttemptFilter>() / WORD;
+const ANSWERED: usize = core::mem::offset_of!(AttemptFilter, answered) / WORD;
 const FIRST_PLACE: usize = core::mem::offset_of!(AttemptSet, places) / WORD;
 
 /// Connections that were not answered yet.
 pub struct Attempts {
-    memory: Memory,
+    sets: Memory,
+    filters: Memory,
 }
 
-/// The map's memory: words that the programs change too.
+/// A map's memory: words that the programs change too.
 struct Memory {
     start: *mut core::ffi::c_void,
-    sets: usize,
+    words: usize,
     /// Keeps the map alive.
     _map: MapData,
 }
@@ -35,35 +37,39 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
+    /// Maps an array of values of so many words.
+    fn of((name, map): (&'static str, Map), value_words: usize) -> Result<Self> {
+        let Map::Array(map) = map else {
+            return Err(Error::Missing { what: format!("array {name}") });
+        };
+        let info = map.info().map_err(|source| Error::Map { map: name, source })?;
+        let words = info.max_entries() as usize * value_words;
+        // SAFETY: a mapping at an address that the kernel chooses; its memory is nobody else's.
+        let mapped = unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            mmap(std::ptr::null_mut(), words * WORD, protection, MapFlags::SHARED, map.fd().as_fd(), 0)
+        };
+        let start =
+            mapped.map_err(|errno| Error::Map { map: name, source: std::io::Error::from(errno).into() })?;
+        Ok(Self { start, words, _map: map })
+    }
+
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: as many bytes are mapped until self is dropped, aligned to a page; atomics may be shared with others.
-        unsafe { std::slice::from_raw_parts(self.start.cast(), self.sets * SET_WORDS) }
+        // SAFETY: as many words are mapped until self is dropped, aligned to a page; atomics may be shared with others.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), self.words) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: mapped by us with this length; nobody holds a slice of it any more.
-        let _ = unsafe { munmap(self.start, self.sets * size_of::<AttemptSet>()) };
+        let _ = unsafe { munmap(self.start, self.words * WORD) };
     }
 }
 
 impl Attempts {
-    pub(super) fn new((name, map): (&'static str, Map)) -> Result<Self> {
-        let Map::Array(map) = map else {
-            return Err(Error::Missing { what: format!("array {name}") });
-        };
-        let info = map.info().map_err(|source| Error::Map { map: name, source })?;
-        let sets = info.max_entries() as usize;
-        // SAFETY: a mapping at an address that the kernel chooses; its memory is nobody else's.
-        let mapped = unsafe {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            let length = sets * size_of::<AttemptSet>();
-            mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, map.fd().as_fd(), 0)
-        };
-        let start =
-            mapped.map_err(|errno| Error::Map { map: name, source: std::io::Error::from(errno).into() })?;
-        Ok(Self { memory: Memory { start, sets, _map: map } })
+    pub(super) fn new(sets: (&'static str, Map), filters: (&'static str, Map)) -> Result<Self> {
+        Ok(Self { sets: Memory::of(sets, SET_WORDS)?, filters: Memory::of(filters, FILTER_WORDS)? })
     }
 
     /// All attempts. One that comes or goes meanwhile may be missed.
@@ -91,7 +97,7 @@ impl Attempts {
         self.places().for_each(|place| place.tag.store(0, Ordering::Release));
     }
 
-    /// Clears the filters that are not asked: see [`AttemptSet::answered`].
+    /// Clears the filters that are not asked: see [`AttemptFilter::answered`].
     pub fn clear_spare_filters(&self, config: &Config) {
         let asked = u64::from(u32::MAX) << config.answered_shift;
         self.filters().for_each(|filters| _ = filters.fetch_and(asked, Ordering::AcqRel));
@@ -102,7 +108,7 @@ impl Attempts {
         let hash = key.hash(&config.hash_keys);
         let mut filters = self.filters().skip((hash & config.attempt_mask) as usize);
         if let Some(filters) = filters.next() {
-            filters.fetch_or(AttemptSet::answered(hash), Ordering::AcqRel);
+            filters.fetch_or(AttemptFilter::answered(hash), Ordering::AcqRel);
         }
     }
 
@@ -113,7 +119,7 @@ impl Attempts {
     }
 
     fn filters(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.memory.words().iter().skip(FILTERS).step_by(SET_WORDS)
+        self.filters.words().iter().skip(ANSWERED).step_by(FILTER_WORDS)
     }
 
     /// How many attempts there are.
@@ -128,21 +134,21 @@ impl Attempts {
 
     /// How many fit.
     pub fn max_entries(&self) -> u32 {
-        (self.memory.sets * AttemptSet::WAYS) as u32
+        self.sets() * AttemptSet::WAYS as u32
     }
 
     /// How many sets there are.
     pub fn sets(&self) -> u32 {
-        self.memory.sets as u32
+        (self.sets.words / SET_WORDS) as u32
     }
 
     fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        self.memory.words().chunks_exact(SET_WORDS).flat_map(Place::all)
+        self.sets.words().chunks_exact(SET_WORDS).flat_map(Place::all)
     }
 
     fn places_of(&self, key: &FlowKey, config: &Config) -> impl Iterator<Item = Place<'_>> {
         let set = (key.hash(&config.hash_keys) & config.attempt_mask) as usize;
-        self.memory.words().chunks_exact(SET_WORDS).skip(set).take(1).flat_map(Place::all)
+        self.sets.words().chunks_exact(SET_WORDS).skip(set).take(1).flat_map(Place::all)
     }
 }
 

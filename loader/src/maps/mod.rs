@@ -103,7 +103,7 @@ impl Maps {
             config: Cell::new(take(MapName::CONFIG)?)?,
             flows: Flows::new(take(MapName::FLOW_SLOTS)?, take(MapName::FLOW_SPILL)?)?,
             connections: Table::new(take(MapName::CONNECTIONS)?)?,
-            half_open: Attempts::new(take(MapName::HALF_OPEN)?)?,
+            half_open: Attempts::new(take(MapName::HALF_OPEN)?, take(MapName::WHEREABOUTS)?)?,
             bindings: Trie::new(take(MapName::BINDINGS)?)?,
             scoped: Trie::new(take(MapName::SCOPED)?)?,
             blocklist: Trie::new(take(MapName::BLOCKLIST)?)?,
@@ -134,7 +134,7 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes the filters of answered connections forget those that are no more ([`AttemptSet::answered`]). Until then a SYN that
+    /// Makes the filters of answered connections forget those that are no more ([`datapath::abi::AttemptFilter`]). Until then a SYN that
     /// has the bit of one looks for it in vain, which costs time and nothing else.
     pub fn filter_answered_anew(&self) -> Result<()> {
         let config = self.config.get()?;

@@ -22,10 +22,10 @@ use aya_ebpf::maps::{
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Attempt, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, Config, Connection, DecisionMemo,
-    DecisionVersions, EndMemo, EventBudget, FailsafeKey, FlowKey, FlowRecord, FlowSlot, FragmentKey,
-    FragmentPorts, HandshakeKey, HandshakeStats, Holdings, InterfaceVersions, JudgedPort, LimitVersions,
-    RuleVersions, ShadowKey, Tally,
+    Attempt, AttemptFilter, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, Config,
+    Connection, DecisionMemo, DecisionVersions, EndMemo, EventBudget, FailsafeKey, FlowKey, FlowRecord,
+    FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, Holdings, InterfaceVersions,
+    JudgedPort, LimitVersions, RuleVersions, ShadowKey, Tally,
 };
 use datapath::tables::{Draft, Plane, Slots, Spill, Table, Tables};
 
@@ -44,6 +44,9 @@ static TG_CONNECTIONS: LruHashMap<FlowKey, Connection> = LruHashMap::pinned(262_
 /// Connections that were not answered yet. User space maps it into its memory.
 #[map]
 pub(crate) static TG_HALF_OPEN: Array<AttemptSet> = Array::pinned(16_384, BPF_F_MMAPABLE);
+/// What is certain not to be tracked of the keys of each set there. User space maps it into its memory.
+#[map]
+pub(crate) static TG_WHEREABOUTS: Array<AttemptFilter> = Array::pinned(16_384, BPF_F_MMAPABLE);
 /// Interfaces that are judged as packets come in: TC does not judge these again on their way out.
 #[map]
 pub(crate) static TG_JUDGED_PORTS: HashMap<u32, JudgedPort> = HashMap::pinned(1024, 0);
