@@ -292,7 +292,7 @@ impl AttemptFilter {
     #[inline(always)]
     pub fn has_mark(marks: u64, hash: u32) -> bool {
         const ONES: u64 = u64::from_ne_bytes([1; 8]);
-        let differs = marks ^ ONES * u64::from(Self::mark(hash));
+        let differs = marks ^ (ONES * u64::from(Self::mark(hash)));
         // A byte that is zero borrows where no other does first.
         differs.wrapping_sub(ONES) & !differs & (ONES << 7) != 0
     }

@@ -135,7 +135,7 @@ pub fn spoofed_syn(n: u32) -> Vec<u8> {
 
 pub fn spoofed_datagram(n: u32) -> Vec<u8> {
     let mut frame = Vec::new();
-    let builder = PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4(spoofed(n), SERVER, 64).udp(1_024, 53);
+    let builder = PacketBuilder::ethernet2([2; 6], [2; 6]).ipv4(spoofed(n), SERVER, 64).udp(1_024, 5_300);
     builder.write(&mut frame, &[0; 16]).unwrap();
     frame
 }
