@@ -5,6 +5,7 @@ use crate::policy::spiffe::SpiffeId;
 use crate::state::State;
 use datapath::abi::{Action, Binding, Reason};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Revisions before the one that counts of which an event may still tell.
 const KEPT: usize = 16;
@@ -12,8 +13,8 @@ const KEPT: usize = 16;
 /// Names of identities, rules and epochs.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    identities: HashMap<u32, String>,
-    rules: HashMap<u32, String>,
+    identities: Arc<HashMap<u32, String>>,
+    rules: Arc<HashMap<u32, String>>,
     /// Epochs, and the revisions that began with them, the latest last.
     revisions: VecDeque<(u32, u64)>,
 }
@@ -24,8 +25,8 @@ impl Names {
         let mut rules: HashMap<_, _> = state.numbering.rules().map(|(n, key)| (n, short(key))).collect();
         rules.extend(state.rules.iter().map(|(n, rule)| (*n, rule.label())));
         Self {
-            identities: identities(&state.numbering),
-            rules,
+            identities: Arc::new(identities(&state.numbering)),
+            rules: Arc::new(rules),
             revisions: VecDeque::from([(state.epoch, state.revision)]),
         }
     }
@@ -44,9 +45,20 @@ impl Names {
         self.revisions.iter().rfind(|(first, _)| *first <= epoch).map(|(_, revision)| *revision)
     }
 
+    /// The same after a revision that gave these rules their names.
+    pub fn revised(&self, epoch: u32, revision: u64, rules: &[(u32, String)]) -> Self {
+        let mut names = Self { revisions: VecDeque::from([(epoch, revision)]), ..self.clone() };
+        let is_new = |(number, name): &&(u32, String)| names.rule(*number) != Some(name);
+        let new: Vec<_> = rules.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            Arc::make_mut(&mut names.rules).extend(new);
+        }
+        names.after(self)
+    }
+
     /// Adds the name of an identity.
     pub fn learn(&mut self, number: u32, id: &SpiffeId) {
-        self.identities.insert(number, id.to_string());
+        Arc::make_mut(&mut self.identities).insert(number, id.to_string());
     }
 
     /// The SPIFFE ID of an identity.

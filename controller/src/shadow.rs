@@ -64,7 +64,7 @@ pub fn run(instance: &Instance, args: ShadowArgs) -> Result<()> {
             Err(Failure::new(Code::Usage, "name the candidate's files: `tidegate policy shadow PATH`"))
         }
         None => {
-            let request = ShadowRequest { files: read_files(&args.paths)?, sample: args.sample };
+            let request = ShadowRequest { files: read_files(&args.paths)?, sample: args.sample, only: false };
             block_on(client::call::<()>(instance, Method::POST, "/v1/shadow", &request))?;
             say(&format!("judged beside what counts: 1 of {} flows", args.sample))
         }

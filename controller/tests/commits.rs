@@ -50,6 +50,18 @@ spec:
     Documents::parse("revision.yaml", &text, jiff::Timestamp::now()).expect("documents")
 }
 
+/// The same two where nothing but the rules changes: the workloads stay, and the rules of the one revision go when the other's come.
+fn rules_alone() -> [Documents; 2] {
+    let [even, odd] = [true, false].map(revision);
+    let text = |policy: &Documents| serde_json::to_string(&policy.policies).expect("policies");
+    // Who is who in the even one is who is who in both.
+    let swapped =
+        text(&odd).replace("/orders", "/.").replace("/reports", "/orders").replace("/.", "/reports");
+    let policies = serde_json::from_str(&swapped).expect("policies");
+    let even = Documents { blocklists: Vec::new(), ..even };
+    [Documents { policies, ..even.clone() }, even]
+}
+
 fn frame(source: u8, n: u64) -> Vec<u8> {
     let [_, _, _, _, _, a, b, c] = n.to_be_bytes();
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
@@ -90,8 +102,24 @@ fn read(event: &[u8], seen: &mut Seen) {
 #[test]
 #[ignore = "needs root: loads BPF programs"]
 fn no_packet_sees_a_mixture_of_two_revisions() {
+    let blocked = [(true, Some((Reason::Blocklisted, "bad/10.9.0.4/32"))), (false, None)];
+    commit_under_load(&[false, true].map(revision), false, blocked);
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn no_packet_sees_a_mixture_of_two_revisions_of_which_only_rules_differ() {
+    commit_under_load(&rules_alone(), true, [(true, None), (false, None)]);
+}
+
+/// Commits the odd and the even revision in turn while packets are judged. `blocked` says by what the last of the three sources is.
+fn commit_under_load(
+    revisions: &[Documents; 2],
+    by_difference: bool,
+    blocked: [(bool, Option<(Reason, &str)>); 2],
+) {
     loader::bpffs::ensure("/sys/fs/bpf".as_ref()).expect("bpffs");
-    let pins = Pins(format!("/sys/fs/bpf/tgcommit{}", std::process::id()).into());
+    let pins = Pins(format!("/sys/fs/bpf/tgcommit{}{by_difference}", std::process::id()).into());
     let kernel =
         Kernel::load(&LoadOptions { pin_dir: Some(pins.0.clone()), ..LoadOptions::default() }).unwrap();
     let maps = Maps::open(&pins.0).unwrap();
@@ -101,8 +129,11 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
     let mut committed = Committed::recover(store, &maps).unwrap();
     let by = Author::daemon("a test");
     let mut commit = |even| {
-        let set = Arc::new(PolicySet::of_documents(revision(even)));
+        let set = Arc::new(PolicySet::of_documents(revisions[usize::from(even)].clone()));
+        let prepared = committed.is_prepared();
         committed.commit(&maps, &by, |state| state.apply(set)).unwrap();
+        assert_eq!(committed.is_prepared(), prepared && by_difference, "whether it took a compile");
+        committed.prepare();
         let rules = committed.state.rules.values();
         rules.map(|rule| (rule.label(), rule.number)).collect::<BTreeMap<_, _>>()
     };
@@ -145,7 +176,6 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
     // What the last packets told, after the reader was gone.
     maps.events().unwrap().drain(|event| read(event, &mut seen));
     let rule = |name: &str| rules[name];
-    let blocked = rules.iter().find(|(name, _)| name.starts_with("bad/")).map(|(_, n)| *n).unwrap();
     let (allowed, dropped) = (Action::Forwarded.name(), Action::Dropped.name());
     let mut right = Seen::new();
     for (even, name) in [(true, "even"), (false, "odd")] {
@@ -153,8 +183,14 @@ fn no_packet_sees_a_mixture_of_two_revisions() {
         right.insert((even, 2, allowed, Reason::Forwarded.name(), right_rule), 0);
         right.insert((even, 3, dropped, Reason::PolicyDeny.name(), other), 0);
     }
-    right.insert((true, 4, dropped, Reason::Blocklisted.name(), blocked), 0);
-    right.insert((false, 4, allowed, Reason::Forwarded.name(), rule("odd/right")), 0);
+    for (even, by) in blocked {
+        let own = if even { "even/right" } else { "odd/right" };
+        let key = match by {
+            Some((reason, name)) => (even, 4, dropped, reason.name(), rule(name)),
+            None => (even, 4, allowed, Reason::Forwarded.name(), rule(own)),
+        };
+        right.insert(key, 0);
+    }
     let found: Vec<_> = seen.keys().collect();
     assert_eq!(found, right.keys().collect::<Vec<_>>(), "{seen:?}\n{rules:?}");
     let judged = judged.into_inner();

@@ -1,6 +1,8 @@
 //! The loader against the running kernel: namespaces, interfaces and pins of their own, all gone afterwards.
 
-use datapath::abi::{ABI_VERSION, Addr, Binding, BindingVersions, Config, HashKeys, MapName};
+use datapath::abi::{
+    ABI_VERSION, Addr, Binding, BindingVersions, Block, BlockVersions, Config, HashKeys, MapName,
+};
 use loader::{
     Error, Ingress, JudgedAt, Kernel, LoadOptions, Maps, RunResult, Sizes, TcMode, TcModeChoice, XdpMode,
     XdpModeChoice,
@@ -194,6 +196,37 @@ fn a_full_map_says_which_and_how_large() {
     bind(2).unwrap();
     let error = bind(3).unwrap_err();
     assert!(matches!(error, Error::MapFull { map: MapName::BINDINGS, max_entries: 2 }), "{error}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn many_entries_are_written_at_once_and_those_that_fit_before_the_map_is_full_are_counted() {
+    let options =
+        LoadOptions { sizes: Sizes { blocklist: 5000, ..Sizes::small() }, ..LoadOptions::default() };
+    let kernel = Kernel::load(&options).unwrap();
+    let blocklist = &kernel.maps().blocklist;
+    let block = |rule| Block { rule, ..Block::NONE };
+    let entry = |n: u32, rule| {
+        let [_, _, c, d] = n.to_be_bytes();
+        (
+            Addr::v4([10, 0, c, d]),
+            128,
+            BlockVersions { since: 7, _pad: 0, old: Block::NONE, new: block(rule) },
+        )
+    };
+    blocklist.insert_all((0..4900).map(|n| entry(n, n + 1))).unwrap();
+    assert_eq!(blocklist.len().unwrap(), 4900);
+    // Some are there already, and have another value then.
+    let (written, error) = blocklist.insert_all((4000..6000).map(|n| entry(n, 9))).unwrap_err();
+    assert_eq!(written, 1000);
+    assert!(matches!(error, Error::MapFull { map: MapName::BLOCKLIST, max_entries: 5000 }), "{error}");
+    let entries = blocklist.entries().unwrap();
+    let rules = |n: u32| entries.get(&(entry(n, 0).0, 128)).map(|v| (v.since, v.new.rule));
+    assert_eq!(
+        [0, 3999, 4000, 4999, 5000].map(rules),
+        [Some((7, 1)), Some((7, 4000)), Some((7, 9)), Some((7, 9)), None]
+    );
+    blocklist.insert_all([]).unwrap();
 }
 
 const NATIVE: JudgedAt = JudgedAt::Xdp(XdpMode::Native);

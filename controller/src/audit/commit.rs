@@ -1,13 +1,11 @@
 //! What a commit changes, in words: months later the files may be gone, and the numbers have other meanings.
 
 use super::grants::Changed;
-use super::record::hash;
 use super::{Entry, Kind};
 use crate::policy::changes::{Change, What, changes};
-use crate::policy::compile::precedence;
 use crate::policy::document::{Blocklist, Documents, Workload};
 use crate::policy::selector::Selector;
-use crate::state::{Author, MANUAL_BLOCKLIST, State, manual_place};
+use crate::state::{Author, MANUAL_BLOCKLIST, PolicySet, State, manual_place};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -32,7 +30,7 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
         (with_manual(Cow::default(), before), with_manual(Cow::default(), after))
     };
     let mut changes = changes(&was, &will);
-    let about = about(&changes, [(&was, before.documents()), (&will, after.documents())]);
+    let about = about(&changes, [(&was, &before.set), (&will, &after.set)]);
     let mut bytes = 0;
     let mut told = 0;
     for change in &changes {
@@ -58,8 +56,8 @@ pub fn commit(before: &State, after: &State, by: &Author) -> Entry {
         what["grants"] = json!(granted);
     }
     if other_files {
-        let files = after.set.files.iter();
-        what["files"] = files.map(|file| json!({"name": file.name, "digest": hash(&file.text)})).collect();
+        let files = after.set.files_with_digests();
+        what["files"] = files.map(|(name, digest)| json!({"name": name, "digest": digest})).collect();
     }
     if let Some(waits) = &after.confirmation {
         what["confirm"] = json!({"revision": waits.revision, "by": waits.deadline_at.to_string()});
@@ -103,20 +101,27 @@ fn told_change(change: &Change) -> Value {
 
 /// The SPIFFE IDs of which the changed documents speak, by the workloads of before and after. A rule for everything names
 /// nobody.
-fn about(changes: &[Change], sides: [(&Documents, &Documents); 2]) -> BTreeSet<String> {
+fn about(changes: &[Change], sides: [(&Documents, &PolicySet); 2]) -> BTreeSet<String> {
     let changed: HashSet<(What, &str)> = changes.iter().map(|c| (c.what, c.name.as_str())).collect();
     let is_changed = |what, name: &str| changed.contains(&(what, name));
+    let rules = changes.iter().filter(|change| change.what == What::Rule);
+    let policies: HashSet<&str> =
+        rules.filter_map(|rule| rule.name.split_once('/')).map(|(policy, _)| policy).collect();
     let mut named = BTreeSet::new();
     for (documents, people) in sides {
-        for workload in documents.workloads.iter().filter(|w| is_changed(What::Workload, &w.name)) {
-            if named.len() < NAMED {
-                named.insert(workload.spiffe_id.to_string());
+        if changes.iter().any(|change| change.what == What::Workload) {
+            for workload in documents.workloads.iter().filter(|w| is_changed(What::Workload, &w.name)) {
+                if named.len() < NAMED {
+                    named.insert(workload.spiffe_id.to_string());
+                }
             }
         }
         let mut selectors: Vec<&Selector> = Vec::new();
-        for (policy, rule) in precedence(documents) {
-            if is_changed(What::Rule, &Documents::rule_key(&policy.name, &rule.name)) {
-                selectors.extend(rule.from.iter().chain(&rule.to));
+        for policy in documents.policies.iter().filter(|policy| policies.contains(policy.name.as_str())) {
+            for rule in &policy.rules {
+                if is_changed(What::Rule, &Documents::rule_key(&policy.name, &rule.name)) {
+                    selectors.extend(rule.from.iter().chain(&rule.to));
+                }
             }
         }
         for list in &documents.blocklists {
@@ -132,13 +137,13 @@ fn about(changes: &[Change], sides: [(&Documents, &Documents); 2]) -> BTreeSet<S
             selectors.extend(grant.from.iter().chain(&grant.to));
         }
         for selector in selectors {
-            name(selector, &people.workloads, &mut named);
+            name(selector, people, &mut named);
         }
     }
     named
 }
 
-fn name(selector: &Selector, people: &[Workload], named: &mut BTreeSet<String>) {
+fn name(selector: &Selector, set: &PolicySet, named: &mut BTreeSet<String>) {
     let fits = |workload: &&Workload| match selector {
         Selector::Any => false,
         Selector::Cidr(prefix) => {
@@ -150,5 +155,12 @@ fn name(selector: &Selector, people: &[Workload], named: &mut BTreeSet<String>) 
         named.insert(id.to_string());
     }
     let room = NAMED.saturating_sub(named.len());
-    named.extend(people.iter().filter(fits).take(room).map(|workload| workload.spiffe_id.to_string()));
+    let people = &set.documents.workloads;
+    let mut add = |all: &mut dyn Iterator<Item = &Workload>| {
+        named.extend(all.filter(fits).take(room).map(|workload| workload.spiffe_id.to_string()));
+    };
+    match set.known_people() {
+        Some(known) => add(&mut known.fitting(people, selector)),
+        None => add(&mut people.iter()),
+    }
 }

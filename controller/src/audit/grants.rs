@@ -148,7 +148,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Author, InKernel, Who, manual_grant, manual_grant_place};
+    use crate::state::{Author, Given, InKernel, Who, manual_grant, manual_grant_place};
     use jiff::SignedDuration;
     use serde_json::json;
 
@@ -174,9 +174,9 @@ mod tests {
         change(&mut state);
         let by = Author { who: Who::User(0), how: how.into() };
         let kernel = InKernel { epoch: revision as u32, generation: "these maps".into() };
-        store.begin(&state, &kernel, &by, before).unwrap();
+        store.begin(&state, &kernel, &by, before, &Given::default()).unwrap();
         if counts {
-            store.mark(&state, before).unwrap();
+            store.mark(&state, before.revision, &[]).unwrap();
             return state;
         }
         store.refuse(revision, "no room").unwrap();

@@ -3,7 +3,7 @@
 use super::cli::take_lines;
 use super::*;
 use crate::policy::SourceFile;
-use crate::state::{Author, InKernel, PolicySet, State, Store, Who, manual_place};
+use crate::state::{Author, Given, InKernel, PolicySet, State, Store, Who, manual_place};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -27,7 +27,7 @@ spec: {rules: [{name: pay, action: ACTION, from: [{labels: {app: orders}}], to: 
 ";
 
 fn set(action: &str) -> Arc<PolicySet> {
-    let file = SourceFile { name: "shop.yaml".into(), text: FILE.replace("ACTION", action) };
+    let file = SourceFile { name: "shop.yaml".into(), text: FILE.replace("ACTION", action).into() };
     Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap())
 }
 
@@ -41,8 +41,8 @@ fn commit(store: &mut Store, before: &State, by: &Author, change: impl FnOnce(&m
     state.applied_at = Some(Timestamp::now());
     change(&mut state);
     let kernel = InKernel { epoch: state.epoch, generation: "these maps".into() };
-    store.begin(&state, &kernel, by, before).unwrap();
-    store.mark(&state, before).unwrap();
+    store.begin(&state, &kernel, by, before, &Given::default()).unwrap();
+    store.mark(&state, before.revision, &[]).unwrap();
     state
 }
 
@@ -335,7 +335,7 @@ fn what_a_daemon_left_pending_has_an_outcome_before_the_next_does_anything() {
         commit(&mut store, &State::default(), &operator("policy apply"), |state| state.apply(set("allow")));
     let kernel = InKernel { epoch: 2, generation: "these maps".into() };
     let second = State { revision: 2, epoch: 2, ..first.clone() };
-    store.begin(&second, &kernel, &operator("block add"), &first).unwrap();
+    store.begin(&second, &kernel, &operator("block add"), &first, &Given::default()).unwrap();
     store.resolve(&InKernel { epoch: 1, ..kernel }).unwrap();
     let last = records(&store).pop().unwrap();
     let why = "the daemon ended before it counted";

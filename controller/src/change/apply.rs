@@ -8,7 +8,7 @@ use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::time::duration_text;
 use crate::policy::{SourceFile, read_files};
-use crate::state::{PolicySet, digest};
+use crate::state::{PolicySet, State, digest};
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -33,6 +33,9 @@ pub struct ApplyArgs {
     /// With --shadow, --dry-run: fail, and apply nothing, if more judgements than this come to another verdict
     #[arg(long, value_name = "N")]
     max_changes: Option<u64>,
+    /// All other files that count stay as they are: these take the places of those of their names, or are added
+    #[arg(long)]
+    only: bool,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -54,7 +57,12 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
     }
     let files = read_files(&args.paths)?;
     if args.dry_run {
-        let set = PolicySet::read(files, Timestamp::now())?;
+        let now = Timestamp::now();
+        let set = if args.only {
+            State::of(instance)?.set.with(&files, now)?
+        } else {
+            PolicySet::read(files, now)?
+        };
         let found = diff::show(instance, set, true, args.output.output)?;
         return within(args.max_changes, found.map_or(0, |found| found.changed as u64));
     }
@@ -62,13 +70,14 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
     let confirm_within_s = args.confirm_within.map(seconds).transpose()?;
     let done: Applied = match args.shadow {
         Some(time) => {
-            let digest = Some(digest(&files));
+            // Of files beside others, only the daemon knows the digest of all.
+            let digest = (!args.only).then(|| digest(&files));
             judge_beside(instance, args, files, time)?;
             let request = ShadowApplyRequest { digest, confirm_within_s };
             block_on(client::call(instance, Method::POST, "/v1/shadow/apply", &request))?
         }
         None => {
-            let request = ApplyRequest { files, confirm_within_s };
+            let request = ApplyRequest { files, confirm_within_s, only: args.only };
             block_on(client::call(instance, Method::POST, "/v1/policy", &request))?
         }
     };
@@ -111,7 +120,7 @@ fn judge_beside(
     files: Vec<SourceFile>,
     time: SignedDuration,
 ) -> Result<()> {
-    let request = ShadowRequest { files, sample: NonZero::<u32>::MIN };
+    let request = ShadowRequest { files, sample: NonZero::<u32>::MIN, only: args.only };
     block_on(client::call::<()>(instance, Method::POST, "/v1/shadow", &request))?;
     let is_table = args.output.output == Format::Table;
     if is_table {

@@ -3,14 +3,21 @@
 use super::crash::{Step, may_end};
 use super::mark::Mask;
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::difference::{Difference, Kept};
 use crate::policy::gateway::{Gateway, configure};
+use crate::policy::grant::Grant;
 use crate::policy::kinds::Kinds;
-use crate::policy::{Clock, Compiled, MapDelete, MapWrite, Prefix, compile, diff, sweep};
-use crate::state::{Author, InKernel, State, Store};
+use crate::policy::quarantine::Quarantine;
+use crate::policy::{
+    Clock, Compiled, MapDelete, MapWrite, Numbering, PolicyPrefix, Prefix, RuleInfo, compile_with, diff,
+    sweep,
+};
+use crate::state::{Author, Given, InKernel, State, Store};
 use datapath::abi::{Config, Interface};
 use jiff::Timestamp;
 use loader::Maps;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 /// Rules, identities and interfaces are looked up by their whole number.
 const RULE_BITS: u32 = 32;
@@ -30,8 +37,12 @@ pub struct Committed {
     pub(super) shadow: Vec<MapWrite>,
     /// What bindings can be made of without a compile; made when it is asked for.
     pub(super) kinds: Option<Kinds>,
-    /// The state before the one that counts, where the store could not yet be told.
-    pub(super) unmarked: Option<State>,
+    /// What rules and classes that count come from; nothing where that has to be worked out anew.
+    pub(super) kept: Option<Kept>,
+    /// What the store could not yet be told of the state that counts.
+    pub(super) unmarked: Option<Unmarked>,
+    /// What the last commit named otherwise.
+    pub(super) renamed: Renamed,
     /// Bits that have to have room for every identity.
     pub(super) mark: Mask,
 }
@@ -41,8 +52,62 @@ pub struct Committed {
 pub(super) struct Rest {
     /// Entries that nobody asks for any more, once those packets are gone.
     pub(super) gone: Vec<MapDelete>,
-    /// The bindings that were written; `None` for more than these.
-    pub(super) written: Option<HashSet<Prefix>>,
+    /// What was written; `None` for more than these.
+    pub(super) written: Option<Written>,
+}
+
+/// Entries that were written since packets were waited for.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) bindings: HashSet<Prefix>,
+    decisions: HashSet<PolicyPrefix>,
+    rules: HashSet<u32>,
+}
+
+impl Written {
+    /// Whether one of these writes would be the second since.
+    fn meets(&self, writes: &[MapWrite]) -> bool {
+        writes.iter().any(|write| match write {
+            MapWrite::Binding(key, _) => self.bindings.contains(key),
+            MapWrite::Decision(key, _) => self.decisions.contains(key),
+            MapWrite::Rule(key, _) => self.rules.contains(key),
+            _ => true,
+        })
+    }
+
+    fn extend(&mut self, writes: &[MapWrite]) {
+        for write in writes {
+            match write {
+                MapWrite::Decision(key, _) => drop(self.decisions.insert(*key)),
+                MapWrite::Rule(key, _) => drop(self.rules.insert(*key)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What the store is to be told of a commit that counts.
+#[derive(Debug)]
+pub(super) struct Unmarked {
+    before: u64,
+    rules: Vec<(u32, RuleInfo)>,
+}
+
+/// What has another name than before.
+#[derive(Debug, Default)]
+pub(super) enum Renamed {
+    /// Perhaps everything.
+    #[default]
+    All,
+    /// These rules.
+    Rules(Vec<(u32, String)>),
+}
+
+/// A state that is to count, with the way there.
+struct Planned {
+    state: State,
+    next: u32,
+    given: Given,
 }
 
 impl Committed {
@@ -51,10 +116,21 @@ impl Committed {
     /// Two versions are enough for two epochs: before a third is written, no packet may be left that reads the first.
     pub fn settle(&mut self, maps: &Maps) -> Result<()> {
         self.mark_late()?;
-        let Some(rest) = &self.rest else {
-            return Ok(());
-        };
-        loader::wait_for_programs()?;
+        if self.rest.is_some() {
+            loader::wait_for_programs()?;
+            self.sweep(maps)?;
+        }
+        Ok(())
+    }
+
+    /// The epoch whose commit left something to be done. Who waits for packets since then may [`Self::sweep`] while it is still this one.
+    pub(super) fn unsettled(&self) -> Option<u32> {
+        self.rest.as_ref().map(|_| self.state.epoch)
+    }
+
+    /// Removes what only epochs before this needed. No packet may be judged by one of them any more.
+    pub(super) fn sweep(&mut self, maps: &Maps) -> Result<()> {
+        let Some(rest) = &self.rest else { return Ok(()) };
         for delete in &rest.gone {
             remove(maps, delete)?;
         }
@@ -63,19 +139,69 @@ impl Committed {
         Ok(())
     }
 
-    /// Makes what `change` makes of the state what counts. On failure nothing has changed. Returns the revision.
-    pub fn commit(&mut self, maps: &Maps, by: &Author, change: impl FnOnce(&mut State)) -> Result<u64> {
-        self.settle(maps)?;
-        self.end_shadow(maps)?;
-        let done = self.flip(maps, by, change);
-        // Whether it was or was not: a candidate that is left goes on.
-        if let Err(e) = self.begin_shadow(maps) {
-            tracing::error!("the candidate policy is not judged by any more: {e}");
+    /// Works out what the next change of a rule needs, so that it need not wait for that.
+    pub fn prepare(&mut self) {
+        if self.kept.is_none() && !self.live.classes.is_empty() {
+            let by_hand = self.state.grants.iter().flat_map(Grant::selectors);
+            let others = by_hand.chain(self.state.quarantines.iter().flat_map(Quarantine::peers));
+            self.kept = Kept::of(self.state.documents(), others, &self.live, &self.state.numbering);
+            self.state.set.people();
         }
-        done
     }
 
-    fn flip(&mut self, maps: &Maps, by: &Author, change: impl FnOnce(&mut State)) -> Result<u64> {
+    /// Whether the next change of a rule has all that it needs: after [`Self::prepare`], and until a commit takes a compile.
+    pub fn is_prepared(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Makes what `change` makes of the state what counts. On failure nothing has changed. Returns the revision.
+    pub fn commit(&mut self, maps: &Maps, by: &Author, change: impl FnOnce(&mut State)) -> Result<u64> {
+        self.mark_late()?;
+        // Numbers and what they mean are many: they go through no copy of the state.
+        let mut numbering = std::mem::take(&mut self.state.numbering);
+        let rules = std::mem::take(&mut self.state.rules);
+        let done = self.flip(maps, by, change, &mut numbering);
+        // Given is given: what becomes of the revision does not take a number back.
+        self.state.numbering = numbering;
+        self.state.rules = rules;
+        let (before, changed) = match done {
+            Ok(done) => done,
+            Err(e) => {
+                self.go_on(maps);
+                return Err(e);
+            }
+        };
+        let is_new = |(number, rule): &(u32, RuleInfo)| self.state.rules.get(number) != Some(rule);
+        let changed: Vec<_> = changed.into_iter().filter(is_new).collect();
+        self.state.rules.extend(changed.iter().cloned());
+        self.unmarked = Some(Unmarked { before, rules: changed });
+        let revision = self.state.revision;
+        // The kernel judges by it, so it counts; on a full disk that is written as soon as there is room.
+        if let Err(e) = self.mark_late() {
+            tracing::error!("revision {revision} counts, and is not marked so: {e}");
+        }
+        may_end(Step::Marked);
+        self.go_on(maps);
+        Ok(revision)
+    }
+
+    /// Whether it was or was not: a candidate that is left goes on.
+    fn go_on(&mut self, maps: &Maps) {
+        if self.shadow.is_empty()
+            && let Err(e) = self.begin_shadow(maps)
+        {
+            tracing::error!("the candidate policy is not judged by any more: {e}");
+        }
+    }
+
+    /// Returns the revision that counted before, and the rules that count now and may be others.
+    fn flip(
+        &mut self,
+        maps: &Maps,
+        by: &Author,
+        change: impl FnOnce(&mut State),
+        numbering: &mut Numbering,
+    ) -> Result<(u64, Vec<(u32, RuleInfo)>)> {
         let now = Timestamp::now();
         let config = maps.config.get()?;
         let next = config.epoch.wrapping_add(1);
@@ -85,56 +211,119 @@ impl Committed {
         state.blocks.retain(|block| block.not_after.is_none_or(|end| end > now));
         state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
         state.grants.retain(|grant| grant.not_after > now);
+        let counted = numbering.counted();
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
-        let mut compiled = compile(&state.effective(now), &state.numbering, &clock);
-        self.mark.check(&compiled.numbering)?;
-        compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
+        if let Some(difference) = self.by_difference(&state, numbering, &clock) {
+            let given = Given { numbers: difference.given.clone(), wall_of_boot_ns: None };
+            return self.flip_difference(maps, by, Planned { state, next, given }, difference);
+        }
+        self.settle(maps)?;
+        self.end_shadow(maps)?;
+        let mut compiled = compile_with(&state.effective(now), std::mem::take(numbering), &clock);
         // Numbers are many, and the state has them.
-        state.numbering = std::mem::take(&mut compiled.numbering);
-        let kernel = InKernel { epoch: next, ..InKernel::of(&config) };
-        self.store.begin(&state, &kernel, by, &self.state)?;
-        // Given is given: what becomes of the revision does not take a number back.
-        self.state.numbering = state.numbering.clone();
+        *numbering = std::mem::take(&mut compiled.numbering);
+        self.mark.check(numbering)?;
+        compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
+        let writes = diff(&self.live, &compiled, next);
+        let planned = Planned { state, next, given: Given::since(&counted, numbering) };
+        self.record_and_turn(maps, by, planned, &writes, |maps| turn(maps, &compiled, next)).map(|before| {
+            self.rest = Some(Rest { gone: sweep(&self.live, &compiled), written: None });
+            (self.kinds, self.kept, self.renamed) = (None, None, Renamed::All);
+            self.live = compiled;
+            (before, self.live.rules.clone().into_iter().collect())
+        })
+    }
+
+    /// What a state comes to in which nothing but rules are others; nothing where that takes a compile.
+    fn by_difference(
+        &mut self,
+        state: &State,
+        numbering: &mut Numbering,
+        clock: &Clock,
+    ) -> Option<Difference> {
+        let (before, now) = (&self.state, clock.wall_now);
+        let (was, will) = (before.documents(), state.documents());
+        let alike = Arc::ptr_eq(&was.workloads, &will.workloads)
+            && (&was.blocklists, &was.quarantines, &was.grants, &was.limits, &was.gateway)
+                == (&will.blocklists, &will.quarantines, &will.grants, &will.limits, &will.gateway)
+            && (&before.blocks, &before.quarantines, &before.grants)
+                == (&state.blocks, &state.quarantines, &state.grants)
+            && Arc::ptr_eq(&before.bindings, &state.bindings);
+        let shadowed = !self.shadow.is_empty() || before.shadow.is_some() || state.shadow.is_some();
+        if !alike || shadowed || Arc::ptr_eq(&before.set, &state.set) || !numbering.keeps_deadlines(clock) {
+            return None;
+        }
+        let in_force = before.grants_in_force();
+        if in_force.iter().any(|grant| grant.not_after <= now) {
+            return None;
+        }
+        let mut kept = self.kept.take()?;
+        let found = kept.advance((was, will), &in_force, &self.live, numbering)?;
+        self.kept = Some(kept);
+        Some(found)
+    }
+
+    fn flip_difference(
+        &mut self,
+        maps: &Maps,
+        by: &Author,
+        planned: Planned,
+        difference: Difference,
+    ) -> Result<(u64, Vec<(u32, RuleInfo)>)> {
+        let next = planned.next;
+        let writes = diff(&difference.old, &difference.new, next);
+        let meets = |rest: &Rest| rest.written.as_ref().is_none_or(|written| written.meets(&writes));
+        if self.rest.as_ref().is_some_and(meets) {
+            self.settle(maps)?;
+        }
+        let turn = |maps: &Maps| Ok(maps.config.update(|config| config.epoch = next).map(drop)?);
+        let done = self.record_and_turn(maps, by, planned, &writes, turn);
+        let before = done.inspect_err(|_| self.kept = None)?;
+        let rest =
+            self.rest.get_or_insert_with(|| Rest { written: Some(Written::default()), ..Rest::default() });
+        if let Some(written) = &mut rest.written {
+            written.extend(&writes);
+        }
+        rest.gone.extend(sweep(&difference.old, &difference.new));
+        difference.apply(&mut self.live);
+        let rules: Vec<_> = difference.new.rules.into_iter().collect();
+        self.renamed = Renamed::Rules(rules.iter().map(|(number, rule)| (*number, rule.label())).collect());
+        Ok((before, rules))
+    }
+
+    /// Records the revision, writes the second versions and flips the epoch. Returns the revision that counted before.
+    fn record_and_turn(
+        &mut self,
+        maps: &Maps,
+        by: &Author,
+        Planned { state, given, .. }: Planned,
+        writes: &[MapWrite],
+        turn: impl FnOnce(&Maps) -> Result<()>,
+    ) -> Result<u64> {
+        let kernel = InKernel { epoch: state.epoch, ..InKernel::of(&maps.config.get()?) };
+        self.store.begin(&state, &kernel, by, &self.state, &given)?;
         may_end(Step::Recorded);
-        if let Err(e) = self.write_and_turn(maps, &compiled, next) {
-            if let Err(also) = self.store.refuse(revision, &e.message) {
+        let written = self.write_all(maps, writes).and_then(|()| {
+            may_end(Step::Written);
+            turn(maps).inspect_err(|_| self.give_up(maps, writes))
+        });
+        if let Err(e) = written {
+            if let Err(also) = self.store.refuse(state.revision, &e.message) {
                 tracing::error!("{also}");
             }
             return Err(Failure::new(e.code, format!("{e}; nothing was changed")));
         }
         may_end(Step::Flipped);
-        state.rules.extend(compiled.rules.clone());
-        self.rest = Some(Rest { gone: sweep(&self.live, &compiled), written: None });
-        self.kinds = None;
-        self.live = compiled;
-        self.unmarked = Some(std::mem::replace(&mut self.state, state));
-        // The kernel judges by it, so it counts; on a full disk that is written as soon as there is room.
-        if let Err(e) = self.mark_late() {
-            tracing::error!("revision {revision} counts, and is not marked so: {e}");
-        }
-        may_end(Step::Marked);
-        Ok(revision)
+        Ok(std::mem::replace(&mut self.state, state).revision)
     }
 
     /// Tells the store that the revision counts by which the kernel judges.
     pub(super) fn mark_late(&mut self) -> Result<()> {
-        if let Some(before) = &self.unmarked {
-            self.store.mark(&self.state, before)?;
+        if let Some(unmarked) = &self.unmarked {
+            self.store.mark(&self.state, unmarked.before, &unmarked.rules)?;
             self.unmarked = None;
         }
         Ok(())
-    }
-
-    /// Writes the second versions and flips the epoch.
-    fn write_and_turn(&self, maps: &Maps, compiled: &Compiled, next: u32) -> Result<()> {
-        let writes = diff(&self.live, compiled, next);
-        self.write_all(maps, &writes)?;
-        may_end(Step::Written);
-        let turned = turn(maps, compiled, next);
-        if turned.is_err() {
-            self.give_up(maps, &writes);
-        }
-        turned
     }
 
     /// Whether interfaces that have settings came or went.
@@ -143,16 +332,14 @@ impl Committed {
     }
 
     pub(super) fn write_all(&self, maps: &Maps, writes: &[MapWrite]) -> Result<()> {
-        for (n, one) in writes.iter().enumerate() {
-            if let Err(e) = write(maps, one) {
-                self.give_up(maps, &writes[..n]);
-                return Err(Failure::new(Code::Failure, e.to_string()));
-            }
-            if n == writes.len() / 2 {
-                may_end(Step::HalfWritten);
-            }
-        }
-        Ok(())
+        let (one, other) = writes.split_at(writes.len() / 2);
+        let failed = |before: usize, (n, e): (usize, loader::Error)| {
+            self.give_up(maps, &writes[..before + n]);
+            Failure::new(Code::Failure, e.to_string())
+        };
+        write_many(maps, one).map_err(|e| failed(0, e))?;
+        may_end(Step::HalfWritten);
+        write_many(maps, other).map_err(|e| failed(one.len(), e))
     }
 
     /// Takes back writes whose epoch never comes. What cannot be taken back is taken back by the next daemon.
@@ -211,6 +398,35 @@ fn interfaces(gateway: Option<&Gateway>, named: &BTreeMap<String, u32>) -> BTree
         by_name.entry(name).or_insert(Interface::NONE).number = *number;
     }
     by_name.into_iter().filter_map(|(name, one)| Some((loader::netdev::index(name).ok()?, one))).collect()
+}
+
+/// Writes entries in their order, those that lie behind each other and go to one large table at once. On failure it says how many
+/// were written.
+fn write_many(maps: &Maps, mut writes: &[MapWrite]) -> std::result::Result<(), (usize, loader::Error)> {
+    let mut before = 0;
+    while let Some(first) = writes.first() {
+        let same = |write: &&MapWrite| std::mem::discriminant(*write) == std::mem::discriminant(first);
+        let (now, rest) = writes.split_at(writes.iter().take_while(same).count());
+        let done = match first {
+            MapWrite::Binding(..) => maps.bindings.insert_all(now.iter().filter_map(|write| match write {
+                MapWrite::Binding(key, v) => Some((key.addr(), key.bits(), *v)),
+                _ => None,
+            })),
+            MapWrite::Block(..) => maps.blocklist.insert_all(now.iter().filter_map(|write| match write {
+                MapWrite::Block(key, v) => Some((key.addr(), key.bits(), *v)),
+                _ => None,
+            })),
+            MapWrite::Decision(..) => maps.policy.insert_all(now.iter().filter_map(|write| match write {
+                MapWrite::Decision(key, v) => Some((key.key, key.bits, *v)),
+                _ => None,
+            })),
+            _ => now.iter().enumerate().try_for_each(|(n, one)| write(maps, one).map_err(|e| (n, e))),
+        };
+        done.map_err(|(n, e)| (before + n, e))?;
+        before += now.len();
+        writes = rest;
+    }
+    Ok(())
 }
 
 /// Writes one entry of a commit.

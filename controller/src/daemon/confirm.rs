@@ -17,7 +17,29 @@ impl Shared {
         set: Arc<PolicySet>,
         within: Option<SignedDuration>,
     ) -> Result<u64> {
+        self.apply_locked(&mut lock(&self.committed), by, set, within)
+    }
+
+    /// The same where `last` counts; else nothing is done, and nothing returned.
+    pub(super) fn apply_after(
+        &self,
+        last: &Arc<PolicySet>,
+        by: &Author,
+        set: Arc<PolicySet>,
+        within: Option<SignedDuration>,
+    ) -> Result<Option<u64>> {
         let mut committed = lock(&self.committed);
+        let still = Arc::ptr_eq(last, &committed.state.set);
+        still.then(|| self.apply_locked(&mut committed, by, set, within)).transpose()
+    }
+
+    fn apply_locked(
+        &self,
+        committed: &mut Committed,
+        by: &Author,
+        set: Arc<PolicySet>,
+        within: Option<SignedDuration>,
+    ) -> Result<u64> {
         if let Some(waits) = &committed.state.confirmation {
             let message = format!(
                 "revision {} waits to be confirmed until {:.0}: `tidegate policy confirm` or `tidegate policy rollback` first",
@@ -25,7 +47,7 @@ impl Shared {
             );
             return Err(Failure::new(Code::Conflict, message));
         }
-        self.commit_locked(&mut committed, by, |state| {
+        self.commit_locked(committed, by, |state| {
             let before = state.set.clone();
             state.apply(set);
             state.confirmation = within.map(|within| Confirmation::begin(state.revision, before, within));

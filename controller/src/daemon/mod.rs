@@ -31,6 +31,7 @@ mod settings;
 mod start;
 mod stream;
 mod tick;
+mod tidy;
 mod watch;
 
 pub use api::{
@@ -55,13 +56,14 @@ use crate::policy::read_files;
 use crate::privileges;
 use crate::state::{Author, PolicySet, Shadow, State, Store};
 use crate::svid::{Live, Source};
-use commit::Committed;
+use commit::{Committed, Renamed};
 use loader::{Attached, Kernel, Maps};
 use observe::Hub;
 use rustix::fs::{FlockOperation, flock};
 use start::{Asked, start};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// What the daemon's tasks share.
 pub struct Shared {
@@ -84,6 +86,8 @@ pub struct Shared {
     /// Signs the audit record.
     audit_key: Key,
     deliveries: stream::Deliveries,
+    /// Told after each commit.
+    untidy: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -110,10 +114,14 @@ impl Shared {
         change: impl FnOnce(&mut State),
     ) -> Result<u64> {
         let revision = committed.commit(&self.maps, by, change)?;
-        self.hub.rename(Names::of(&committed.state));
+        match std::mem::take(&mut committed.renamed) {
+            Renamed::Rules(rules) => self.hub.rename_rules(committed.state.epoch, revision, &rules),
+            Renamed::All => self.hub.rename(Names::of(&committed.state)),
+        }
         self.governance.declare(&committed.state.documents().intents);
         self.tell_of_records(committed);
         self.feeds.renamed.notify_one();
+        self.untidy.notify_one();
         Ok(revision)
     }
 
@@ -273,6 +281,7 @@ async fn serve(
     std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
     tokio::spawn(tick::every_second(shared.clone()));
     tokio::spawn(feeds::follow(shared.clone()));
+    tokio::spawn(tidy::behind_commits(shared.clone()));
     socket.open_to(shared.access.has_users());
     let router = api::router(shared.clone());
     if let (Some(listener), Some(live)) = (listen, shared.svid.clone()) {

@@ -64,6 +64,12 @@ impl Hub {
         *before = Arc::new(names.after(&before));
     }
 
+    /// The same where only rules may have others.
+    pub fn rename_rules(&self, epoch: u32, revision: u64, rules: &[(u32, String)]) {
+        let mut before = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        *before = Arc::new(before.revised(epoch, revision, rules));
+    }
+
     /// Adds names of identities.
     pub fn learn(&self, identities: &[(SpiffeId, u32)]) {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);

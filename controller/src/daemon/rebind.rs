@@ -4,7 +4,7 @@
 //! What changes a policy, or whose kind is not known, is a commit (docs/adr/0017-bindings-of-sources.md).
 
 use super::bind::Ambiguity;
-use super::commit::{Committed, Rest};
+use super::commit::{Committed, Rest, Written};
 use crate::bindings::{Change, Slot, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::classes::Holder;
@@ -18,7 +18,7 @@ use datapath::abi::{Binding, BindingVersions};
 use datapath::scope::segment;
 use jiff::Timestamp;
 use loader::Maps;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -165,7 +165,7 @@ impl Committed {
     fn carry_out(&mut self, maps: &Maps, plan: Plan) -> Result<()> {
         // Packets may still be judged by the epoch before: what it left must not be written over while they are.
         let is_touched =
-            |written: &HashSet<Prefix>| plan.after.iter().any(|(prefix, _)| written.contains(prefix));
+            |written: &Written| plan.after.iter().any(|(prefix, _)| written.bindings.contains(prefix));
         if self.rest.as_ref().is_some_and(|rest| rest.written.as_ref().is_none_or(is_touched)) {
             self.settle(maps)?;
         }
@@ -185,10 +185,11 @@ impl Committed {
                 return Err(failed(e));
             }
             self.state.epoch = next;
-            let rest =
-                self.rest.get_or_insert_with(|| Rest { written: Some(HashSet::new()), ..Rest::default() });
+            let rest = self
+                .rest
+                .get_or_insert_with(|| Rest { written: Some(Written::default()), ..Rest::default() });
             if let Some(written) = &mut rest.written {
-                written.extend(plan.after.iter().map(|(prefix, _)| *prefix));
+                written.bindings.extend(plan.after.iter().map(|(prefix, _)| *prefix));
             }
             let gone = plan.after.iter().filter(|(_, binding)| binding.is_none());
             rest.gone.extend(gone.map(|(prefix, _)| MapDelete::Binding(*prefix)));

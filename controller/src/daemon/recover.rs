@@ -1,6 +1,6 @@
 //! What a daemon finds when it starts: maps that a predecessor wrote, perhaps in the middle of a commit.
 
-use super::commit::{Committed, Rest};
+use super::commit::{Committed, Renamed, Rest};
 use super::feeds;
 use super::mark::Mask;
 use crate::exit_code::Result;
@@ -85,7 +85,18 @@ impl Committed {
         }
         let rest = Some(Rest::default());
         let mark = Mask::of(&config);
-        Ok(Self { state, store, live, rest, shadow: Vec::new(), kinds: None, unmarked: None, mark })
+        Ok(Self {
+            state,
+            store,
+            live,
+            rest,
+            shadow: Vec::new(),
+            kinds: None,
+            kept: None,
+            unmarked: None,
+            renamed: Renamed::All,
+            mark,
+        })
     }
 }
 

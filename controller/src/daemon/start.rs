@@ -128,6 +128,7 @@ pub(super) fn start(
                 approvals,
                 audit_key,
                 deliveries,
+                untidy: tokio::sync::Notify::new(),
             };
             if let Err(e) = shared.sign(true) {
                 tracing::error!("{e}");

@@ -18,7 +18,7 @@ struct Job {
 }
 
 const EVERY_SECOND: &[Job] = &[
-    Job { what: "old versions in the maps", run: |s| lock(&s.committed).settle(&s.maps) },
+    Job { what: "old versions in the maps", run: Shared::tidy },
     Job { what: "the checkpoint of the audit record", run: |s| s.sign(false) },
     Job { what: "records that are events too", run: tell_of_records },
     Job { what: "a commit that nobody confirmed", run: Shared::take_back_late },

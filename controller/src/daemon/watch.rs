@@ -34,7 +34,7 @@ pub struct Reloads {
 /// What the files say.
 pub(super) fn read(paths: &[PathBuf]) -> Result<(Vec<SourceFile>, Vec<Claim>)> {
     let files = read_files(paths)?;
-    let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+    let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
     let documents = Documents::parse_all(&texts, jiff::Timestamp::now())?;
     let only_workloads = Documents { workloads: documents.workloads.clone(), ..Documents::default() };
     if documents != only_workloads {

@@ -7,10 +7,11 @@ use super::grant::Grant;
 use super::identity_limits::IdentityLimit;
 use super::intent::Intent;
 use super::load::SourceFile;
-use super::place::Place;
+use super::place::{Mistakes, Place};
 use super::quarantine::Quarantine;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Something that stands in a file under a name.
 trait Document: Clone {
@@ -32,70 +33,121 @@ macro_rules! documents {
     };
 }
 
+impl<D: Document> Document for Arc<D> {
+    fn name(&self) -> &str {
+        D::name(self)
+    }
+
+    fn place(&self) -> &Place {
+        D::place(self)
+    }
+}
+
 documents!(Workload, Policy, Blocklist, Quarantine, Grant, IdentityLimit, Intent, Gateway);
 
-/// Reads files beside those of the last time and what they said. Nothing where a mistake is found or may be, where texts depend on
-/// when they are read, and where no file is the same.
-pub fn parse_changed(
-    files: &[SourceFile],
-    now: Timestamp,
-    (last, said): (&[SourceFile], &Documents),
-) -> Option<Documents> {
-    let known: HashMap<&str, &str> =
-        last.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
-    let order: HashMap<&str, usize> =
-        files.iter().enumerate().map(|(n, file)| (file.name.as_str(), n)).collect();
-    if known.len() != last.len() || order.len() != files.len() {
-        return None;
-    }
+/// What files said the last time.
+#[derive(Clone, Copy)]
+pub struct Last<'l> {
+    /// The files, in their order.
+    pub files: &'l [SourceFile],
+    /// What they said.
+    pub said: &'l Documents,
+    /// Those in which workloads stand: these are very many, and most changes are of something else.
+    pub homes: &'l HashSet<Arc<str>>,
+}
+
+/// Reads files of which most are those of the last time. Nothing where a mistake is found or may be, where texts depend on
+/// when they are read, and where no file is the same. Beside it, what those say that were read.
+pub fn parse_changed(files: &[SourceFile], now: Timestamp, last: Last<'_>) -> Option<(Documents, Documents)> {
+    let known: HashMap<&str, &Arc<str>> =
+        last.files.iter().map(|file| (file.name.as_str(), &file.text)).collect();
     let is_same = |file: &&SourceFile| {
-        known.get(file.name.as_str()) == Some(&file.text.as_str()) && !depends_on_now(&file.text)
+        known.get(file.name.as_str()) == Some(&&file.text) && !depends_on_now(&file.text)
     };
     let (same, changed): (Vec<&SourceFile>, Vec<&SourceFile>) = files.iter().partition(is_same);
-    if same.is_empty() {
+    if known.len() != last.files.len() || same.is_empty() {
         return None;
     }
-    let texts: Vec<_> = changed.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
-    let new = Documents::parse_all(&texts, now).ok()?;
-    let same: HashSet<&str> = same.into_iter().map(|file| file.name.as_str()).collect();
-    let merge = Merge { order, same };
-    // Every kind has to be here: a new one does not compile before it is.
-    let Documents { workloads, policies, blocklists, quarantines, grants, limits, intents, gateway } = new;
-    if merge.claims_meet(&said.workloads, &workloads) {
-        return None;
+    parse_beside(files, &changed, now, last).ok()?
+}
+
+/// Reads those `files` that are `changed`, beside what the others said the last time, whatever their texts are. Nothing where a mistake
+/// between the two is or may be. Beside it, what those say that were read.
+pub fn parse_beside(
+    files: &[SourceFile],
+    changed: &[&SourceFile],
+    now: Timestamp,
+    Last { files: last, said, homes }: Last<'_>,
+) -> Result<Option<(Documents, Documents)>, Mistakes> {
+    let texts: Vec<_> = changed.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
+    let new = Documents::parse_all(&texts, now)?;
+    let order: HashMap<&str, usize> =
+        files.iter().enumerate().map(|(n, file)| (file.name.as_str(), n)).collect();
+    let changed: HashSet<&str> = changed.iter().map(|file| file.name.as_str()).collect();
+    if order.len() != files.len() {
+        return Ok(None);
     }
-    let gateways = |gateway: &Option<Gateway>| gateway.iter().cloned().collect::<Vec<_>>();
-    let mut gateways = merge.of(&gateways(&said.gateway), gateways(&gateway))?;
-    if gateways.len() > 1 {
-        return None;
+    let kept = last.iter().filter_map(|file| order.get(file.name.as_str()));
+    let in_order = kept.is_sorted();
+    let merge = Merge { order, changed, in_order };
+    Ok(merge.all(said, homes, new.clone()).map(|all| (all, new)))
+}
+
+impl Merge<'_> {
+    fn all(&self, said: &Documents, homes: &HashSet<Arc<str>>, new: Documents) -> Option<Documents> {
+        let merge = self;
+        // Every kind has to be here: a new one does not compile before it is.
+        let Documents { workloads, policies, blocklists, quarantines, grants, limits, intents, gateway } =
+            new;
+        let no_home =
+            workloads.is_empty() && homes.iter().all(|file| self.is_kept_file(file)) && self.in_order;
+        let workloads = if no_home {
+            said.workloads.clone()
+        } else {
+            if merge.claims_meet(&said.workloads, &workloads) {
+                return None;
+            }
+            Arc::new(merge.of(&said.workloads, Arc::unwrap_or_clone(workloads))?)
+        };
+        let gateways = |gateway: &Option<Gateway>| gateway.iter().cloned().collect::<Vec<_>>();
+        let mut gateways = merge.of(&gateways(&said.gateway), gateways(&gateway))?;
+        if gateways.len() > 1 {
+            return None;
+        }
+        Some(Documents {
+            workloads,
+            policies: merge.of(&said.policies, policies)?,
+            blocklists: merge.of(&said.blocklists, blocklists)?,
+            quarantines: merge.of(&said.quarantines, quarantines)?,
+            grants: merge.of(&said.grants, grants)?,
+            limits: merge.of(&said.limits, limits)?,
+            intents: merge.of(&said.intents, intents)?,
+            gateway: gateways.pop(),
+        })
     }
-    Some(Documents {
-        workloads: merge.of(&said.workloads, workloads)?,
-        policies: merge.of(&said.policies, policies)?,
-        blocklists: merge.of(&said.blocklists, blocklists)?,
-        quarantines: merge.of(&said.quarantines, quarantines)?,
-        grants: merge.of(&said.grants, grants)?,
-        limits: merge.of(&said.limits, limits)?,
-        intents: merge.of(&said.intents, intents)?,
-        gateway: gateways.pop(),
-    })
 }
 
 /// Whether `for: 1h` may stand in a text, in whichever way YAML has to write it.
-fn depends_on_now(text: &str) -> bool {
+pub fn depends_on_now(text: &str) -> bool {
     text.contains("for") || text.contains('\\')
 }
 
 struct Merge<'f> {
     /// Where each file stands among all.
     order: HashMap<&'f str, usize>,
-    /// Those whose documents are taken as they were.
-    same: HashSet<&'f str>,
+    /// Those whose documents are not taken as they were.
+    changed: HashSet<&'f str>,
+    /// Whether those that are kept stand in the order in which they stood.
+    in_order: bool,
 }
 
 impl Merge<'_> {
     fn is_kept(&self, document: &impl Document) -> bool {
-        self.same.contains(&*document.place().file)
+        self.is_kept_file(&document.place().file)
+    }
+
+    fn is_kept_file(&self, file: &str) -> bool {
+        self.order.contains_key(file) && !self.changed.contains(file)
     }
 
     /// Documents of one kind in the order of the files; nothing where a name would stand twice.
@@ -105,16 +157,12 @@ impl Merge<'_> {
         if !names.is_empty() && kept.clone().any(|document| names.contains(document.name())) {
             return None;
         }
-        if new.is_empty() && kept.clone().count() == said.len() && self.in_order(said) {
+        if new.is_empty() && self.in_order && kept.clone().count() == said.len() {
             return Some(said.to_vec());
         }
         let mut all: Vec<D> = kept.by_ref().cloned().chain(new.iter().cloned()).collect();
         all.sort_by_cached_key(|document| self.position(document));
         Some(all)
-    }
-
-    fn in_order<D: Document>(&self, said: &[D]) -> bool {
-        said.is_sorted_by_key(|document| self.position(document))
     }
 
     fn position(&self, document: &impl Document) -> usize {
@@ -135,6 +183,7 @@ impl Merge<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::people::People;
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -165,12 +214,15 @@ mod tests {
         let text = vec(document(), 0..3).prop_map(|documents| documents.concat());
         let file = (select(&["1.yaml", "2.yaml", "3.yaml"][..]), text);
         vec(file, 1..4).prop_map(|files| {
-            files.into_iter().map(|(name, text)| SourceFile { name: name.into(), text }).collect()
+            files
+                .into_iter()
+                .map(|(name, text)| SourceFile { name: name.into(), text: text.into() })
+                .collect()
         })
     }
 
     fn parse(files: &[SourceFile], now: Timestamp) -> Option<Documents> {
-        let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+        let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
         Documents::parse_all(&texts, now).ok()
     }
 
@@ -200,7 +252,8 @@ mod tests {
             let [before, now] = ["2027-01-01T00:00:00Z", "2027-01-01T00:10:00Z"].map(|t| t.parse().expect("a time"));
             let Some(said) = parse(&first, before) else { return Ok(()) };
             let files = edited(&first, second, which);
-            if let Some(found) = parse_changed(&files, now, (&first, &said)) {
+            let last = Last { files: &first, said: &said, homes: &People::of(&said).homes };
+            if let Some((found, _)) = parse_changed(&files, now, last) {
                 prop_assert_eq!(Some(found), parse(&files, now));
             }
         }
@@ -208,7 +261,7 @@ mod tests {
 
     #[test]
     fn one_changed_file_is_enough_and_what_meets_others_is_read_with_them() {
-        let file = |name: &str, text: String| SourceFile { name: name.into(), text };
+        let file = |name: &str, text: String| SourceFile { name: name.into(), text: text.into() };
         let workload = |name: &str, at: u8| {
             format!(
                 "{HEAD}kind: Workload\nmetadata: {{name: {name}}}\nspec: {{spiffeId: spiffe://td/{name}, addresses: [10.0.0.{at}]}}\n"
@@ -218,7 +271,9 @@ mod tests {
         let last = [file("1", workload("a", 1)), file("2", workload("b", 2))];
         let said = parse(&last, now).expect("right");
         let with = |name: &str, at: u8| [file("1", workload("a", 1)), file("2", workload(name, at))];
-        let found = |files: &[SourceFile]| parse_changed(files, now, (&last, &said));
+        let homes = People::of(&said).homes;
+        let last = Last { files: &last, said: &said, homes: &homes };
+        let found = |files: &[SourceFile]| parse_changed(files, now, last).map(|(all, _)| all);
         assert_eq!(found(&with("c", 3)), parse(&with("c", 3), now));
         assert!(found(&with("c", 3)).is_some());
         assert!(found(&with("a", 3)).is_none(), "a name stands twice");

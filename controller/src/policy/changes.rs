@@ -2,12 +2,14 @@
 
 use super::compile::{precedence, rule_text};
 use super::document::{Documents, Lease, Policy, Workload};
+use super::middle::Middle;
 use super::place::Place;
 use super::selector::selectors_text;
 use super::time::duration_text;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,8 +74,14 @@ type Said<'d> = BTreeMap<(What, String), (String, Option<&'d Place>)>;
 
 /// Everything in which two sets of documents differ.
 pub fn changes(before: &Documents, after: &Documents) -> Vec<Change> {
-    let alike = Alike::of(before, after);
-    let (mut was, will) = (said(before, &alike), said(after, &alike));
+    // What both share need not be looked at: it can be very much.
+    let middle = Middle::of(&before.policies, &after.policies);
+    let shared = Arc::ptr_eq(&before.workloads, &after.workloads);
+    let workloads = |all: &'_ Documents| if shared { Arc::default() } else { all.workloads.clone() };
+    let (left, right) = (workloads(before), workloads(after));
+    let alike = Alike::of((&left, &right), &middle);
+    let mut was = said(before, &left, middle.before, &alike);
+    let will = said(after, &right, middle.after, &alike);
     let mut changes = Vec::new();
     for ((what, name), (text, place)) in will {
         let old = was.remove(&(what, name.clone())).map(|(text, _)| text);
@@ -84,7 +92,9 @@ pub fn changes(before: &Documents, after: &Documents) -> Vec<Change> {
     for ((what, name), (text, place)) in was {
         changes.push(Change { what, name, before: Some(text), after: None, place: place.cloned() });
     }
-    changes.extend(order(before, after));
+    if !is_in_order(&middle) {
+        changes.extend(order(before, after));
+    }
     changes.sort_by(|a, b| (a.what, &a.name).cmp(&(b.what, &b.name)));
     changes
 }
@@ -96,16 +106,17 @@ struct Alike<'d> {
 }
 
 impl<'d> Alike<'d> {
-    fn of(before: &'d Documents, after: &Documents) -> Self {
-        let policies: HashMap<&str, &Policy> = before.policies.iter().map(|p| (p.name.as_str(), p)).collect();
-        let same = |will: &Policy| policies.get(will.name.as_str()).copied().filter(|was| *was == will);
-        let policies = after.policies.iter().filter_map(same).map(|policy| policy.name.as_str()).collect();
+    fn of((before, after): (&'d [Workload], &[Workload]), middle: &Middle<'d>) -> Self {
+        let policies: HashMap<&str, &Policy> =
+            middle.before.iter().map(|p| (p.name.as_str(), &**p)).collect();
+        let same = |will: &&Arc<Policy>| policies.get(will.name.as_str()).is_some_and(|was| **was == ***will);
+        let policies = middle.after.iter().filter(same).map(|policy| policy.name.as_str()).collect();
         Self { workloads: workloads(before, after), policies }
     }
 }
 
-fn workloads<'d>(before: &'d Documents, after: &Documents) -> HashSet<&'d str> {
-    let was: HashMap<&str, &Workload> = before.workloads.iter().map(|w| (w.name.as_str(), w)).collect();
+fn workloads<'d>(before: &'d [Workload], after: &[Workload]) -> HashSet<&'d str> {
+    let was: HashMap<&str, &Workload> = before.iter().map(|w| (w.name.as_str(), w)).collect();
     let same = |will: &Workload| {
         let was = was.get(will.name.as_str()).copied()?;
         let is_same = was.spiffe_id == will.spiffe_id
@@ -115,10 +126,28 @@ fn workloads<'d>(before: &'d Documents, after: &Documents) -> HashSet<&'d str> {
             && was.lease == will.lease;
         is_same.then_some(was.name.as_str())
     };
-    after.workloads.iter().filter_map(same).collect()
+    after.iter().filter_map(same).collect()
 }
 
-fn said<'d>(documents: &'d Documents, alike: &Alike<'_>) -> Said<'d> {
+/// Whether rules that both have are asked in the same order, for certain.
+fn is_in_order(middle: &Middle<'_>) -> bool {
+    let of_both = |(will, both): (&Arc<Policy>, Vec<_>)| {
+        let was = middle.before.iter().find(|was| was.name == will.name);
+        let count = was.map_or(0, |was| {
+            let names: HashSet<&str> = was.rules.iter().map(|rule| rule.name.as_str()).collect();
+            will.rules.iter().filter(|rule| names.contains(rule.name.as_str())).count()
+        });
+        both.len() == count
+    };
+    middle.in_order().is_some_and(|both| middle.after.iter().zip(both).all(of_both))
+}
+
+fn said<'d>(
+    documents: &'d Documents,
+    workloads: &'d [Workload],
+    policies: &'d [Arc<Policy>],
+    alike: &Alike<'_>,
+) -> Said<'d> {
     let mut said = Said::new();
     let default = if documents.policies.is_empty() { "allow" } else { "deny" };
     said.insert((What::Gateway, "default".into()), (default.into(), None));
@@ -130,17 +159,16 @@ fn said<'d>(documents: &'d Documents, alike: &Alike<'_>) -> Said<'d> {
         }
         said.insert((What::Gateway, gateway.name.clone()), (fields.to_string(), Some(&gateway.place)));
     }
-    for workload in
-        documents.workloads.iter().filter(|workload| !alike.workloads.contains(workload.name.as_str()))
-    {
+    for workload in workloads.iter().filter(|workload| !alike.workloads.contains(workload.name.as_str())) {
         let text = workload_text(workload);
         said.insert((What::Workload, workload.name.clone()), (text, Some(&workload.place)));
     }
-    let rules = precedence(documents).into_iter();
-    for (policy, rule) in rules.filter(|(policy, _)| !alike.policies.contains(policy.name.as_str())) {
-        let name = Documents::rule_key(&policy.name, &rule.name);
-        let text = format!("tier {}: {}", policy.tier, rule_text(rule));
-        said.insert((What::Rule, name), (text, Some(&rule.place)));
+    for policy in policies.iter().filter(|policy| !alike.policies.contains(policy.name.as_str())) {
+        for rule in &policy.rules {
+            let name = Documents::rule_key(&policy.name, &rule.name);
+            let text = format!("tier {}: {}", policy.tier, rule_text(rule));
+            said.insert((What::Rule, name), (text, Some(&rule.place)));
+        }
     }
     for list in &documents.blocklists {
         for entry in &list.entries {

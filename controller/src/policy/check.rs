@@ -253,7 +253,7 @@ fn label(policy: &Policy, rule: &Rule) -> String {
 }
 
 fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
-    for workload in &documents.workloads {
+    for workload in documents.workloads.iter() {
         if let Some(lease) = workload.lease.filter(|lease| lease.not_after <= now) {
             let text = format!("the lease of workload {} ended at {:.0}", workload.name, lease.not_after);
             warnings.push(Warning { kind: WarningKind::Over, place: Some(workload.place.clone()), text });

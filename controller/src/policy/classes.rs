@@ -143,7 +143,7 @@ fn points<'d>(
     if limits_strangers {
         points.entry(Prefix::V6_ALL).or_default();
     }
-    for workload in &documents.workloads {
+    for workload in documents.workloads.iter() {
         for prefix in &workload.addresses {
             points.entry(*prefix).or_default().claims.push(workload);
         }

@@ -106,12 +106,16 @@ impl RuleInfo {
 
 /// Compiles. `numbering` is that of the compile before, so that numbers keep their meaning.
 pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> Compiled {
-    let mut numbering = numbering.clone();
+    compile_with(documents, numbering.clone(), clock)
+}
+
+/// The same, for who needs the numbering of before no more: it can be long.
+pub fn compile_with(documents: &Documents, mut numbering: Numbering, clock: &Clock) -> Compiled {
     let wall_of_boot_ns = numbering.wall_of_boot_ns(clock);
     let ordered = ordered(documents, &mut numbering);
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
     let mut settings: BTreeMap<u32, RuleSettings> =
-        ordered.iter().filter_map(|o| Some((o.number, o.rule.limits.settings()?))).collect();
+        ordered.iter().filter_map(|o| Some((o.number, settings_of(o.rule)?))).collect();
     let ends = (wall_of_boot_ns, clock.wall_now);
     let granted = Granted::of(documents, &mut numbering, (&mut rules, &mut settings), ends);
     let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
@@ -156,7 +160,7 @@ pub fn rules_of_policies(documents: &Documents, numbering: &mut Numbering) -> BT
 /// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
 pub fn precedence(documents: &Documents) -> Vec<(&Policy, &Rule)> {
     let mut rules: Vec<_> =
-        documents.policies.iter().flat_map(|p| p.rules.iter().map(move |r| (p, r))).collect();
+        documents.policies.iter().flat_map(|p| p.rules.iter().map(move |r| (&**p, r))).collect();
     rules.sort_by_key(|(policy, rule)| (policy.tier, rule.action));
     rules
 }
@@ -170,13 +174,24 @@ fn ordered<'d>(documents: &'d Documents, numbering: &mut Numbering) -> Vec<Order
     precedence(documents).into_iter().map(number).collect()
 }
 
-struct Ordered<'d> {
-    number: u32,
-    policy: &'d Policy,
-    rule: &'d Rule,
+/// What a rule has in the table of limits.
+pub(super) fn settings_of(rule: &Rule) -> Option<RuleSettings> {
+    rule.limits.settings()
 }
 
-impl Ordered<'_> {
+/// A rule and its number.
+pub(super) struct Ordered<'d> {
+    pub number: u32,
+    pub policy: &'d Policy,
+    pub rule: &'d Rule,
+}
+
+impl<'d> Ordered<'d> {
+    /// What it decides, and for which services.
+    pub fn speaking(&self) -> Said<'d> {
+        (self.decision(), self.rule.ports.as_slice())
+    }
+
     fn decision(&self) -> Decision {
         let action = match self.rule.action {
             RuleAction::Allow => Decision::ALLOW,
@@ -187,7 +202,8 @@ impl Ordered<'_> {
         Decision { rule: self.number, action, audit, limits, ..Decision::NONE }
     }
 
-    fn info(&self) -> RuleInfo {
+    /// For people.
+    pub fn info(&self) -> RuleInfo {
         let Self { number, policy, rule } = self;
         RuleInfo {
             number: *number,
@@ -235,6 +251,11 @@ struct Pair {
     closed: bool,
 }
 
+/// The entries of a pair of classes.
+pub(super) fn entries_of(rules: &[Said<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
+    if grants.is_empty() { flatten(rules) } else { beyond(rules, grants) }
+}
+
 fn decisions(
     ordered: &[Ordered<'_>],
     granted: &Granted<'_>,
@@ -266,13 +287,9 @@ fn decisions(
     let mut policy = BTreeMap::new();
     for ((src, dst), pair) in pairs {
         let entries = flat.entry(pair.speakers).or_insert_with_key(|Speakers { rules, grants }| {
-            let rules: Vec<Said<'_>> =
-                rules.iter().map(|n| (ordered[*n].decision(), ordered[*n].rule.ports.as_slice())).collect();
-            if grants.is_empty() {
-                return flatten(&rules).into();
-            }
+            let rules: Vec<Said<'_>> = rules.iter().map(|n| ordered[*n].speaking()).collect();
             let grants: Vec<Said<'_>> = grants.iter().map(|n| granted[*n]).collect();
-            beyond(&rules, &grants).into()
+            entries_of(&rules, &grants).into()
         });
         let pair = PolicyKey::new(src, dst, 0, 0);
         let prefix = |e: &Entry| PolicyPrefix::of_service(pair, e.proto, e.port, e.port_bits);

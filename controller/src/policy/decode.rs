@@ -22,6 +22,7 @@ use super::time::parse_duration;
 use super::yaml::{self, Node, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const KINDS: [&str; 8] =
     ["Workload", "Policy", "Blocklist", "Quarantine", "Grant", "Limit", "Gateway", "Intent"];
@@ -88,7 +89,7 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
     match kind {
         "Workload" => {
             let workload = workload(cx, spec, &name, across);
-            documents.workloads.extend(workload.map(|w| Workload { name, place, ..w }));
+            Arc::make_mut(&mut documents.workloads).extend(workload.map(|w| Workload { name, place, ..w }));
         }
         "Gateway" => {
             if let Some(first) = &documents.gateway {
@@ -98,7 +99,9 @@ fn document(cx: &mut Context<'_>, node: &Node, documents: &mut Documents, across
                 documents.gateway = gateway::decode(cx, spec).map(|g| Gateway { name, place, ..g });
             }
         }
-        "Policy" => documents.policies.extend(policy(cx, spec).map(|p| Policy { name, place, ..p })),
+        "Policy" => {
+            documents.policies.extend(policy(cx, spec).map(|p| Arc::new(Policy { name, place, ..p })))
+        }
         "Limit" => documents.limits.extend(identity_limits::decode(cx, spec).map(|l| IdentityLimit {
             name,
             place,

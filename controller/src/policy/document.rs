@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The one version of the files.
 pub const API_VERSION: &str = "tidegate.dev/v1";
@@ -29,10 +30,10 @@ pub const DEFAULT_TIER: u32 = 100;
 /// Every document of a set of files, in the order of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Documents {
-    /// Who has which addresses.
-    pub workloads: Vec<Workload>,
-    /// Who may talk to whom.
-    pub policies: Vec<Policy>,
+    /// Who has which addresses; shared, for they can be very many.
+    pub workloads: Arc<Vec<Workload>>,
+    /// Who may talk to whom; each shared with the documents of before that had the same.
+    pub policies: Vec<Arc<Policy>>,
     /// Who may talk to nobody.
     pub blocklists: Vec<Blocklist>,
     /// Who is cut off.
@@ -249,9 +250,13 @@ impl Documents {
     /// The selectors that policy is made of: ends that the same of them fit are of one class.
     pub(super) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         let rules = self.policies.iter().flat_map(|p| &p.rules).flat_map(|r| r.from.iter().chain(&r.to));
-        let grants = self.grants.iter().flat_map(|grant| grant.from.iter().chain(&grant.to));
-        let peers = self.quarantines.iter().flat_map(|q| &q.except).filter_map(|t| t.selector.as_ref());
-        rules.chain(grants).chain(peers)
+        rules.chain(self.selectors_beside_rules())
+    }
+
+    /// Those that rules do not name.
+    pub(super) fn selectors_beside_rules(&self) -> impl Iterator<Item = &Selector> {
+        let grants = self.grants.iter().flat_map(Grant::selectors);
+        grants.chain(self.quarantines.iter().flat_map(Quarantine::peers))
     }
 
     /// A name for a rule of a policy, as verdicts show it.

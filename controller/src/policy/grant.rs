@@ -61,6 +61,11 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Grant> {
 }
 
 impl Grant {
+    /// Whom it names.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.from.iter().chain(&self.to)
+    }
+
     /// Whether the other is this one, read again.
     pub fn is_again(&self, other: &Self) -> bool {
         let said =

@@ -40,8 +40,7 @@ impl<'d> Granted<'d> {
         let grants = grants.into_iter().filter_map(&mut numbered).map(|(grant, number)| {
             let lifetime_ns = boot_time_ns(grant.not_after, wall_of_boot_ns);
             settings.insert(number, RuleSettings { lifetime_ns, timed: 1, ..RuleSettings::NONE });
-            let limits = Bits::LIFETIME as u8;
-            (grant, Decision { rule: number, action: Decision::ALLOW, limits, ..Decision::NONE })
+            (grant, decision(number))
         });
         Self(grants.collect())
     }
@@ -50,6 +49,12 @@ impl<'d> Granted<'d> {
     pub fn iter(&self) -> impl Iterator<Item = (&'d Grant, Said<'d>)> {
         self.0.iter().map(|(grant, decision)| (*grant, (*decision, grant.ports.as_slice())))
     }
+}
+
+/// What a grant of this number decides while it lasts.
+pub(super) fn decision(number: u32) -> Decision {
+    let limits = Bits::LIFETIME as u8;
+    Decision { rule: number, action: Decision::ALLOW, limits, ..Decision::NONE }
 }
 
 /// What rules in order of precedence decide, and what `grants` let pass beyond that: of several the first.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file as it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -14,7 +15,8 @@ pub struct SourceFile {
     /// Its name, as the user wrote it or as a folder lists it.
     pub name: String,
     /// What stands in it.
-    pub text: String,
+    #[schemars(with = "String")]
+    pub text: Arc<str>,
 }
 
 /// The files of these paths: files themselves, or the YAML files of folders.
@@ -28,7 +30,7 @@ pub fn read_files(paths: &[impl AsRef<Path>]) -> Result<Vec<SourceFile>, Mistake
 pub fn load(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Documents, Mistakes> {
     let mut mistakes = Vec::new();
     let files = read_all(paths, &mut mistakes);
-    let files: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+    let files: Vec<_> = files.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
     let documents = decode_all(&files, now, &mut mistakes);
     if mistakes.is_empty() { Ok(documents) } else { Err(Mistakes(mistakes)) }
 }
@@ -42,7 +44,7 @@ fn read_all(paths: &[impl AsRef<Path>], mistakes: &mut Vec<Mistake>) -> Vec<Sour
             continue;
         }
         match fs::read_to_string(&path) {
-            Ok(text) => read.push(SourceFile { name, text }),
+            Ok(text) => read.push(SourceFile { name, text: text.into() }),
             Err(error) => mistakes.push(unplaced(format!("cannot read {name}: {error}"), "")),
         }
     }

@@ -4,7 +4,7 @@
 //! files.
 
 mod across;
-mod again;
+pub mod again;
 pub mod approval;
 pub mod changes;
 pub mod check;
@@ -12,6 +12,7 @@ pub mod classes;
 pub mod compile;
 mod decode;
 pub mod diff;
+pub mod difference;
 pub mod document;
 pub mod explain;
 pub mod feed;
@@ -26,10 +27,12 @@ pub mod intent;
 pub mod kinds;
 pub mod limits;
 mod load;
+mod middle;
 pub mod native;
 pub mod numbering;
 #[cfg(test)]
 mod oracle;
+pub mod people;
 pub mod place;
 mod placed;
 pub mod ports;
@@ -60,9 +63,8 @@ pub mod trie;
 pub mod what_if;
 mod yaml;
 
-pub use again::parse_changed;
 pub use check::{Report, check};
-pub use compile::{Compiled, RuleInfo, compile};
+pub use compile::{Compiled, RuleInfo, compile, compile_with};
 pub use diff::{MapDelete, MapWrite, diff, sweep};
 pub use document::Documents;
 pub use explain::{Explanation, Flow, explain};

@@ -63,12 +63,24 @@ impl Numbered {
     }
 }
 
+/// How many numbers a numbering had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    numbers: [usize; 6],
+    /// The wall-clock time of boot by which deadlines were computed then.
+    pub wall_of_boot_ns: Option<i64>,
+}
+
 impl Numbering {
-    /// What has got a number since: `before` is an earlier form of this.
-    pub fn given_since(&self, before: &Self) -> Vec<(Numbered, String, u32)> {
+    /// How many numbers there are of each kind: what was given later is told by that.
+    pub fn counted(&self) -> Counted {
+        Counted { numbers: Numbered::ALL.map(|kind| self.count(kind)), wall_of_boot_ns: self.wall_of_boot_ns }
+    }
+
+    /// What has got a number since: `before` was counted of an earlier form of this.
+    pub fn given_since(&self, before: &Counted) -> Vec<(Numbered, String, u32)> {
         let mut given = Vec::new();
-        for kind in Numbered::ALL {
-            let known = before.count(kind);
+        for (kind, known) in Numbered::ALL.into_iter().zip(before.numbers) {
             if self.count(kind) > known {
                 let mut put = |key: &str, number| {
                     if number as usize > known {
@@ -183,6 +195,21 @@ impl Numbering {
         give(&mut self.rules, format!("policy/{policy}/{rule}"))
     }
 
+    /// The number that a rule has.
+    pub(super) fn known_rule(&self, policy: &str, rule: &str) -> Option<u32> {
+        self.rules.get(&format!("policy/{policy}/{rule}")).copied()
+    }
+
+    /// The number that a grant has.
+    pub(super) fn known_grant(&self, name: &str) -> Option<u32> {
+        self.rules.get(&format!("grant/{name}")).copied()
+    }
+
+    /// Gives a rule its number, and tells its key.
+    pub(super) fn new_rule(&mut self, policy: &str, rule: &str) -> (String, u32) {
+        (format!("policy/{policy}/{rule}"), self.rule(policy, rule))
+    }
+
     pub(super) fn block(&mut self, blocklist: &str, cidr: &str) -> u32 {
         give(&mut self.rules, format!("block/{blocklist}/{cidr}"))
     }
@@ -213,14 +240,24 @@ impl Numbering {
         give(&mut self.interfaces, name.to_owned())
     }
 
+    /// Whether deadlines stay what they are.
+    pub fn keeps_deadlines(&self, clock: &Clock) -> bool {
+        let now = i64::try_from(clock.wall_of_boot_ns()).unwrap_or(i64::MAX);
+        self.wall_of_boot_ns.is_some_and(|kept| is_slewed(kept, now))
+    }
+
     /// The wall-clock time of boot; the one of last time where it differs by less than a step of the clock, so that
     /// a compile without changes changes no deadline.
     pub(super) fn wall_of_boot_ns(&mut self, clock: &Clock) -> i128 {
         let now = i64::try_from(clock.wall_of_boot_ns()).unwrap_or(i64::MAX);
-        let kept = self.wall_of_boot_ns.filter(|kept| kept.abs_diff(now) < CLOCK_STEP_NS).unwrap_or(now);
+        let kept = self.wall_of_boot_ns.filter(|kept| is_slewed(*kept, now)).unwrap_or(now);
         self.wall_of_boot_ns = Some(kept);
         i128::from(kept)
     }
+}
+
+fn is_slewed(kept: i64, now: i64) -> bool {
+    kept.abs_diff(now) < CLOCK_STEP_NS
 }
 
 /// Entries are never removed, so the next number is one more than there are.
@@ -242,11 +279,11 @@ mod tests {
         assert_eq!(numbering.class(&[1, 2]), 1);
         numbering.identity(&"spiffe://acme.example/a".parse().expect("an ID"));
         let mut again = Numbering::default();
-        let given = numbering.given_since(&again);
+        let given = numbering.given_since(&again.counted());
         assert_eq!(given.len(), 5);
         assert!(given.into_iter().all(|(kind, key, number)| again.put(kind, &key, number)));
         assert_eq!(again, numbering);
-        assert_eq!(again.given_since(&numbering), []);
+        assert_eq!(again.given_since(&numbering.counted()), []);
         assert!(!again.put(Numbered::Class, "1,2", 7), "a number never comes to mean something else");
         again = numbering.clone();
         assert_eq!(again.rule("b", "x"), 1);

@@ -61,6 +61,13 @@ fn nodes(list: Option<&Node>) -> &[Node] {
     }
 }
 
+impl Quarantine {
+    /// The peers that stay in reach.
+    pub fn peers(&self) -> impl Iterator<Item = &Selector> {
+        self.except.iter().filter_map(|target| target.selector.as_ref())
+    }
+}
+
 impl fmt::Display for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "quarantine {}", selectors_text(&self.identities))?;

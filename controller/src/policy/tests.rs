@@ -233,7 +233,7 @@ fn directories_are_read_in_order_of_name() {
     std::fs::write(dir.join("c.txt"), "not: yaml: at all").expect("file");
     let documents = Documents::load(&[&dir], now());
     std::fs::remove_dir_all(&dir).expect("clean");
-    let names: Vec<String> = documents.expect("right").policies.into_iter().map(|p| p.name).collect();
+    let names: Vec<String> = documents.expect("right").policies.iter().map(|p| p.name.clone()).collect();
     assert_eq!(names, ["first", "second"]);
 }
 
@@ -354,22 +354,24 @@ fn the_policy_grows_with_the_rules_and_not_with_the_fleet() {
     let fleet = |size: u32| {
         let mut documents = shop();
         let place = documents.workloads[0].place.clone();
-        documents.workloads = (0..size)
-            .map(|n| document::Workload {
-                name: format!("w{n}"),
-                spiffe_id: format!("spiffe://td/ns/n{}/sa/s{n}", n % 50).parse().expect("id"),
-                addresses: vec![Prefix::host(datapath::abi::Addr::v4((0x0a00_0000 + n).to_be_bytes()))],
-                scope: Default::default(),
-                labels: Default::default(),
-                lease: None,
-                place: place.clone(),
-            })
-            .collect();
-        let rule = &documents.policies[0].rules[0];
+        documents.workloads = std::sync::Arc::new(
+            (0..size)
+                .map(|n| document::Workload {
+                    name: format!("w{n}"),
+                    spiffe_id: format!("spiffe://td/ns/n{}/sa/s{n}", n % 50).parse().expect("id"),
+                    addresses: vec![Prefix::host(datapath::abi::Addr::v4((0x0a00_0000 + n).to_be_bytes()))],
+                    scope: Default::default(),
+                    labels: Default::default(),
+                    lease: None,
+                    place: place.clone(),
+                })
+                .collect(),
+        );
+        let rule = documents.policies[0].rules[0].clone();
         let pattern = |n: u32| {
             vec![selector::Selector::SpiffePath(format!("spiffe://td/ns/n{n}/*").parse().expect("pattern"))]
         };
-        documents.policies[0].rules = (0..1000)
+        std::sync::Arc::make_mut(&mut documents.policies[0]).rules = (0..1000)
             .map(|n| document::Rule {
                 name: format!("r{n}"),
                 from: pattern(n % 50),

@@ -116,7 +116,7 @@ fn a_block_a_quarantine_and_a_lease_come_before_a_grant() {
     }
     let mut documents = read(&[POLICY, GRANT]).expect("a grant");
     let not_after = NOW.parse().expect("time");
-    documents.workloads[0].lease =
+    std::sync::Arc::make_mut(&mut documents.workloads)[0].lease =
         Some(document::Lease { not_after, on_expiry: document::OnExpiry::Deny, grace_s: 0 });
     assert_eq!(verdict(&documents, ONCALL, 8443, 0), ("LEASE_EXPIRED", None));
 }

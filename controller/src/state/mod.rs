@@ -1,12 +1,13 @@
 //! What was applied last: it outlives the daemon and gives the numbers in the maps their names.
 
 mod confirmation;
+mod said;
 mod set;
 mod store;
 
 pub use confirmation::{Confirmation, boot_id};
 pub use set::{PolicySet, digest};
-pub use store::{Author, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
+pub use store::{Author, Given, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
 
 use crate::bindings::Bindings;
 use crate::policy::compile::RuleInfo;
@@ -100,7 +101,10 @@ impl State {
     }
 
     fn add_what_is_beside(&self, documents: &mut Documents, now: Timestamp) {
-        documents.workloads.extend(self.bindings.workloads(&self.documents().workloads));
+        if self.bindings.iter().next().is_some() {
+            let bound = self.bindings.workloads(&self.documents().workloads);
+            Arc::make_mut(&mut documents.workloads).extend(bound);
+        }
         let holds = |entry: &&BlockEntry| entry.not_after.is_none_or(|end| end > now);
         let entries: Vec<_> = self.blocks.iter().filter(holds).cloned().collect();
         if !entries.is_empty() {

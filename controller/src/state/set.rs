@@ -1,9 +1,14 @@
 //! What one apply brings: documents, and the files that said them.
 
+use super::said::Said;
+use crate::policy::again::{Last, depends_on_now, parse_beside, parse_changed};
 use crate::policy::grant::Grant;
-use crate::policy::{Documents, Mistakes, SourceFile, parse_changed};
+use crate::policy::people::People;
+use crate::policy::place::Mistake;
+use crate::policy::{Documents, Mistakes, SourceFile};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 /// Documents that were applied together.
@@ -13,11 +18,26 @@ pub struct PolicySet {
     pub files: Vec<SourceFile>,
     /// What they say. `for: 1h` has become a time, counted from when they were read.
     pub documents: Documents,
-    /// SHA-256 of names and texts, in hexadecimal; empty where there is no file.
+    /// SHA-256 of names and of the texts' own, in hexadecimal; empty where there is no file.
     pub digest: String,
+    /// What is known of each file, in their order.
+    pub(super) known: Vec<Arc<Known>>,
     /// Whether this process read the files: another version may have understood them otherwise.
     read_here: bool,
     /// Its row in the store, once it has one.
+    pub(super) row: OnceLock<i64>,
+    /// Where its workloads are, once somebody has asked.
+    people: OnceLock<Arc<People>>,
+}
+
+/// What is worked out once of a file, and shared by all sets that have it.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// SHA-256 of its text, in hexadecimal.
+    pub digest: String,
+    /// What it says, JSON, until that has a row.
+    pub(super) said: Option<String>,
+    /// The row of what it says in the store, once it has one.
     pub(super) row: OnceLock<i64>,
 }
 
@@ -30,34 +50,125 @@ impl PartialEq for PolicySet {
 impl PolicySet {
     /// Reads what files say, and the feeds that they name.
     pub fn read(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
-        let mut set = Self::without_feeds(files, now)?;
-        set.documents.read_feeds()?;
-        Ok(set)
+        let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
+        let mut documents = Documents::parse_all(&texts, now)?;
+        documents.read_feeds()?;
+        Ok(Self::of(files, documents, &Self::default(), (None, |_| true)))
     }
 
     /// The same where most files are those of another set: only what changed is parsed.
     pub fn read_beside(files: Vec<SourceFile>, now: Timestamp, last: &Self) -> Result<Self, Mistakes> {
-        let said = (&last.files[..], &last.documents);
-        let documents = if last.read_here { parse_changed(&files, now, said) } else { None };
-        let Some(mut documents) = documents else { return Self::read(files, now) };
+        let beside = if last.read_here { parse_changed(&files, now, last.as_last()) } else { None };
+        let Some((mut documents, new)) = beside else { return Self::read(files, now) };
         documents.read_feeds()?;
-        Ok(Self::of(files, documents))
+        Ok(Self::of(files, documents, last, (Some(&new), |file| depends_on_now(&file.text))))
     }
 
-    fn of(files: Vec<SourceFile>, documents: Documents) -> Self {
-        let digest = digest(&files);
-        Self { files, documents, digest, read_here: true, row: OnceLock::new() }
+    /// Another set with these files in the place of those of their names, or beside them. Only these are read: what all others say, the
+    /// feeds that they name too, stays what it is.
+    pub fn with(&self, changed: &[SourceFile], now: Timestamp) -> Result<Self, Mistakes> {
+        let files = self.files_with(changed)?;
+        let changed: Vec<&SourceFile> = changed.iter().collect();
+        let Some((mut documents, mut new)) = parse_beside(&files, &changed, now, self.as_last())? else {
+            return Self::read(files, now);
+        };
+        if new.feeds().next().is_some() {
+            new.read_feeds()?;
+            for feed in documents.feeds_mut() {
+                if let Some(read) = new.feeds().find(|read| read.place == feed.place) {
+                    feed.entries = read.entries.clone();
+                }
+            }
+        }
+        let names: HashSet<&str> = changed.iter().map(|file| file.name.as_str()).collect();
+        let set = Self::of(files, documents, self, (Some(&new), |file| names.contains(file.name.as_str())));
+        Ok(Self { read_here: self.read_here, ..set })
+    }
+
+    fn files_with(&self, changed: &[SourceFile]) -> Result<Vec<SourceFile>, Mistakes> {
+        let refused = |what: String, accepted: &str| {
+            let accepted = accepted.to_owned();
+            Err(Mistakes(vec![Mistake { place: None, what, accepted, source_line: String::new(), width: 0 }]))
+        };
+        if self.files.is_empty() && self.documents != Documents::default() {
+            let what = "of what counts no files are kept, so none can be replaced alone".to_owned();
+            return refused(what, "apply all files once, without --only");
+        }
+        let sorted = self.files.is_sorted_by(|a, b| a.name < b.name);
+        let mut files = self.files.clone();
+        let mut at: HashMap<&str, usize> =
+            self.files.iter().enumerate().map(|(n, file)| (file.name.as_str(), n)).collect();
+        let mut new = HashSet::new();
+        for file in changed {
+            if !new.insert(&file.name) {
+                return refused(format!("{} is there twice", file.name), "name each file once");
+            }
+            match at.remove(file.name.as_str()) {
+                Some(n) => files[n] = file.clone(),
+                None => files.push(file.clone()),
+            }
+        }
+        if sorted {
+            // As a folder lists them.
+            files.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(files)
+    }
+
+    /// Names of its files, and the SHA-256 of their texts in hexadecimal.
+    pub fn files_with_digests(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files.iter().zip(&self.known).map(|(file, known)| (file.name.as_str(), known.digest.as_str()))
+    }
+
+    fn as_last(&self) -> Last<'_> {
+        Last { files: &self.files, said: &self.documents, homes: &self.people().homes }
+    }
+
+    /// Where its workloads are. To work it out takes a walk through all of them.
+    pub fn people(&self) -> &People {
+        self.people.get_or_init(|| Arc::new(People::of(&self.documents)))
+    }
+
+    /// The same, if that was worked out already.
+    pub fn known_people(&self) -> Option<&People> {
+        self.people.get().map(|people| &**people)
+    }
+
+    /// Of files and what they say: `read` what those say that are not as in `last`, or of which it is true.
+    fn of(
+        files: Vec<SourceFile>,
+        documents: Documents,
+        last: &Self,
+        (read, is_read): (Option<&Documents>, impl Fn(&SourceFile) -> bool),
+    ) -> Self {
+        let before: HashMap<&str, (&SourceFile, &Arc<Known>)> = last
+            .files
+            .iter()
+            .zip(&last.known)
+            .map(|(file, known)| (file.name.as_str(), (file, known)))
+            .collect();
+        let known = files.iter().map(|file| match before.get(file.name.as_str()) {
+            Some((was, known)) if was.text == file.text && !is_read(file) => (*known).clone(),
+            _ => Arc::new(Known::of(file, read)),
+        });
+        let known: Vec<_> = known.collect();
+        let people = OnceLock::new();
+        if Arc::ptr_eq(&documents.workloads, &last.documents.workloads) {
+            let _ = last.people.get().map(|same| people.set(same.clone())); // it is new, and has none
+        }
+        let digest = digest_of(files.iter().zip(&known).map(|(file, known)| (&*file.name, &*known.digest)));
+        Self { files, documents, digest, known, read_here: true, row: OnceLock::new(), people }
     }
 
     /// What the store has kept.
-    pub(super) fn kept(files: Vec<SourceFile>, documents: Documents, digest: String, row: i64) -> Self {
-        Self { files, documents, digest, read_here: false, row: row.into() }
-    }
-
-    fn without_feeds(files: Vec<SourceFile>, now: Timestamp) -> Result<Self, Mistakes> {
-        let texts: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
-        let documents = Documents::parse_all(&texts, now)?;
-        Ok(Self::of(files, documents))
+    pub(super) fn kept(
+        files: Vec<(SourceFile, Known)>,
+        documents: Documents,
+        digest: String,
+        row: i64,
+    ) -> Self {
+        let (files, known) = files.into_iter().map(|(file, known)| (file, Arc::new(known))).unzip();
+        Self { files, documents, digest, known, read_here: false, row: row.into(), people: OnceLock::new() }
     }
 
     /// The same, with the ends that its grants had in what counted before. `for: 15m` begins when the grant is first applied: a file
@@ -72,19 +183,21 @@ impl PolicySet {
         {
             return self;
         }
-        let mut documents = self.documents.clone();
-        for grant in &mut documents.grants {
+        let mut set = Self { row: OnceLock::new(), ..Self::clone(&self) };
+        let mut others = HashSet::new();
+        for grant in &mut set.documents.grants {
             if let Some(known) = known(grant) {
                 grant.not_after = known.not_after;
+                others.insert(grant.place.file.clone());
             }
         }
-        Arc::new(Self {
-            documents,
-            files: self.files.clone(),
-            digest: self.digest.clone(),
-            read_here: self.read_here,
-            row: OnceLock::new(),
-        })
+        // What these say is another than what was read.
+        for (file, known) in set.files.iter().zip(&mut set.known) {
+            if others.contains(&*file.name) {
+                *known = Arc::new(Known { digest: known.digest.clone(), ..Known::default() });
+            }
+        }
+        Arc::new(set)
     }
 
     /// Documents without files.
@@ -93,14 +206,32 @@ impl PolicySet {
     }
 }
 
+impl Known {
+    fn of(file: &SourceFile, read: Option<&Documents>) -> Self {
+        // Where all were read, what they say is told apart when it is saved.
+        let said = read.and_then(|read| serde_json::to_string(&Said::of(read, &file.name)).ok());
+        Self { digest: digest_of_text(&file.text), said, row: OnceLock::new() }
+    }
+}
+
 /// SHA-256 of names and texts.
 pub fn digest(files: &[SourceFile]) -> String {
-    if files.is_empty() {
+    let texts: Vec<_> = files.iter().map(|file| digest_of_text(&file.text)).collect();
+    digest_of(files.iter().zip(&texts).map(|(file, text)| (&*file.name, &**text)))
+}
+
+fn digest_of_text(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// SHA-256 of names and of the digests of texts, so that a text that is known need not be gone through again.
+pub(super) fn digest_of<'f>(files: impl ExactSizeIterator<Item = (&'f str, &'f str)>) -> String {
+    if files.len() == 0 {
         return String::new();
     }
     let mut sha = Sha256::new();
-    for file in files {
-        for part in [&file.name, &file.text] {
+    for (name, text) in files {
+        for part in [name, text] {
             sha.update((part.len() as u64).to_be_bytes());
             sha.update(part);
         }

@@ -16,6 +16,7 @@ use datapath::wire::proto;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Prints why an event was judged as it was.
 pub fn print(instance: &Instance, id: u64, format: Format) -> Result<()> {
@@ -126,11 +127,12 @@ fn be_who_it_was(documents: &mut Documents, address: Addr, id: Option<SpiffeId>)
     let host = Prefix::host(address);
     let of_id = |w: &&Workload| Some(&w.spiffe_id) == id.as_ref();
     let labels = documents.workloads.iter().find(of_id).map(|w| w.labels.clone()).unwrap_or_default();
-    for workload in &mut documents.workloads {
+    let workloads = Arc::make_mut(&mut documents.workloads);
+    for workload in workloads.iter_mut() {
         workload.addresses.retain(|prefix| !prefix.covers(&host));
     }
-    documents.workloads.retain(|workload| !workload.addresses.is_empty());
-    documents.workloads.extend(id.map(|spiffe_id| Workload {
+    workloads.retain(|workload| !workload.addresses.is_empty());
+    workloads.extend(id.map(|spiffe_id| Workload {
         name: spiffe_id.path().trim_start_matches('/').to_owned(),
         addresses: vec![host],
         labels,

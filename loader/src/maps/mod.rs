@@ -1,6 +1,7 @@
 //! The maps, typed. Reads take `&self` and may run while another thread writes.
 
 mod attempts;
+mod batch;
 mod cells;
 mod devices;
 mod events;

@@ -1,12 +1,15 @@
 //! Hash maps and longest-prefix tries.
 
+use super::batch;
 use crate::error::{Error, Result};
 use crate::pod::P;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap};
+use aya::sys::SyscallError;
 use bytemuck::Pod;
 use std::collections::{BTreeMap, HashMap as Entries};
 use std::hash::Hash;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A map behind a lock that a panicking reader does not poison: the kernel's map has no state of ours to break.
@@ -198,17 +201,27 @@ impl<K: Pod + Eq + Hash, V: Pod> PerCpuTable<K, V> {
     }
 }
 
+/// Entries that are written by one system call.
+const BATCH: usize = 4096;
+
 /// A longest-prefix trie.
 pub struct Trie<K: Pod, V: Pod> {
     map: Shared<LpmTrie<MapData, P<K>, P<V>>>,
+    /// The same map, for what aya has no call for.
+    fd: OwnedFd,
     max_entries: u32,
 }
 
 impl<K: Pod + Ord, V: Pod> Trie<K, V> {
     pub(crate) fn new((name, map): (&'static str, Map)) -> Result<Self> {
         let max_entries = max_entries(name, &map)?;
+        let Map::LpmTrie(data) = &map else {
+            return Err(Error::Missing { what: format!("trie {name}") });
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|e| Error::Map { map: name, source: MapError::IoError(e) })?;
         let map = LpmTrie::try_from(map).map_err(|source| Error::Map { map: name, source })?;
-        Ok(Self { map: Shared::new(name, map), max_entries })
+        Ok(Self { map: Shared::new(name, map), fd, max_entries })
     }
 
     /// The value of the longest prefix of `key` with at most `prefix_bits` bits: what a program that looks it up sees.
@@ -221,6 +234,36 @@ impl<K: Pod + Ord, V: Pod> Trie<K, V> {
     pub fn insert(&self, key: &K, prefix_bits: u32, value: &V) -> Result<()> {
         let written = self.map.write().insert(&Key::new(prefix_bits, P(*key)), P(*value), 0);
         written.map_err(|e| write_error(self.map.name, self.max_entries, e))
+    }
+
+    /// Writes the values of many prefixes, in their order, in few system calls.
+    ///
+    /// # Errors
+    /// How many were written before the one that could not be, and why it could not.
+    pub fn insert_all(
+        &self,
+        entries: impl IntoIterator<Item = (K, u32, V)>,
+    ) -> std::result::Result<(), (usize, Error)> {
+        let mut entries = entries.into_iter().peekable();
+        let _only_writer = self.map.write();
+        let (mut keys, mut values, mut before) = (Vec::new(), Vec::new(), 0);
+        while entries.peek().is_some() {
+            keys.clear();
+            values.clear();
+            let mut count = 0;
+            for (key, bits, value) in entries.by_ref().take(BATCH) {
+                keys.extend_from_slice(&bits.to_ne_bytes());
+                keys.extend_from_slice(bytemuck::bytes_of(&key));
+                values.extend_from_slice(bytemuck::bytes_of(&value));
+                count += 1;
+            }
+            batch::update(&self.fd, &keys, &values, count).map_err(|(written, source)| {
+                let source = SyscallError { call: "bpf_map_update_batch", io_error: source }.into();
+                (before + written, write_error(self.map.name, self.max_entries, source))
+            })?;
+            before += count as usize;
+        }
+        Ok(())
     }
 
     /// Removes a prefix; returns whether it was there.

@@ -81,6 +81,11 @@ impl Daemon {
         Ok(own + of(usage.user_time()) + of(usage.system_time()))
     }
 
+    /// The socket of its API.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("run").join(format!("{}.sock", name()))
+    }
+
     /// The maps by which packets are judged.
     pub fn maps(&self) -> Result<Maps> {
         let pins = Path::new(tidegate_benches::inside::BPFFS).join("tidegate").join(name());
@@ -142,14 +147,18 @@ pub fn fact(report: &mut Report, name: String, value: f64, unit: &'static str) {
 pub fn times(report: &mut Report, name: &str, times: &[Took]) {
     let unit = "s";
     let cpu: Vec<f64> = times.iter().map(|took| took.cpu.as_secs_f64()).collect();
-    let mut values: Vec<f64> = times.iter().map(|took| took.whole.as_secs_f64()).collect();
-    fact(report, format!("{name}, median of {}", values.len()), Spread::of(&values).median, unit);
+    spread(report, name, times.iter().map(|took| took.whole.as_secs_f64()).collect(), unit);
     fact(
         report,
         format!("{name}, processor time of daemon and command, median"),
         Spread::of(&cpu).median,
         unit,
     );
+}
+
+/// Adds a median, and the 99th percentile or the longest.
+pub fn spread(report: &mut Report, name: &str, mut values: Vec<f64>, unit: &'static str) {
+    fact(report, format!("{name}, median of {}", values.len()), Spread::of(&values).median, unit);
     values.sort_by(f64::total_cmp);
     let at = (values.len() * 99).div_ceil(100).saturating_sub(1);
     let what = if values.len() < 100 { "longest" } else { "p99" };

@@ -1,6 +1,7 @@
 //! How long policy takes at scale: from the command to the moment from which every packet is judged by it, and what the daemon
 //! holds in memory meanwhile. The daemon and the commands are the shipped binary.
 
+mod api;
 mod daemon;
 mod feeds;
 mod rules;

@@ -1,10 +1,17 @@
 //! Many identities and rules: all of them applied, and one rule changed.
 
 use crate::Arguments;
-use crate::daemon::{Daemon, times};
+use crate::api::{Took, apply_only};
+use crate::daemon::{Daemon, spread, times};
 use anyhow::Result;
 use std::fmt::Write;
+use std::time::Duration;
 use tidegate_benches::report::Report;
+
+/// Between changes.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Before the first of them.
+const FIRST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Measures a whole commit, and one of one rule.
 pub fn measure(report: &mut Report, arguments: &Arguments) -> Result<()> {
@@ -24,13 +31,41 @@ pub fn measure(report: &mut Report, arguments: &Arguments) -> Result<()> {
     }
     times(report, &format!("{name}, from the command until all is judged by them"), &took);
     daemon.state_memory(report, &name)?;
+    one_rule(report, &daemon, changes, (&changed, &one))?;
     let mut took = Vec::new();
-    for n in 0..changes {
-        daemon.file("one.yaml", &one(1001 + n))?;
+    for n in 0..changes.min(20) {
+        daemon.file("one.yaml", &one(10_001 + n))?;
+        took.push(daemon.run(&["policy", "apply", "--only", &changed])?);
+    }
+    times(report, "the same by the command `policy apply --only`, with its start and its end", &took);
+    let mut took = Vec::new();
+    for n in 0..rounds {
+        daemon.file("one.yaml", &one(20_001 + n))?;
         took.push(daemon.run(&all)?);
     }
-    times(report, "one rule of them changed, from the command until it is judged by", &took);
+    times(report, "the same where the command sends all files", &took);
     daemon.state_memory(report, &format!("{name}, after {changes} changes"))
+}
+
+/// One rule is given another port, again and again, over the API.
+fn one_rule(
+    report: &mut Report,
+    daemon: &Daemon,
+    changes: u32,
+    (file, text): (&str, &impl Fn(u32) -> String),
+) -> Result<()> {
+    let maps = daemon.maps()?;
+    let mut took = Vec::new();
+    for n in 0..changes {
+        // Behind a commit the daemon waits for packets that it may still be judging, and works out what the next one needs.
+        std::thread::sleep(if n == 0 { FIRST_PAUSE } else { PAUSE });
+        took.push(apply_only(&daemon.socket(), &maps, file, &text(1001 + n))?);
+    }
+    let ms = |of: fn(&Took) -> Duration| took.iter().map(|took| of(took).as_secs_f64() * 1e3).collect();
+    let name = "one rule of them changed, from the request at the API until it is";
+    spread(report, &format!("{name} judged by"), ms(|took| took.judged), "ms");
+    spread(report, &format!("{name} answered, and on the disk"), ms(|took| took.answered), "ms");
+    Ok(())
 }
 
 /// Identities of as many services as there are pairs of rules, ten or so in each.

@@ -26,6 +26,9 @@ pub struct ApplyRequest {
     pub files: Vec<SourceFile>,
     /// Seconds in which it has to be confirmed, or what counted before counts again.
     pub confirm_within_s: Option<NonZero<u32>>,
+    /// Whether these files take the places of those of their names, or are added, and all others that count stay. Else they are all.
+    #[serde(default)]
+    pub only: bool,
 }
 
 /// The answer to what applies files.
@@ -69,17 +72,33 @@ fn seconds(within: Option<NonZero<u32>>) -> Option<SignedDuration> {
     within.map(|s| SignedDuration::from_secs(i64::from(s.get())))
 }
 
+/// What files say; where they are not all, with what those say that count beside them.
+fn read(last: &PolicySet, files: &[SourceFile], only: bool) -> Result<Arc<PolicySet>> {
+    let now = Timestamp::now();
+    let set = if only { last.with(files, now)? } else { PolicySet::read_beside(files.to_vec(), now, last)? };
+    Ok(Arc::new(set))
+}
+
 pub(super) async fn apply(
     Extract(shared): Extract<Arc<Shared>>,
     caller: Caller,
     Body(request): Body<ApplyRequest>,
 ) -> Result<Json<Applied>> {
     let work = move || {
-        let last = shared.with_state(|state| state.set.clone());
-        let set = Arc::new(PolicySet::read_beside(request.files, Timestamp::now(), &last)?);
-        let revision =
-            shared.apply(&caller.author("policy apply"), set.clone(), seconds(request.confirm_within_s))?;
-        Ok(Json(Applied::of(revision, &set.documents)))
+        let (by, within) = (caller.author("policy apply"), seconds(request.confirm_within_s));
+        loop {
+            let last = shared.with_state(|state| state.set.clone());
+            let set = read(&last, &request.files, request.only)?;
+            let done = if request.only {
+                shared.apply_after(&last, &by, set.clone(), within)?
+            } else {
+                Some(shared.apply(&by, set.clone(), within)?)
+            };
+            // Where others were applied meanwhile, the files are to stand beside those.
+            if let Some(revision) = done {
+                return Ok(Json(Applied::of(revision, &set.documents)));
+            }
+        }
     };
     blocking(work).await
 }
@@ -128,6 +147,9 @@ pub struct ShadowRequest {
     pub files: Vec<SourceFile>,
     /// One of so many flows is judged by it.
     pub sample: NonZero<u32>,
+    /// As with `POST /v1/policy`.
+    #[serde(default)]
+    pub only: bool,
 }
 
 pub(super) async fn shadow(
@@ -136,8 +158,7 @@ pub(super) async fn shadow(
 ) -> Result<NoContent> {
     let work = move || {
         let now = Timestamp::now();
-        let last = shared.with_state(|state| state.set.clone());
-        let set = Arc::new(PolicySet::read_beside(request.files, now, &last)?);
+        let set = read(&shared.with_state(|state| state.set.clone()), &request.files, request.only)?;
         shared.shadow(Some(Shadow { set, sample: request.sample.get(), since: now }))
     };
     blocking(work).await.map(|()| NoContent)

@@ -3,6 +3,7 @@
 //! The naive reading knows nothing of classes, tries or versions: it goes through workloads and rules one by one.
 
 mod commits;
+mod differences;
 
 use super::compile::{Compiled, compile};
 use super::document::*;
@@ -28,6 +29,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 const NOW: &str = "2026-11-22T12:00:00Z";
 const PREFIXES: [&str; 22] = [
@@ -260,13 +262,14 @@ fn documents() -> impl Strategy<Value = Documents> {
             }
             let named = |(n, (tier, mut rules)): (usize, (u32, Vec<Rule>))| {
                 rules.iter_mut().enumerate().for_each(|(m, rule)| rule.name = format!("r{m}"));
-                Policy { name: format!("p{n}"), tier, rules, place: place() }
+                Arc::new(Policy { name: format!("p{n}"), tier, rules, place: place() })
             };
             let policies = policies.into_iter().enumerate().map(named).collect();
             let blocklists = vec![Blocklist { name: "b".into(), entries, feeds: Vec::new(), place: place() }];
             quarantines.iter_mut().enumerate().for_each(|(n, q)| q.name = format!("q{n}"));
             grants.iter_mut().enumerate().for_each(|(n, grant)| grant.name = format!("g{n}"));
             limits.iter_mut().enumerate().for_each(|(n, limit)| limit.name = format!("l{n}"));
+            let workloads = Arc::new(workloads);
             Documents { workloads, policies, blocklists, quarantines, grants, limits, ..Documents::default() }
         },
     )

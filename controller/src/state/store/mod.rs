@@ -6,6 +6,7 @@
 //! to look.
 
 mod audit;
+mod documents;
 mod feeds;
 mod import;
 mod open;
@@ -15,7 +16,7 @@ mod tests;
 mod write;
 
 pub use read::{Outcome, Revision};
-pub use write::{Author, Who};
+pub use write::{Author, Given, Who};
 
 use crate::exit_code::{Code, Failure};
 use datapath::abi::Config;

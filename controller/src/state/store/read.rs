@@ -4,10 +4,10 @@ use super::{InKernel, Store, Who, damaged, failed, import};
 use crate::bindings::{Bindings, Change, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
+use crate::policy::Numbering;
 use crate::policy::compile::rules_of_policies;
 use crate::policy::numbering::Numbered;
 use crate::policy::spiffe::SpiffeId;
-use crate::policy::{Numbering, SourceFile};
 use crate::state::{Confirmation, PolicySet, Shadow, State};
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -289,23 +289,6 @@ impl Store {
         })
     }
 
-    /// The documents of a row, with what stood in their feeds when this revision was made, or else when it was seen last.
-    fn policy_set(&self, row: i64, revision: u64) -> Result<PolicySet> {
-        let sql = "SELECT digest, parsed FROM documents WHERE id = ?";
-        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-        let (digest, parsed) = self.db.query_row(sql, [row], read).map_err(|e| failed(&self.path, e))?;
-        let sql = "SELECT name, text FROM file JOIN body ON digest = body WHERE documents = ? ORDER BY place";
-        let files = || -> rusqlite::Result<Vec<SourceFile>> {
-            let mut files = self.db.prepare(sql)?;
-            let file = |row: &Row<'_>| Ok(SourceFile { name: row.get(0)?, text: row.get(1)? });
-            files.query_map(params![row], file)?.collect()
-        };
-        let files = files().map_err(|e| failed(&self.path, e))?;
-        let mut documents = self.json("documents", &parsed)?;
-        self.fill_feeds(&mut documents, revision)?;
-        Ok(PolicySet::kept(files, documents, digest, row))
-    }
-
     fn candidate(&self) -> Result<Option<Shadow>> {
         let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?, time(row, 2)?));
         let found = self.db.query_row("SELECT documents, sample, since FROM candidate", [], read).optional();
@@ -351,7 +334,7 @@ impl Store {
         rows().map_err(|e| failed(&self.path, e))
     }
 
-    fn json<T: DeserializeOwned>(&self, what: &str, text: &str) -> Result<T> {
+    pub(super) fn json<T: DeserializeOwned>(&self, what: &str, text: &str) -> Result<T> {
         serde_json::from_str(text).map_err(|e| damaged(&self.path, what, e))
     }
 }

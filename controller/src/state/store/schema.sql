@@ -9,8 +9,16 @@ CREATE TABLE body (
 -- What was applied together.
 CREATE TABLE documents (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
-    digest TEXT NOT NULL,      -- of names and texts
-    parsed TEXT NOT NULL       -- what they say, JSON
+    digest TEXT NOT NULL,      -- of names and of the digests of texts
+    parsed TEXT NOT NULL       -- what no file says, JSON
+);
+CREATE INDEX documents_digest ON documents (digest);
+
+-- What one file of a set says, JSON: once for all sets that have it.
+CREATE TABLE said (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL UNIQUE, -- SHA-256 of it, hexadecimal
+    parsed TEXT NOT NULL
 );
 
 CREATE TABLE file (
@@ -18,8 +26,11 @@ CREATE TABLE file (
     place     INTEGER NOT NULL,
     name      TEXT NOT NULL,
     body      TEXT NOT NULL REFERENCES body,
+    said      INTEGER REFERENCES said, -- NULL in sets that a version before form 7 saved: it stands in documents.parsed
     PRIMARY KEY (documents, place)
 ) WITHOUT ROWID;
+CREATE INDEX file_body ON file (body);
+CREATE INDEX file_said ON file (said);
 
 CREATE TABLE revision (
     number      INTEGER PRIMARY KEY,

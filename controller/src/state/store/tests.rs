@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::policy::spiffe::SpiffeId;
-use crate::policy::{Clock, SourceFile, compile};
-use crate::state::{Confirmation, PolicySet, Shadow, State, manual_grant, manual_grant_place, manual_place};
+use crate::policy::{Clock, RuleInfo, SourceFile, compile};
+use crate::state::{
+    Confirmation, Given, PolicySet, Shadow, State, manual_grant, manual_grant_place, manual_place,
+};
 use jiff::{SignedDuration, Timestamp};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -22,12 +24,20 @@ spec: {rules: [{name: pay, action: allow, from: [{any: true}], to: [{any: true}]
 
 fn set(port: u16) -> Arc<PolicySet> {
     let text = FILE.replace("PORT", &port.to_string());
-    let file = SourceFile { name: "shop.yaml".into(), text };
+    let file = SourceFile { name: "shop.yaml".into(), text: text.into() };
     Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap())
 }
 
 fn kernel(epoch: u32) -> InKernel {
     InKernel { epoch, generation: "these maps".into() }
+}
+
+fn given(before: &State, after: &State) -> Given {
+    Given::since(&before.numbering.counted(), &after.numbering)
+}
+
+fn rules(state: &State) -> Vec<(u32, RuleInfo)> {
+    state.rules.clone().into_iter().collect()
 }
 
 /// The state after `before` when `set` is applied.
@@ -47,8 +57,8 @@ fn next(store: &Store, before: &State, set: Arc<PolicySet>) -> State {
 fn commit(store: &mut Store, before: &State, set: Arc<PolicySet>) -> State {
     let state = next(store, before, set);
     let by = Author { who: Who::User(0), how: "policy apply".into() };
-    store.begin(&state, &kernel(state.epoch), &by, before).unwrap();
-    store.mark(&state, before).unwrap();
+    store.begin(&state, &kernel(state.epoch), &by, before, &given(before, &state)).unwrap();
+    store.mark(&state, before.revision, &rules(&state)).unwrap();
     state
 }
 
@@ -74,8 +84,8 @@ fn what_is_read_is_what_was_written() {
     second.confirmation =
         Some(Confirmation::begin(second.revision, first.set.clone(), SignedDuration::from_secs(60)));
     second.shadow = Some(Shadow { set: set(9), sample: 4, since: Timestamp::now() });
-    store.begin(&second, &kernel(2), &Author::daemon("run"), &first).unwrap();
-    store.mark(&second, &first).unwrap();
+    store.begin(&second, &kernel(2), &Author::daemon("run"), &first, &given(&first, &second)).unwrap();
+    store.mark(&second, first.revision, &rules(&second)).unwrap();
     store.set(&[("failsafe", Some("tcp/22".into())), ("mode", None)], &Author::daemon("run")).unwrap();
     assert_eq!(store.load(None).unwrap(), second);
     assert_eq!(State::load(&path, None).unwrap(), second, "another process, while the daemon has it open");
@@ -111,7 +121,7 @@ fn a_pending_revision_counts_if_the_kernel_judges_by_it_and_only_then() {
         let mut store = Store::open(&path).unwrap();
         let first = commit(&mut store, &State::default(), set(443));
         let second = next(&store, &first, set(8443));
-        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first).unwrap();
+        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first, &given(&first, &second)).unwrap();
         drop(store);
         let seen = State::load(&path, Some(&in_kernel)).unwrap();
         assert_eq!(seen.revision, counts, "{in_kernel:?}");
@@ -136,11 +146,11 @@ fn a_revision_that_is_left_pending_never_counts_once_another_was_begun() {
     // Refused, and the disk too full to say so: the next one has the same epoch.
     let by = Author::daemon("a test");
     let refused = next(&store, &first, set(1));
-    store.begin(&refused, &kernel(2), &by, &first).unwrap();
+    store.begin(&refused, &kernel(2), &by, &first, &given(&first, &refused)).unwrap();
     let known = State { numbering: refused.numbering.clone(), ..first };
     let second = next(&store, &known, set(8443));
-    store.begin(&second, &kernel(2), &by, &known).unwrap();
-    store.mark(&second, &known).unwrap();
+    store.begin(&second, &kernel(2), &by, &known, &given(&known, &second)).unwrap();
+    store.mark(&second, known.revision, &rules(&second)).unwrap();
     store.resolve(&kernel(2)).unwrap();
     assert_eq!(store.load(None).unwrap().revision, 3);
     assert_eq!(store.history().unwrap()[1].outcome, Outcome::Refused);
@@ -210,7 +220,10 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     store
         .db
         .execute_batch(
-            "ALTER TABLE revision DROP COLUMN grants; ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; DROP TABLE revision_feed; DROP TABLE feed_content; PRAGMA user_version = 1",
+            "ALTER TABLE revision DROP COLUMN grants; ALTER TABLE revision DROP COLUMN spiffe_id; DROP TABLE binding; DROP TABLE audit; DROP TABLE revision_feed; DROP TABLE feed_content;
+             UPDATE documents SET parsed = (SELECT parsed FROM said), digest = 'of an older form';
+             DROP INDEX file_body; DROP INDEX file_said; DROP INDEX documents_digest;
+             ALTER TABLE file DROP COLUMN said; DROP TABLE said; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(store);
@@ -225,9 +238,11 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     let second = next(&store, &first, set(8443));
     let oncall: SpiffeId = "spiffe://acme.example/ns/ops/sa/oncall".parse().unwrap();
     let by = Author { who: Who::Workload(oncall.clone()), how: "policy apply".into() };
-    store.begin(&second, &kernel(2), &by, &first).unwrap();
-    store.mark(&second, &first).unwrap();
+    store.begin(&second, &kernel(2), &by, &first, &given(&first, &second)).unwrap();
+    store.mark(&second, first.revision, &rules(&second)).unwrap();
     assert_eq!(store.audit_head().unwrap().seq, 2);
+    // A digest says which files these were, whichever version saved them.
+    assert_eq!(store.history().unwrap()[1].digest, first.set.digest);
     drop(store);
     let store = Store::read(&path).unwrap().unwrap();
     assert_eq!(store.load(None).unwrap(), second);
@@ -310,17 +325,19 @@ fn a_full_disk_refuses_a_revision_and_keeps_the_one_before() {
     {}
     let mut comment = FILE.replace("PORT", "8443");
     comment.push_str(&"# so many words\n".repeat(10_000));
-    let file = SourceFile { name: "shop.yaml".into(), text: comment };
+    let file = SourceFile { name: "shop.yaml".into(), text: comment.into() };
     let large = Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap());
     let second = next(&store, &first, large);
-    let begin = |store: &mut Store| store.begin(&second, &kernel(2), &Author::daemon("a test"), &first);
+    let begin = |store: &mut Store| {
+        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first, &given(&first, &second))
+    };
     let said = begin(&mut store).unwrap_err().message;
     assert!(said.contains("there is no room to write"), "{said}");
     assert_eq!(store.load(None).unwrap(), first);
     assert_eq!(store.history().unwrap().len(), 1);
     std::fs::remove_file(&filler).unwrap();
     begin(&mut store).unwrap();
-    store.mark(&second, &first).unwrap();
+    store.mark(&second, first.revision, &rules(&second)).unwrap();
     assert_eq!(store.load(None).unwrap(), second);
     drop(store);
     drop(disk);
@@ -374,7 +391,7 @@ fn what_feeds_said_is_kept_for_the_revision_that_counts_and_the_one_before() {
     );
     let read = |content: &str| {
         std::fs::write(&feed, content).unwrap();
-        let file = SourceFile { name: "bad.yaml".into(), text: text.clone() };
+        let file = SourceFile { name: "bad.yaml".into(), text: text.clone().into() };
         Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap())
     };
     let path = folder.path().join("state.db");
@@ -400,7 +417,15 @@ fn what_feeds_said_is_kept_for_the_revision_that_counts_and_the_one_before() {
 
     // A daemon that is killed between the two steps of a commit finds the one that the kernel judges by.
     let fourth = next(&store, &third, read("198.51.100.0/24\n"));
-    store.begin(&fourth, &kernel(fourth.epoch), &Author::daemon("feeds: bad/a"), &third).unwrap();
+    store
+        .begin(
+            &fourth,
+            &kernel(fourth.epoch),
+            &Author::daemon("feeds: bad/a"),
+            &third,
+            &given(&third, &fourth),
+        )
+        .unwrap();
     let [not_yet, flipped] =
         [third.epoch, fourth.epoch].map(|epoch| store.load(Some(&kernel(epoch))).unwrap());
     assert_eq!(of(&not_yet.set), of(&third.set));

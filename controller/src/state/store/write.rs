@@ -1,17 +1,17 @@
 //! What the daemon writes, each in one transaction.
 
-use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, failed, feeds};
+use super::{InKernel, KEPT_BYTES, KEPT_REVISIONS, Outcome, Store, documents, failed, feeds};
 use crate::audit::{self, Entry, Kind};
 use crate::bindings::{Change, SourceName};
 use crate::exit_code::Result;
 use crate::policy::Numbering;
-use crate::policy::numbering::Numbered;
+use crate::policy::RuleInfo;
+use crate::policy::numbering::{Counted, Numbered};
 use crate::policy::spiffe::SpiffeId;
-use crate::state::{Confirmation, PolicySet, State, set};
+use crate::state::{Confirmation, State};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Who changes something, and how.
@@ -47,6 +47,26 @@ impl fmt::Display for Who {
     }
 }
 
+/// Numbers that a revision gives.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Of what kind, to what.
+    pub numbers: Vec<(Numbered, String, u32)>,
+    /// The wall-clock time of boot by which deadlines are computed, where that is another.
+    pub wall_of_boot_ns: Option<i64>,
+}
+
+impl Given {
+    /// What a numbering has that it had not when it was counted.
+    pub fn since(before: &Counted, numbering: &Numbering) -> Self {
+        let wall = numbering.kept_wall_of_boot_ns();
+        Self {
+            numbers: numbering.given_since(before),
+            wall_of_boot_ns: wall.filter(|ns| before.wall_of_boot_ns != Some(*ns)),
+        }
+    }
+}
+
 impl Author {
     /// The daemon, by itself.
     pub fn daemon(how: impl Into<String>) -> Self {
@@ -56,31 +76,41 @@ impl Author {
 
 impl Store {
     /// Records a revision that is about to be made, with its documents and the numbers that it gives.
-    pub fn begin(&mut self, state: &State, kernel: &InKernel, by: &Author, before: &State) -> Result<()> {
+    pub fn begin(
+        &mut self,
+        state: &State,
+        kernel: &InKernel,
+        by: &Author,
+        before: &State,
+        given: &Given,
+    ) -> Result<()> {
         let record = audit::commit(before, state, by);
-        self.transact(|db| {
+        // What counts is on the disk when it is marked, and all before it. Until then the kernel alone has it, which a power cut ends too.
+        self.synchronous("NORMAL")?;
+        let begun = self.transact(|db| {
             // One that is pending yet was refused when there was no room to say so.
             settle_pending(db, Outcome::Refused, "another revision was begun")?;
             insert(db, state, kernel, by, Outcome::Pending)?;
             feeds::save(db, state.revision, &state.set.documents)?;
             audit::append(db, &record)?;
-            numbers(db, &state.numbering, &before.numbering)
-        })?;
+            numbers(db, given)
+        });
+        self.synchronous("FULL")?;
+        begun?;
         let sql = "SELECT documents FROM revision WHERE number = ?";
-        if let Ok(row) = self.db.query_row(sql, [state.revision], |row| row.get(0)) {
-            let _ = state.set.row.set(row); // of a set that is known already it is the same
-        }
-        Ok(())
+        let row = self.db.query_row(sql, [state.revision], |row| row.get(0));
+        let remembered = row.and_then(|row| documents::remember(&self.db, &state.set, row));
+        remembered.map_err(|e| failed(&self.path, e))
     }
 
-    /// Says that a revision counts: the kernel judges by it. What is too old to be kept goes.
-    pub fn mark(&mut self, state: &State, before: &State) -> Result<()> {
+    /// Says that a revision counts: the kernel judges by it; and what its rules mean that are `changed`. What is too old to be kept goes.
+    pub fn mark(&mut self, state: &State, before: u64, changed: &[(u32, RuleInfo)]) -> Result<()> {
         self.transact(|db| {
             settle(db, state.revision, Outcome::Committed, None)?;
             db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [state.revision])?;
             candidate(db, state)?;
-            rules(db, state, before)?;
-            feeds::keep(db, [before.revision, state.revision])?;
+            rules(db, changed.iter().map(|(number, rule)| (*number, rule)))?;
+            feeds::keep(db, [before, state.revision])?;
             prune(db)
         })
     }
@@ -134,8 +164,9 @@ impl Store {
     pub fn save_candidate(&mut self, state: &State, before: &State) -> Result<()> {
         self.transact(|db| {
             candidate(db, state)?;
-            numbers(db, &state.numbering, &before.numbering)?;
-            rules(db, state, before)
+            numbers(db, &Given::since(&before.numbering.counted(), &state.numbering))?;
+            let is_new = |(number, rule): &(&u32, &RuleInfo)| before.rules.get(number) != Some(rule);
+            rules(db, state.rules.iter().filter(is_new).map(|(number, rule)| (*number, rule)))
         })
     }
 
@@ -186,6 +217,10 @@ impl Store {
         })
     }
 
+    fn synchronous(&self, how: &str) -> Result<()> {
+        self.db.pragma_update(None, "synchronous", how).map_err(|e| failed(&self.path, e))
+    }
+
     pub(super) fn transact(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
         let run = || {
             let tx = self.db.transaction()?;
@@ -204,8 +239,8 @@ pub fn import(db: &Connection, state: &State) -> rusqlite::Result<()> {
         db.execute("INSERT INTO in_force (id, revision) VALUES (1, ?)", [state.revision])?;
     }
     candidate(db, state)?;
-    numbers(db, &state.numbering, &Numbering::default())?;
-    rules(db, state, &State::default())
+    numbers(db, &Given::since(&Counted::default(), &state.numbering))?;
+    rules(db, state.rules.iter().map(|(number, rule)| (*number, rule)))
 }
 
 fn insert(
@@ -215,7 +250,7 @@ fn insert(
     by: &Author,
     outcome: Outcome,
 ) -> rusqlite::Result<()> {
-    let documents = documents(db, &state.set)?;
+    let row = documents::row(db, &state.set)?;
     let json = |value: serde_json::Result<String>| {
         value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
     };
@@ -225,7 +260,7 @@ fn insert(
         Who::Workload(id) => (None, Some(id.as_str())),
     };
     let confirmation = state.confirmation.as_ref();
-    let before = confirmation.map(|c| self::documents(db, &c.before)).transpose()?;
+    let before = confirmation.map(|c| documents::row(db, &c.before)).transpose()?;
     db.execute(
         "INSERT INTO revision (number, epoch, generation, at, uid, spiffe_id, how, documents, blocks, quarantines, grants, outcome,
             confirm_revision, confirm_before, confirm_boot_id, confirm_deadline_ns, confirm_deadline_at)
@@ -238,7 +273,7 @@ fn insert(
             uid,
             spiffe_id,
             by.how,
-            documents,
+            row,
             json(serde_json::to_string(&state.blocks))?,
             json(serde_json::to_string(&state.quarantines))?,
             json(serde_json::to_string(&state.grants))?,
@@ -251,31 +286,6 @@ fn insert(
         ],
     )
     .map(drop)
-}
-
-/// The row of a set of documents, which is made now if there is none.
-fn documents(db: &Connection, set: &PolicySet) -> rusqlite::Result<i64> {
-    let is_there = "SELECT id FROM documents WHERE id = ?";
-    if let Some(row) = set.row.get()
-        && let Some(row) = db.query_row(is_there, [row], |row| row.get(0)).optional()?
-    {
-        return Ok(row);
-    }
-    let parsed = serde_json::to_string(&set.documents);
-    let parsed = parsed.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
-    let same = "SELECT id FROM documents WHERE digest = ? AND parsed = ?";
-    if let Some(row) = db.query_row(same, params![set.digest, parsed], |row| row.get(0)).optional()? {
-        return Ok(row);
-    }
-    db.execute("INSERT INTO documents (digest, parsed) VALUES (?, ?)", params![set.digest, parsed])?;
-    let row = db.last_insert_rowid();
-    for (place, file) in set.files.iter().enumerate() {
-        let digest = set::hex(&Sha256::digest(file.text.as_bytes()));
-        db.execute("INSERT OR IGNORE INTO body (digest, text) VALUES (?, ?)", params![digest, file.text])?;
-        let sql = "INSERT INTO file (documents, place, name, body) VALUES (?, ?, ?, ?)";
-        db.execute(sql, params![row, place as i64, file.name, digest])?;
-    }
-    Ok(row)
 }
 
 fn settle(db: &Connection, revision: u64, outcome: Outcome, why: Option<&str>) -> rusqlite::Result<()> {
@@ -299,27 +309,25 @@ fn candidate(db: &Connection, state: &State) -> rusqlite::Result<()> {
     let Some(shadow) = &state.shadow else {
         return db.execute("DELETE FROM candidate", []).map(drop);
     };
-    let row = documents(db, &shadow.set)?;
+    let row = documents::row(db, &shadow.set)?;
     let sql = "INSERT OR REPLACE INTO candidate (id, documents, sample, since) VALUES (1, ?, ?, ?)";
     db.execute(sql, params![row, shadow.sample, shadow.since.to_string()]).map(drop)
 }
 
-fn numbers(db: &Connection, numbering: &Numbering, before: &Numbering) -> rusqlite::Result<()> {
+fn numbers(db: &Connection, given: &Given) -> rusqlite::Result<()> {
     let mut insert = db.prepare("INSERT INTO number (kind, key, number) VALUES (?, ?, ?)")?;
-    for (kind, key, number) in numbering.given_since(before) {
+    for (kind, key, number) in &given.numbers {
         insert.execute(params![kind.name(), key, number])?;
     }
-    match numbering.kept_wall_of_boot_ns() {
-        Some(ns) if before.kept_wall_of_boot_ns() != Some(ns) => {
-            set_setting(db, super::read::WALL_OF_BOOT, &ns.to_string())
-        }
-        _ => Ok(()),
+    match given.wall_of_boot_ns {
+        Some(ns) => set_setting(db, super::read::WALL_OF_BOOT, &ns.to_string()),
+        None => Ok(()),
     }
 }
 
-fn rules(db: &Connection, state: &State, before: &State) -> rusqlite::Result<()> {
+fn rules<'r>(db: &Connection, rules: impl Iterator<Item = (u32, &'r RuleInfo)>) -> rusqlite::Result<()> {
     let mut insert = db.prepare("INSERT OR REPLACE INTO rule (number, info) VALUES (?, ?)")?;
-    for (number, rule) in state.rules.iter().filter(|(number, rule)| before.rules.get(number) != Some(rule)) {
+    for (number, rule) in rules {
         let info = serde_json::to_string(rule);
         let info = info.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
         insert.execute(params![number, info])?;
@@ -341,31 +349,15 @@ fn prune(db: &Connection) -> rusqlite::Result<()> {
         gone += db.execute(sql, [number])?;
     }
     if gone > 0 {
-        sweep(db)?;
+        documents::sweep(db)?;
     }
-    while bytes(db)? > KEPT_BYTES {
+    while documents::bytes(db)? > KEPT_BYTES {
         let sql = "DELETE FROM revision WHERE number = (SELECT min(number) FROM revision
             WHERE number NOT IN (SELECT revision FROM in_force))";
         if db.execute(sql, [])? == 0 {
             break;
         }
-        sweep(db)?;
+        documents::sweep(db)?;
     }
     Ok(())
-}
-
-/// Removes documents that no revision has any more, and texts that no documents have.
-fn sweep(db: &Connection) -> rusqlite::Result<()> {
-    db.execute_batch(
-        "DELETE FROM documents WHERE id NOT IN (
-            SELECT documents FROM revision UNION SELECT documents FROM candidate
-            UNION SELECT confirm_before FROM revision WHERE confirm_before IS NOT NULL);
-         DELETE FROM body WHERE digest NOT IN (SELECT body FROM file);",
-    )
-}
-
-fn bytes(db: &Connection) -> rusqlite::Result<u64> {
-    let sql = "SELECT (SELECT coalesce(sum(length(text)), 0) FROM body) +
-        (SELECT coalesce(sum(length(parsed)), 0) FROM documents)";
-    db.query_row(sql, [], |row| row.get(0))
 }
