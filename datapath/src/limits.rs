@@ -148,7 +148,14 @@ fn lasts(settings: &RuleSettings, opened_ns: u64, moment: &Moment, j: &mut Judge
     if moment.now_ns < end_ns {
         return j.until(end_ns);
     }
-    violated(j, if settings.timed != 0 { Reason::GrantExpired } else { Reason::LifetimeExceeded });
+    violated(
+        j,
+        match settings.timed {
+            0 => Reason::LifetimeExceeded,
+            RuleSettings::HOURS => Reason::OutsideHours,
+            _ => Reason::GrantExpired,
+        },
+    );
 }
 
 /// Whether the rule that decided is over, for who asks what would become of a connection and opens none.

@@ -63,6 +63,8 @@ fn measure(part: &Part, check: bool) -> Result<()> {
     if part.name == "policy" {
         // What is measured is the daemon itself, as it is shipped.
         sh::run(sh::cargo().args(["build", "--locked", "--release", "--package", "tidegate"]))?;
+        // How long bindings of sources take, without the daemon around it: that writes its own table.
+        sh::run(sh::cargo().args(["bench", "--locked", "--package", "tidegate", "--bench", "bindings"]))?;
         arguments = vec!["--tidegate".into(), sh::target_dir().join("release/tidegate").into_os_string()];
     }
     // A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.

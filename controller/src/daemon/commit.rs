@@ -144,7 +144,8 @@ impl Committed {
         if self.kept.is_none() && !self.live.classes.is_empty() {
             let by_hand = self.state.grants.iter().flat_map(Grant::selectors);
             let others = by_hand.chain(self.state.quarantines.iter().flat_map(Quarantine::peers));
-            self.kept = Kept::of(self.state.documents(), others, &self.live, &self.state.numbering);
+            let at = self.state.applied_at.unwrap_or(Timestamp::UNIX_EPOCH);
+            self.kept = Kept::of(self.state.documents(), others, &self.live, (&self.state.numbering, at));
             self.state.set.people();
         }
     }
@@ -258,7 +259,7 @@ impl Committed {
             return None;
         }
         let mut kept = self.kept.take()?;
-        let found = kept.advance((was, will), &in_force, &self.live, numbering)?;
+        let found = kept.advance((was, will), &in_force, &self.live, (numbering, now))?;
         self.kept = Some(kept);
         Some(found)
     }

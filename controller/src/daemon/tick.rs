@@ -29,6 +29,7 @@ const EVERY_SECOND: &[Job] = &[
     Job { what: "hellos without an end", run: give_up_hellos },
     Job { what: "leases that end", run: Shared::let_leases_end },
     Job { what: "grants that end", run: Shared::let_grants_end },
+    Job { what: "hours of rules", run: Shared::let_hours_change },
 ];
 
 const EVERY_TEN_SECONDS: &[Job] = &[

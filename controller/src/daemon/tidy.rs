@@ -1,7 +1,11 @@
-//! What is done behind a commit, when whoever asked for it has the answer.
+//! What is done behind a commit, when whoever asked for it has the answer, and commits that the time of day asks for.
 
 use super::{Shared, lock};
 use crate::exit_code::Result;
+use crate::policy::Documents;
+use crate::policy::document::Rule;
+use crate::state::Author;
+use jiff::Timestamp;
 use std::sync::Arc;
 
 /// Tidies up after each commit.
@@ -32,6 +36,23 @@ impl Shared {
             }
         }
         lock(&self.committed).prepare();
+        Ok(())
+    }
+
+    /// Has rules begin and end with their hours. What they let pass, the kernel ends by itself.
+    pub(super) fn let_hours_change(&self) -> Result<()> {
+        let now = Timestamp::now();
+        let changed = self.with_state(|state| {
+            let since = state.applied_at.unwrap_or(now);
+            let others = state.documents().policies.iter().flat_map(|policy| {
+                let is_other = |rule: &&Rule| rule.hours.is_some() && rule.open(since) != rule.open(now);
+                policy.rules.iter().filter(is_other).map(|rule| Documents::rule_key(&policy.name, &rule.name))
+            });
+            others.collect::<Vec<_>>()
+        });
+        if !changed.is_empty() {
+            self.commit(&Author::daemon(format!("hours: {}", changed.join(", "))), |_| {})?;
+        }
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -123,19 +124,33 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
         let text = "no Policy: everything that no blocklist or lease stops is let through".to_owned();
         warnings.push(Warning { kind: WarningKind::DefaultAllow, place: None, text });
     }
-    if documents.grants.is_empty() {
+    let has_hours = documents.policies.iter().flat_map(|policy| &policy.rules).any(|r| r.hours.is_some());
+    if documents.grants.is_empty() && !has_hours {
         rules(documents, &deciding, &mut warnings);
     } else {
-        // What a grant lets pass for a while makes no rule one that is never reached.
+        // What is let pass for a while makes no rule one that is never reached; nor does a rule that is not always there.
         let without = Documents { grants: Vec::new(), ..documents.clone() };
-        let compiled = compile(&without, &Numbering::default(), &Clock { wall_now: now, boot_now_ns: 0 });
-        rules(documents, &decisive(&compiled), &mut warnings);
+        let sides = [of_rules(&without, |_| true), of_rules(&without, |rule| rule.hours.is_none())];
+        let clock = Clock { wall_now: now, boot_now_ns: 0 };
+        let both = sides.map(|side| compile(&side, &Numbering::default(), &clock));
+        rules(documents, &both.iter().flat_map(decisive).collect(), &mut warnings);
         grants(documents, &deciding, now, &mut warnings);
     }
     over(documents, now, &mut warnings);
     nobody(documents, &mut warnings);
     warnings.sort_by(|a, b| a.place.cmp(&b.place));
     Report { mistakes: Vec::new(), warnings, counts }
+}
+
+/// The same with those rules alone of which it is true, whatever their hours.
+fn of_rules(documents: &Documents, is_there: impl Fn(&Rule) -> bool) -> Documents {
+    let always = |rule: &Rule| Rule { hours: None, ..rule.clone() };
+    let policy = |policy: &Arc<Policy>| {
+        let rules = policy.rules.iter().filter(|rule| is_there(rule)).map(always).collect();
+        Arc::new(Policy { rules, ..(**policy).clone() })
+    };
+    let policies = documents.policies.iter().map(policy).collect();
+    Documents { policies, ..documents.clone() }
 }
 
 /// Where what decides stands.
@@ -189,7 +204,9 @@ fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<W
             }
         }
         let reach = Reach::of(rule, &classes);
-        if !reach.from.is_empty() && !reach.to.is_empty() && !decisive.contains(&rule.place) {
+        let hours_meet = || ordered[..n].iter().any(|(_, earlier)| earlier.hours.is_some());
+        let unsure = rule.hours.is_some() && hours_meet();
+        if !reach.from.is_empty() && !reach.to.is_empty() && !decisive.contains(&rule.place) && !unsure {
             let (kind, text) = unreachable(&name, (policy, rule), &reach, &ordered[..n], &classes);
             warn(kind, rule, text);
         }
@@ -230,6 +247,7 @@ fn unreachable(
 ) -> (WarningKind, String) {
     let met: Vec<_> = before
         .iter()
+        .filter(|(_, rule)| rule.hours.is_none())
         .map(|(p, r)| (*p, *r, Reach::of(r, classes)))
         .filter(|(.., r)| r.meets(reach))
         .collect();

@@ -1,10 +1,10 @@
 //! From documents to what the kernel's maps have to hold.
 
 use super::classes::Classes;
-use super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
+use super::document::{Documents, Open, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
 use super::gateway::Gateway;
-use super::granted::{Granted, Said, beyond};
+use super::granted::{Granted, Said, Speaks, beyond};
 use super::guards::Guards;
 use super::identity_limits::IdentityLimits;
 use super::limits::Limits;
@@ -13,9 +13,10 @@ use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::selector::selectors_text;
-use super::time::Clock;
+use super::time::{Clock, boot_time_ns};
 use super::trie::{PolicyPrefix, ScopedPrefix};
-use datapath::abi::{Binding, Block, Decision, Interface, LimitOf, PolicyKey, RuleSettings};
+use datapath::abi::{Binding, Block, Decision, Interface, LimitOf, Limits as Bits, PolicyKey, RuleSettings};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -112,10 +113,10 @@ pub fn compile(documents: &Documents, numbering: &Numbering, clock: &Clock) -> C
 /// The same, for who needs the numbering of before no more: it can be long.
 pub fn compile_with(documents: &Documents, mut numbering: Numbering, clock: &Clock) -> Compiled {
     let wall_of_boot_ns = numbering.wall_of_boot_ns(clock);
-    let ordered = ordered(documents, &mut numbering);
+    let ordered = ordered(documents, &mut numbering, clock.wall_now);
     let mut rules: BTreeMap<u32, RuleInfo> = ordered.iter().map(|o| (o.number, o.info())).collect();
     let mut settings: BTreeMap<u32, RuleSettings> =
-        ordered.iter().filter_map(|o| Some((o.number, settings_of(o.rule)?))).collect();
+        ordered.iter().filter_map(|o| Some((o.number, o.settings(wall_of_boot_ns)?))).collect();
     let ends = (wall_of_boot_ns, clock.wall_now);
     let granted = Granted::of(documents, &mut numbering, (&mut rules, &mut settings), ends);
     let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
@@ -154,7 +155,7 @@ pub fn compile_with(documents: &Documents, mut numbering: Numbering, clock: &Clo
 
 /// What the numbers of a set of policies' rules mean.
 pub fn rules_of_policies(documents: &Documents, numbering: &mut Numbering) -> BTreeMap<u32, RuleInfo> {
-    ordered(documents, numbering).iter().map(|o| (o.number, o.info())).collect()
+    ordered(documents, numbering, Timestamp::UNIX_EPOCH).iter().map(|o| (o.number, o.info())).collect()
 }
 
 /// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
@@ -165,31 +166,52 @@ pub fn precedence(documents: &Documents) -> Vec<(&Policy, &Rule)> {
     rules
 }
 
-fn ordered<'d>(documents: &'d Documents, numbering: &mut Numbering) -> Vec<Ordered<'d>> {
-    let number = |(policy, rule): (&'d Policy, &'d Rule)| Ordered {
-        number: numbering.rule(&policy.name, &rule.name),
-        policy,
-        rule,
+fn ordered<'d>(documents: &'d Documents, numbering: &mut Numbering, now: Timestamp) -> Vec<Ordered<'d>> {
+    let number = |(policy, rule): (&'d Policy, &'d Rule)| {
+        Ordered::at(numbering.rule(&policy.name, &rule.name), (policy, rule), now)
     };
     precedence(documents).into_iter().map(number).collect()
 }
 
-/// What a rule has in the table of limits.
-pub(super) fn settings_of(rule: &Rule) -> Option<RuleSettings> {
-    rule.limits.settings()
-}
-
-/// A rule and its number.
+/// A rule and its number, at some moment.
 pub(super) struct Ordered<'d> {
     pub number: u32,
     pub policy: &'d Policy,
     pub rule: &'d Rule,
+    open: Open,
 }
 
 impl<'d> Ordered<'d> {
-    /// What it decides, and for which services.
-    pub fn speaking(&self) -> Said<'d> {
-        (self.decision(), self.rule.ports.as_slice())
+    /// A rule as it is then.
+    pub fn at(number: u32, (policy, rule): (&'d Policy, &'d Rule), now: Timestamp) -> Self {
+        Self { number, policy, rule, open: rule.open(now) }
+    }
+
+    /// What it says; nothing outside its hours.
+    pub fn speaks(&self) -> Option<Speaks<'d>> {
+        let said = (self.decision(), self.rule.ports.as_slice());
+        (self.open != Open::Shut).then_some(Speaks { said, ends: self.end().is_some() })
+    }
+
+    /// Whether nothing behind it is ever reached.
+    pub fn closes(&self) -> bool {
+        self.open == Open::Always && self.rule.ports.contains(&PortMatch::Any)
+    }
+
+    /// When the kernel ends what it lets pass. What it drops, it drops until the daemon says otherwise.
+    fn end(&self) -> Option<Timestamp> {
+        match (self.open, self.rule.action) {
+            (Open::Until(end), RuleAction::Allow) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// What stands in the table of limits.
+    pub fn settings(&self, wall_of_boot_ns: i128) -> Option<RuleSettings> {
+        let limits = self.rule.limits.settings();
+        let Some(end) = self.end() else { return limits };
+        let lifetime_ns = boot_time_ns(end, wall_of_boot_ns);
+        Some(RuleSettings { lifetime_ns, timed: RuleSettings::HOURS, ..limits.unwrap_or(RuleSettings::NONE) })
     }
 
     fn decision(&self) -> Decision {
@@ -198,13 +220,14 @@ impl<'d> Ordered<'d> {
             RuleAction::Deny => Decision::DENY,
         };
         let audit = u8::from(self.rule.mode == RuleMode::Audit);
-        let limits = self.rule.limits.bits(self.rule.mode);
+        let ends = if self.end().is_some() { Bits::LIFETIME as u8 } else { 0 };
+        let limits = self.rule.limits.bits(self.rule.mode) | ends;
         Decision { rule: self.number, action, audit, limits, ..Decision::NONE }
     }
 
     /// For people.
     pub fn info(&self) -> RuleInfo {
-        let Self { number, policy, rule } = self;
+        let Self { number, policy, rule, .. } = self;
         RuleInfo {
             number: *number,
             kind: RuleKind::Policy,
@@ -234,7 +257,9 @@ pub fn rule_text(rule: &Rule) -> String {
         none if none.is_empty() => none,
         limits => format!("; {limits}"),
     };
-    format!("{action} {ports} from {} to {}{limits}", selectors_text(&rule.from), selectors_text(&rule.to))
+    let hours = rule.hours.as_ref().map(|hours| format!("; hours {hours}")).unwrap_or_default();
+    let (from, to) = (selectors_text(&rule.from), selectors_text(&rule.to));
+    format!("{action} {ports} from {from} to {to}{limits}{hours}")
 }
 
 /// The rules that speak of a pair of classes, in order of precedence, and the grants.
@@ -252,8 +277,12 @@ struct Pair {
 }
 
 /// The entries of a pair of classes.
-pub(super) fn entries_of(rules: &[Said<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
-    if grants.is_empty() { flatten(rules) } else { beyond(rules, grants) }
+pub(super) fn entries_of(rules: &[Speaks<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
+    if !grants.is_empty() || rules.iter().any(|rule| rule.ends) {
+        return beyond(rules, grants);
+    }
+    let said: Vec<Said<'_>> = rules.iter().map(|rule| rule.said).collect();
+    flatten(&said)
 }
 
 fn decisions(
@@ -262,9 +291,9 @@ fn decisions(
     classes: &Classes<'_>,
 ) -> BTreeMap<PolicyPrefix, Decision> {
     let mut pairs: HashMap<(u32, u32), Pair> = HashMap::new();
-    for (n, Ordered { rule, .. }) in ordered.iter().enumerate() {
+    for (n, one) in ordered.iter().enumerate().filter(|(_, one)| one.open != Open::Shut) {
+        let (rule, closes) = (one.rule, one.closes());
         let to = classes.matching(&rule.to);
-        let closes = rule.ports.contains(&PortMatch::Any);
         for src in classes.matching(&rule.from) {
             for dst in &to {
                 let pair = pairs.entry((src, *dst)).or_default();
@@ -287,7 +316,7 @@ fn decisions(
     let mut policy = BTreeMap::new();
     for ((src, dst), pair) in pairs {
         let entries = flat.entry(pair.speakers).or_insert_with_key(|Speakers { rules, grants }| {
-            let rules: Vec<Said<'_>> = rules.iter().map(|n| ordered[*n].speaking()).collect();
+            let rules: Vec<Speaks<'_>> = rules.iter().filter_map(|n| ordered[*n].speaks()).collect();
             let grants: Vec<Said<'_>> = grants.iter().map(|n| granted[*n]).collect();
             entries_of(&rules, &grants).into()
         });

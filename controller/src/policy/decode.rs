@@ -7,7 +7,7 @@ use super::fields::{Context, Fields};
 use super::gateway::{self, Gateway};
 use super::grant::{self, Grant};
 use super::identity_limits::{self, IdentityLimit};
-use super::intent::{self, Intent};
+use super::intent::{self, Intent, hours};
 use super::limits::{self, Limits};
 use super::place;
 use super::place::{Mistake, one_of};
@@ -295,6 +295,7 @@ fn policy(cx: &mut Context<'_>, spec: &Node) -> Option<Policy> {
 fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     let mut names = vec!["name", "action", "from", "to", "ports", "mode"];
     names.extend(Limits::FIELDS);
+    names.push("hours");
     let fields = Fields::of(cx, node, "a rule", &names)?;
     let name = fields.required(cx, "name", "verdicts show it").and_then(|node| cx.name(node, "`name`"));
     // A reject is a deny that answers.
@@ -316,7 +317,8 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     let (name, place) = (name.unwrap_or_default(), cx.place(node));
     let (action, rejects) = action?;
     let limits = Limits { reject: rejects, ..limits };
-    let rule = Rule { name, action, from, to, ports, mode: mode?, limits, place };
+    let hours = fields.optional("hours").and_then(|node| hours::decode(cx, node));
+    let rule = Rule { name, action, from, to, ports, mode: mode?, limits, hours, place };
     limits::check(cx, &fields, &rule);
     Some(rule)
 }

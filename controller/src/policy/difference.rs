@@ -3,16 +3,16 @@
 //! That is enough where no selector comes or goes: then the classes are what they were, and only pairs of classes of which a changed rule
 //! speaks are decided anew. Everything else is a compile. A property test holds the one to the other.
 
-use super::compile::{Compiled, Ordered, entries_of, settings_of};
+use super::compile::{Compiled, Ordered, entries_of};
 use super::document::{Documents, Policy, Rule};
 use super::grant::Grant;
-use super::granted::{self, Said};
+use super::granted::{self, Said, Speaks};
 use super::middle::Middle;
 use super::numbering::{Numbered, Numbering};
-use super::ports::PortMatch;
 use super::selector::Selector;
 use super::trie::{PolicyPrefix, TrieKey};
 use datapath::abi::PolicyKey;
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub struct Kept {
     named: HashMap<String, usize>,
     /// The classes that a selector matches.
     members: HashMap<String, Vec<u32>>,
+    /// When the hours of a rule begin or end next: what was compiled holds until then.
+    holds_until: Option<Timestamp>,
 }
 
 /// A difference between two compiles: what of the one is not in the other, and the other way round.
@@ -44,6 +46,13 @@ pub struct Difference {
     pub new: Compiled,
     /// Numbers that new rules were given.
     pub given: Vec<(Numbered, String, u32)>,
+}
+
+/// A grant, with the classes that it is for.
+struct Held<'g> {
+    from: BTreeSet<u32>,
+    to: BTreeSet<u32>,
+    said: Said<'g>,
 }
 
 impl Difference {
@@ -78,9 +87,9 @@ fn asked(rule: &Rule) -> impl Iterator<Item = String> {
 
 /// Whether rules of one name differ in their places alone.
 fn decides_alike(one: &Rule, other: &Rule) -> bool {
-    let Rule { name: _, action, from, to, ports, mode, limits, place: _ } = one;
-    (action, from, to, ports, mode, limits)
-        == (&other.action, &other.from, &other.to, &other.ports, &other.mode, &other.limits)
+    let Rule { name: _, action, from, to, ports, mode, limits, hours, place: _ } = one;
+    (action, from, to, ports) == (&other.action, &other.from, &other.to, &other.ports)
+        && (mode, limits, hours) == (&other.mode, &other.limits, &other.hours)
 }
 
 impl Kept {
@@ -89,7 +98,7 @@ impl Kept {
         documents: &'d Documents,
         others: impl Iterator<Item = &'d Selector>,
         compiled: &Compiled,
-        numbering: &Numbering,
+        (numbering, compiled_at): (&Numbering, Timestamp),
     ) -> Option<Self> {
         let mut kept = Self {
             rules: HashMap::new(),
@@ -97,6 +106,7 @@ impl Kept {
             to: HashMap::new(),
             named: HashMap::new(),
             members: HashMap::new(),
+            holds_until: None,
         };
         for (class, selectors) in &compiled.classes {
             for text in selectors {
@@ -108,14 +118,16 @@ impl Kept {
         }
         for policy in &documents.policies {
             for (at, rule) in policy.rules.iter().enumerate() {
-                kept.add(numbering.known_rule(&policy.name, &rule.name)?, policy, at);
+                kept.add(numbering.known_rule(&policy.name, &rule.name)?, policy, at, compiled_at);
             }
         }
         Some(kept)
     }
 
-    fn add(&mut self, number: u32, policy: &Arc<Policy>, at: usize) {
+    fn add(&mut self, number: u32, policy: &Arc<Policy>, at: usize, now: Timestamp) {
         let Some(rule) = policy.rules.get(at) else { return };
+        let change = rule.hours.as_ref().and_then(|hours| hours.next_change(now));
+        self.holds_until = self.holds_until.into_iter().chain(change).min();
         self.rules.insert(number, (policy.clone(), at));
         for (selectors, index) in [(&rule.from, &mut self.from), (&rule.to, &mut self.to)] {
             for text in selectors.iter().map(Selector::to_string) {
@@ -144,8 +156,12 @@ impl Kept {
         (before, after): (&Documents, &Documents),
         grants: &[&Grant],
         compiled: &Compiled,
-        numbering: &mut Numbering,
+        (numbering, now): (&mut Numbering, Timestamp),
     ) -> Option<Difference> {
+        if self.holds_until.is_some_and(|end| end <= now) {
+            return None;
+        }
+        let wall_of_boot_ns = i128::from(numbering.kept_wall_of_boot_ns()?);
         let middle = Middle::of(&before.policies, &after.policies);
         if before.policies.is_empty() || after.policies.is_empty() {
             return None;
@@ -188,13 +204,17 @@ impl Kept {
                 found.given.push((Numbered::Rule, key, number));
                 number
             });
-            found.new.rules.insert(number, Ordered { number, policy, rule }.info());
+            let ordered = Ordered::at(number, (policy, rule), now);
+            found.new.rules.insert(number, ordered.info());
             if untouched.contains(&(policy.name.as_str(), rule.name.as_str())) {
                 self.rules.insert(number, (policy.clone(), n));
             } else {
                 self.pairs(rule, compiled, &mut pairs)?;
-                found.new.settings.extend(settings_of(rule).map(|settings| (number, settings)));
-                self.add(number, policy, n);
+                found
+                    .new
+                    .settings
+                    .extend(ordered.settings(wall_of_boot_ns).map(|settings| (number, settings)));
+                self.add(number, policy, n, now);
             }
         }
         if gone.iter().any(|text| self.named.get(text) == Some(&0)) {
@@ -209,9 +229,9 @@ impl Kept {
                 .range(first..)
                 .take_while(|(key, _)| key.truncated(PolicyKey::CLASSES_BITS) == first);
             found.old.policy.extend(was.map(|(key, decision)| (*key, *decision)));
-            let speaking = self.speaking((src, dst), compiled, &at)?;
-            let granted = grants.iter().filter(|(from, to, _)| from.contains(&src) && to.contains(&dst));
-            let granted: Vec<Said<'_>> = granted.map(|(_, _, said)| *said).collect();
+            let speaking = self.speaking((src, dst), compiled, (&at, now))?;
+            let granted = grants.iter().filter(|held| held.from.contains(&src) && held.to.contains(&dst));
+            let granted: Vec<Said<'_>> = granted.map(|held| held.said).collect();
             for entry in entries_of(&speaking, &granted) {
                 let prefix = PolicyPrefix::of_service(pair, entry.proto, entry.port, entry.port_bits);
                 found.new.policy.insert(prefix, entry.decision);
@@ -243,8 +263,8 @@ impl Kept {
         &self,
         (src, dst): (u32, u32),
         compiled: &Compiled,
-        at: &HashMap<*const Policy, usize>,
-    ) -> Option<Vec<Said<'_>>> {
+        (at, now): (&HashMap<*const Policy, usize>, Timestamp),
+    ) -> Option<Vec<Speaks<'_>>> {
         let by = |index: &HashMap<String, BTreeSet<u32>>, class: u32| -> Option<BTreeSet<u32>> {
             let selectors = compiled.classes.get(&class)?.iter().map(String::as_str).chain([ANY]);
             Some(selectors.filter_map(|text| index.get(text)).flatten().copied().collect())
@@ -255,13 +275,13 @@ impl Kept {
             let (policy, n) = self.rules.get(number)?;
             let rule = policy.rules.get(*n)?;
             let place = (policy.tier, rule.action, *at.get(&Arc::as_ptr(policy))?, *n);
-            rules.push((place, Ordered { number: *number, policy, rule }));
+            rules.push((place, Ordered::at(*number, (policy, rule), now)));
         }
         rules.sort_by_key(|(place, _)| *place);
         // Behind a rule for everything, nothing is reached.
-        let closing = rules.iter().position(|(_, ordered)| ordered.rule.ports.contains(&PortMatch::Any));
+        let closing = rules.iter().position(|(_, ordered)| ordered.closes());
         rules.truncate(closing.map_or(rules.len(), |n| n + 1));
-        Some(rules.into_iter().map(|(_, ordered)| ordered.speaking()).collect())
+        Some(rules.into_iter().filter_map(|(_, ordered)| ordered.speaks()).collect())
     }
 
     /// Grants with the classes that they are for, in the order in which they are asked.
@@ -269,13 +289,14 @@ impl Kept {
         &self,
         grants: &[&'g Grant],
         (compiled, numbering): (&Compiled, &Numbering),
-    ) -> Option<Vec<(BTreeSet<u32>, BTreeSet<u32>, Said<'g>)>> {
+    ) -> Option<Vec<Held<'g>>> {
         let mut grants = grants.to_vec();
         grants.sort_by_key(|grant| std::cmp::Reverse(grant.not_after));
         let said = |grant: &'g Grant| {
             let number = numbering.known_grant(&grant.name)?;
             let said = (granted::decision(number), grant.ports.as_slice());
-            Some((self.matching(&grant.from, compiled), self.matching(&grant.to, compiled), said))
+            let [from, to] = [&grant.from, &grant.to].map(|end| self.matching(end, compiled));
+            Some(Held { from, to, said })
         };
         grants.into_iter().map(said).collect()
     }

@@ -5,6 +5,7 @@ use super::gateway::Gateway;
 use super::grant::Grant;
 use super::identity_limits::IdentityLimit;
 use super::intent::Intent;
+use super::intent::hours::Hours;
 use super::limits::Limits;
 use super::place::{Mistakes, Place};
 use super::ports::PortMatch;
@@ -153,8 +154,33 @@ pub struct Rule {
     /// What it asks of the connections that it allows.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// When it is there; always without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<Hours>,
     /// Where it begins.
     pub place: Place,
+}
+
+impl Rule {
+    /// Whether it is there at a moment, and until when.
+    pub fn open(&self, at: Timestamp) -> Open {
+        match &self.hours {
+            None => Open::Always,
+            Some(hours) if !hours.contain(at) => Open::Shut,
+            Some(hours) => hours.next_change(at).map_or(Open::Always, Open::Until),
+        }
+    }
+}
+
+/// Whether a rule is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Whenever it is asked.
+    Always,
+    /// It is, and will not be then.
+    Until(Timestamp),
+    /// It is not.
+    Shut,
 }
 
 /// What a rule decides.

@@ -1,7 +1,7 @@
 //! Why a connection is judged as it is: the rule that decides, or those that come closest.
 
 use super::compile::{Compiled, RuleInfo, precedence};
-use super::document::{Documents, Policy, Rule, RuleAction, Workload};
+use super::document::{Documents, Open, Policy, Rule, RuleAction, Workload};
 use super::native::rules_of_flow;
 use super::place::Place;
 use super::ports::{PortMatch, protocol_and_port, protocol_name};
@@ -105,6 +105,8 @@ pub enum MissKind {
     NoIdentity,
     /// The lease of an end is over.
     LeaseExpired,
+    /// A rule allows it at other times.
+    Hours,
     /// A rule that allows it comes after the one that decides.
     Overridden,
     /// A rule allows other ports.
@@ -125,12 +127,14 @@ pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u
     let src = Side::of(documents, compiled, flow.src, service);
     let dst = Side::of(documents, compiled, flow.dst, service);
     let Judgement { action, reason, rule, .. } = judge(compiled, &flow, now_ns);
+    let boot = i128::from(compiled.numbering.kept_wall_of_boot_ns().unwrap_or(0));
+    let now = Timestamp::from_nanosecond(boot + i128::from(now_ns)).unwrap_or(Timestamp::MAX);
     let near_misses = match reason {
         Reason::LeaseExpired => [&src, &dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
-        Reason::PolicyDeny => overridden(documents, &flow, &src, &dst),
-        Reason::InvalidIdentity | Reason::AmbiguousIdentity | Reason::PolicyDenied => {
+        Reason::PolicyDeny => overridden(documents, (&flow, now), &src, &dst),
+        Reason::InvalidIdentity | Reason::AmbiguousIdentity | Reason::PolicyDenied | Reason::OutsideHours => {
             let mut misses: Vec<NearMiss> = [&src, &dst].into_iter().filter_map(Side::stranger).collect();
-            misses.extend(rules_nearby(documents, &flow, &src, &dst));
+            misses.extend(rules_nearby(documents, (&flow, now), &src, &dst));
             misses
         }
         _ => Vec::new(),
@@ -266,10 +270,16 @@ impl<'d> Side<'d> {
 }
 
 /// Rules that would allow it, had not a deny come first.
-fn overridden(documents: &Documents, flow: &Flow, src: &Side<'_>, dst: &Side<'_>) -> Vec<NearMiss> {
+fn overridden(
+    documents: &Documents,
+    (flow, now): (&Flow, Timestamp),
+    src: &Side<'_>,
+    dst: &Side<'_>,
+) -> Vec<NearMiss> {
     let fits = |rule: &Rule| {
         let ports = rule.ports.iter().any(|p| p.matches(flow.proto, flow.port));
-        rule.action == RuleAction::Allow && ports && src.matches(&rule.from) && dst.matches(&rule.to)
+        let fits = ports && src.matches(&rule.from) && dst.matches(&rule.to);
+        rule.action == RuleAction::Allow && fits && rule.open(now) != Open::Shut
     };
     let allowing = precedence(documents).into_iter().filter(|(_, rule)| fits(rule)).take(1);
     allowing
@@ -280,24 +290,38 @@ fn overridden(documents: &Documents, flow: &Flow, src: &Side<'_>, dst: &Side<'_>
 }
 
 /// The allow rules of which only one thing does not fit.
-fn rules_nearby(documents: &Documents, flow: &Flow, src: &Side<'_>, dst: &Side<'_>) -> Vec<NearMiss> {
+fn rules_nearby(
+    documents: &Documents,
+    (flow, now): (&Flow, Timestamp),
+    src: &Side<'_>,
+    dst: &Side<'_>,
+) -> Vec<NearMiss> {
     let mut found: Vec<(MissKind, u32, NearMiss)> = Vec::new();
     for (policy, rule) in precedence(documents) {
         if rule.action != RuleAction::Allow {
             continue;
         }
-        let Some((kind, distance, text)) = nearly(rule, flow, src, dst) else { continue };
+        let Some((kind, distance, text)) = nearly(rule, (flow, now), src, dst) else { continue };
         found.push((kind, distance, miss(kind, policy, rule, text)));
     }
     found.sort_by_key(|(kind, distance, _)| (*kind, *distance));
     found.into_iter().take(MAX_MISSES).map(|(.., miss)| miss).collect()
 }
 
-fn nearly(rule: &Rule, flow: &Flow, src: &Side<'_>, dst: &Side<'_>) -> Option<(MissKind, u32, String)> {
+fn nearly(
+    rule: &Rule,
+    (flow, now): (&Flow, Timestamp),
+    src: &Side<'_>,
+    dst: &Side<'_>,
+) -> Option<(MissKind, u32, String)> {
     let ports = rule.ports.iter().any(|p| p.matches(flow.proto, flow.port));
     let (from, to) = (src.matches(&rule.from), dst.matches(&rule.to));
     let listed = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
     match (from, to, ports) {
+        (true, true, true) => {
+            let hours = rule.hours.as_ref().filter(|hours| !hours.contain(now))?;
+            Some((MissKind::Hours, 0, format!("would allow it {hours}; now it is {}", hours.told(now))))
+        }
         (true, true, false) => Some(match rule.ports.iter().filter_map(|p| port_distance(p, flow)).min() {
             Some(distance) => (MissKind::Port, distance, format!("would allow it on {listed}")),
             None => {

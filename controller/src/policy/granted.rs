@@ -39,7 +39,10 @@ impl<'d> Granted<'d> {
         };
         let grants = grants.into_iter().filter_map(&mut numbered).map(|(grant, number)| {
             let lifetime_ns = boot_time_ns(grant.not_after, wall_of_boot_ns);
-            settings.insert(number, RuleSettings { lifetime_ns, timed: 1, ..RuleSettings::NONE });
+            settings.insert(
+                number,
+                RuleSettings { lifetime_ns, timed: RuleSettings::GRANT, ..RuleSettings::NONE },
+            );
             (grant, decision(number))
         });
         Self(grants.collect())
@@ -57,15 +60,37 @@ pub(super) fn decision(number: u32) -> Decision {
     Decision { rule: number, action: Decision::ALLOW, limits, ..Decision::NONE }
 }
 
-/// What rules in order of precedence decide, and what `grants` let pass beyond that: of several the first.
-pub fn beyond(rules: &[Said<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
-    let ports: Vec<PortMatch> = rules.iter().chain(grants).flat_map(|(_, ports)| *ports).copied().collect();
+/// What rules in order of precedence decide, and what `grants` let pass beyond that: of several the first. An end stands only where
+/// the rules that have none drop: what is let pass anyhow is not cut.
+pub fn beyond(rules: &[Speaks<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
+    let of_rules = rules.iter().flat_map(|rule| rule.said.1);
+    let ports: Vec<PortMatch> =
+        of_rules.chain(grants.iter().flat_map(|(_, ports)| *ports)).copied().collect();
     resolve(&ports, Decision::NONE, |service| {
-        let first =
-            |said: &[Said<'_>]| said.iter().find(|(_, ports)| is_about(ports, service)).map(|(d, _)| *d);
-        let by_rule = first(rules).unwrap_or(Decision::NONE);
-        if lets_pass(&by_rule) { by_rule } else { first(grants).unwrap_or(by_rule) }
+        let about = |rule: &&Speaks<'_>| is_about(rule.said.1, service);
+        let by_rule = rules.iter().find(about);
+        let decision = by_rule.map_or(Decision::NONE, |rule| rule.said.0);
+        if by_rule.is_some_and(|rule| rule.ends) {
+            let behind = rules.iter().filter(|rule| !rule.ends).find(about);
+            let goes_on = behind.is_some_and(|rule| lets_pass(&rule.said.0));
+            let end = if goes_on { Bits::LIFETIME as u8 } else { 0 };
+            return Decision { limits: decision.limits & !end, ..decision };
+        }
+        if lets_pass(&decision) {
+            return decision;
+        }
+        let grant = grants.iter().find(|(_, ports)| is_about(ports, service));
+        grant.map_or(decision, |(decision, _)| *decision)
     })
+}
+
+/// What a rule says, and whether it ends by itself.
+#[derive(Clone, Copy)]
+pub struct Speaks<'d> {
+    /// What it says.
+    pub said: Said<'d>,
+    /// Whether the kernel ends what it lets pass.
+    pub ends: bool,
 }
 
 /// Whether ports list a service; `None` stands for protocols that nobody names.

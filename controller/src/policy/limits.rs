@@ -179,6 +179,17 @@ pub(super) fn check(cx: &mut Context<'_>, fields: &Fields<'_>, rule: &Rule) {
             cx.mistake(key, what, "limits belong into rules with `action: allow`");
         }
     }
+    if let (Some(_), Some(node), RuleAction::Allow) = (&rule.hours, fields.optional("hours"), rule.action) {
+        if rule.limits.lifetime_seconds.is_some() {
+            let what = "a rule with `hours` and `lifetime`: its connections end with its hours";
+            cx.mistake(node, what, "leave one of them out");
+        }
+        if rule.mode == RuleMode::Audit {
+            let what =
+                "a rule with `hours` and `mode: audit`: whether what its hours end goes on, nobody could say";
+            cx.mistake(node, what, "leave one of them out");
+        }
+    }
     let tcp_alone = rule.ports.iter().all(|ports| ports.proto() == Some(6));
     if rule.limits.tls.is_some()
         && !tcp_alone

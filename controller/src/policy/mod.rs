@@ -51,6 +51,8 @@ mod tests_of_grants;
 #[cfg(test)]
 mod tests_of_guards;
 #[cfg(test)]
+mod tests_of_hours;
+#[cfg(test)]
 mod tests_of_identity_limits;
 #[cfg(test)]
 mod tests_of_limits;

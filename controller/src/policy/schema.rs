@@ -182,6 +182,8 @@ struct Rule {
     /// How long a connection may last.
     lifetime: Option<Duration>,
     rate: Option<Rate>,
+    /// When it is there: always without.
+    hours: Option<Hours>,
 }
 
 #[derive(JsonSchema)]
@@ -539,7 +541,7 @@ struct ExpectedFrom {
     ja4: Option<Vec<String>>,
 }
 
-/// When it opens connections.
+/// Spans of the week.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct Hours {

@@ -115,7 +115,7 @@ shop.yaml:7:7: error: unknown field `acton` in a rule
   |
 7 |       acton: allow
   |       ^^^^^
-  = accepted: `name`, `action`, `from`, `to`, `ports`, `mode`, `tls`, `lifetime`, `rate`; did you mean `action`?
+  = accepted: `name`, `action`, `from`, `to`, `ports`, `mode`, `tls`, `lifetime`, `rate`, `hours`; did you mean `action`?
 
 shop.yaml:8:21: error: `10.1.2.3/16` has bits set beyond its prefix length: write 10.1.0.0/16 for the network, or 10.1.2.3/32 for the address
   |
@@ -126,7 +126,7 @@ shop.yaml:10:7: error: unknown field `portz` in a rule
    |
 10 |       portz: [tcp/443]
    |       ^^^^^
-  = accepted: `name`, `action`, `from`, `to`, `ports`, `mode`, `tls`, `lifetime`, `rate`; did you mean `ports`?
+  = accepted: `name`, `action`, `from`, `to`, `ports`, `mode`, `tls`, `lifetime`, `rate`, `hours`; did you mean `ports`?
 
 shop.yaml:12:13: error: unknown apiVersion `tidegate.dev/v2`
    |

@@ -12,6 +12,7 @@ mod forwarding;
 mod governance;
 mod grants;
 mod hostile;
+mod hours;
 mod http;
 mod ingress;
 mod lab;

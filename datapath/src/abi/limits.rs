@@ -98,7 +98,8 @@ pub struct RuleSettings {
     pub per_identity: u32,
     /// Of identities: 1 where what is over only passes with verdict AUDIT. A rule says that with [`Limits::AUDIT`].
     pub audit: u16,
-    /// 1 where the rule itself ends: what it lets pass, it lets pass until then, however old the connection.
+    /// Not 0 where the rule itself ends: what it lets pass, it lets pass until then, however old the connection.
+    /// [`RuleSettings::GRANT`] or [`RuleSettings::HOURS`].
     pub timed: u16,
     /// Of identities: how many unanswered connections one may have at once, 0 for no limit.
     pub max_attempts: u32,
@@ -107,6 +108,10 @@ pub struct RuleSettings {
 }
 
 impl RuleSettings {
+    /// It is a grant.
+    pub const GRANT: u16 = 1;
+    /// It is a rule whose hours are over then.
+    pub const HOURS: u16 = 2;
     /// No limits.
     pub const NONE: Self = Self {
         lifetime_ns: 0,

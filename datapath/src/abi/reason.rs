@@ -240,6 +240,8 @@ reasons! {
     AmbiguousIdentity = 60, "AMBIGUOUS_IDENTITY", 73;
     /// The grant that let it pass is over, and no rule does.
     GrantExpired = 61, "GRANT_EXPIRED", 74;
+    /// The hours of the rule that let it pass are over, and no other rule does.
+    OutsideHours = 62, "OUTSIDE_HOURS", 75;
 }
 
 impl Reason {

@@ -34,10 +34,11 @@ pub fn apply_only(socket: &Path, maps: &Maps, name: &str, text: &str) -> Result<
         scope.spawn(move || {
             let end = Instant::now() + Duration::from_secs(10);
             while Instant::now() < end {
-                match maps.config.get() {
-                    Ok(config) if config.epoch != epoch => return drop(seen.send(Instant::now())),
-                    _ => std::thread::sleep(LOOK),
+                if maps.config.get().is_ok_and(|config| config.epoch != epoch) {
+                    let _ = seen.send(Instant::now()); // nobody asks once a request has failed
+                    return;
                 }
+                std::thread::sleep(LOOK);
             }
         });
         let begin = Instant::now();

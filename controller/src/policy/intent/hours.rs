@@ -2,9 +2,9 @@
 
 use crate::policy::fields::{Context, Fields};
 use crate::policy::yaml::Node;
-use jiff::Timestamp;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -50,7 +50,7 @@ const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const DAY: u16 = 24 * 60;
 
 /// Reads `hours`.
-pub(super) fn decode(cx: &mut Context<'_>, node: &Node) -> Option<Hours> {
+pub(in crate::policy) fn decode(cx: &mut Context<'_>, node: &Node) -> Option<Hours> {
     let fields = Fields::of(cx, node, "`hours`", &FIELDS)?;
     let zone = fields
         .required(cx, "zone", "hours are of a place: for example `zone: Europe/Berlin`")
@@ -88,6 +88,34 @@ impl Hours {
     pub fn contain(&self, at: Timestamp) -> bool {
         let (day, minute) = self.zone.wall(at);
         self.open.iter().any(|span| span.contains(day, minute))
+    }
+
+    /// The first moment after this at which [`Self::contain`] says otherwise; nothing where it never does.
+    pub fn next_change(&self, at: Timestamp) -> Option<Timestamp> {
+        let now = self.contain(at);
+        let mut edges = self.edges(at);
+        edges.sort_unstable();
+        edges.into_iter().find(|edge| *edge > at && self.contain(*edge) != now)
+    }
+
+    /// Every moment of the week to come at which it may change: ends of spans, and times at which the clock on the wall is set.
+    fn edges(&self, at: Timestamp) -> Vec<Timestamp> {
+        let zone = &self.zone.0;
+        let week = SignedDuration::from_hours(10 * 24);
+        let set = zone.following(at).map(|transition| transition.timestamp());
+        let mut edges: Vec<Timestamp> = set.take_while(|set| set.duration_since(at) < week).collect();
+        let mut day = zone.to_datetime(at).date();
+        for _ in 0..9 {
+            let Ok(next) = day.tomorrow() else { break };
+            for Minute(minute) in self.open.iter().flat_map(|span| [span.from, span.to]) {
+                let (day, minute) = if minute == DAY { (next, 0) } else { (day, minute) };
+                let (hour, minute) = (minute / 60, minute % 60);
+                let wall = zone.to_ambiguous_timestamp(day.at(hour as i8, minute as i8, 0, 0));
+                edges.extend([wall.earlier(), wall.later()].into_iter().flatten());
+            }
+            day = next;
+        }
+        edges
     }
 
     /// `Sun 03:12 (Europe/Berlin)`
@@ -262,5 +290,22 @@ mod tests {
             assert!(wrong.parse::<Days>().is_err(), "{wrong}");
         }
         assert!("Berlin".parse::<Zone>().is_err());
+    }
+
+    #[test]
+    fn the_next_change_is_right_also_where_the_clock_on_the_wall_is_set() {
+        let office = hours(&["mon-fri"], "08:00", "18:00", "Europe/Berlin");
+        let next = |hours: &Hours, from: &str| hours.next_change(at(from)).map(|end| end.to_string());
+        let is = |text: &str| Some(text.to_owned());
+        assert_eq!(next(&office, "2026-01-09T08:30:10Z"), is("2026-01-09T17:00:00Z"));
+        assert_eq!(next(&office, "2026-01-09T17:00:00Z"), is("2026-01-12T07:00:00Z"), "after the weekend");
+        let night = hours(&["mon-sun"], "22:00", "02:30", "Europe/Berlin");
+        // On the last Sunday of March it goes from 2:00 to 3:00, at 1:00 UTC.
+        assert_eq!(next(&night, "2026-03-29T00:10:00Z"), is("2026-03-29T01:00:00Z"));
+        // On that of October 2:30 comes twice, and so do the hours.
+        assert_eq!(next(&night, "2026-10-24T23:00:00Z"), is("2026-10-25T00:30:00Z"));
+        assert_eq!(next(&night, "2026-10-25T00:30:00Z"), is("2026-10-25T01:00:00Z"));
+        assert_eq!(next(&night, "2026-10-25T01:00:00Z"), is("2026-10-25T01:30:00Z"));
+        assert_eq!(next(&hours(&["mon-sun"], "00:00", "24:00", "UTC"), "2026-01-09T08:30:10Z"), None);
     }
 }

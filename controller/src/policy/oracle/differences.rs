@@ -4,6 +4,7 @@ use super::super::compile::{Compiled, compile};
 use super::super::diff::{diff, sweep};
 use super::super::difference::{Difference, Kept};
 use super::super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
+use super::super::intent::hours::Hours;
 use super::super::numbering::Numbering;
 use super::super::ports::PortMatch;
 use super::super::selector::Selector;
@@ -20,6 +21,7 @@ enum Edit {
     Turn(usize, bool),
     Audit(usize),
     Lifetime(usize, Option<u64>),
+    Hours(usize, Option<bool>),
     Ends(usize, usize),
     Again(usize, usize, bool),
     Drop(usize),
@@ -39,6 +41,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => (n.clone(), any::<bool>()).prop_map(|(n, allow)| Edit::Turn(n, allow)),
         1 => n.clone().prop_map(Edit::Audit),
         2 => (n.clone(), select(&[None, Some(60), Some(3600)][..])).prop_map(|(n, s)| Edit::Lifetime(n, s)),
+        2 => (n.clone(), select(&[None, Some(false), Some(true)][..])).prop_map(|(n, open)| Edit::Hours(n, open)),
         3 => (n.clone(), n.clone()).prop_map(|(n, m)| Edit::Ends(n, m)),
         3 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(n, m, front)| Edit::Again(n, m, front)),
         2 => n.clone().prop_map(Edit::Drop),
@@ -76,6 +79,9 @@ impl Edit {
             }),
             Self::Audit(n) => change(n, &mut |rule| rule.mode = RuleMode::Audit),
             Self::Lifetime(n, seconds) => change(n, &mut |rule| rule.limits.lifetime_seconds = seconds),
+            Self::Hours(n, open) => change(n, &mut |rule| {
+                rule.hours = open.map(|open| hours(if open { "06:00" } else { "13:00" }));
+            }),
             Self::Ends(n, m) => change(n, &mut |rule| rule.from = rules[m % rules.len()].to.clone()),
             Self::Touch(n) => change(n, &mut |rule| rule.place.line += 1),
             Self::Stranger(n) => change(n, &mut |rule| {
@@ -102,6 +108,16 @@ impl Edit {
     }
 }
 
+/// Until 18:00; it is 12:00.
+fn hours(from: &str) -> Hours {
+    let span = serde_json::json!({"zone": "UTC", "open": [{"days": 127, "from": minutes(from), "to": minutes("18:00")}]});
+    serde_json::from_value(span).expect("hours")
+}
+
+fn minutes(text: &str) -> u16 {
+    text[..2].parse::<u16>().expect("hours") * 60
+}
+
 /// What counts, and what is kept of it.
 struct Live {
     documents: Documents,
@@ -112,14 +128,21 @@ struct Live {
 impl Live {
     fn of(documents: Documents, numbering: &Numbering) -> Self {
         let compiled = compile(&documents, numbering, &clock());
-        let kept = Kept::of(&documents, std::iter::empty(), &compiled, &compiled.numbering).expect("kept");
+        let kept =
+            Kept::of(&documents, std::iter::empty(), &compiled, (&compiled.numbering, clock().wall_now))
+                .expect("kept");
         Self { documents, compiled, kept }
     }
 
     fn advance(&mut self, after: &Documents) -> Option<Difference> {
         let grants: Vec<_> = after.grants.iter().filter(|g| g.not_after > clock().wall_now).collect();
         let mut numbering = std::mem::take(&mut self.compiled.numbering);
-        let found = self.kept.advance((&self.documents, after), &grants, &self.compiled, &mut numbering);
+        let found = self.kept.advance(
+            (&self.documents, after),
+            &grants,
+            &self.compiled,
+            (&mut numbering, clock().wall_now),
+        );
         self.compiled.numbering = numbering;
         found
     }
@@ -161,6 +184,7 @@ fn rule(name: &str, from: &str, port: u16) -> Rule {
         ports: vec![PortMatch::Protocol { proto: 6, first: port, last: port }],
         mode: RuleMode::Enforce,
         limits: Default::default(),
+        hours: None,
         place: place(),
     }
 }

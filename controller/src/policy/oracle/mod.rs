@@ -160,6 +160,7 @@ fn rule() -> impl Strategy<Value = Rule> {
             ports,
             mode,
             limits: Limits { lifetime_seconds, ..Limits::default() },
+            hours: None,
             place: place(),
         },
     )

@@ -311,7 +311,7 @@ fn a_damaged_file_is_said_to_be_damaged() {
 #[ignore = "needs root: mounts a small tmpfs"]
 fn a_full_disk_refuses_a_revision_and_keeps_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = SmallDisk::new(folder.path(), 400);
+    let disk = SmallDisk::new(folder.path(), 500);
     let path = folder.path().join("state.db");
     let mut store = Store::open(&path).unwrap();
     let first = commit(&mut store, &State::default(), set(443));
