@@ -334,3 +334,27 @@ impl AttemptSet {
         if age > i32::MAX as u32 { 0 } else { age } // another CPU looked at it after us
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_found_wherever_it_is_and_no_other_is() {
+        for top in 0..=u8::MAX {
+            let hash = u32::from(top) << 24 | 0x1234;
+            let own = AttemptFilter::mark(hash);
+            assert_ne!(own, 0);
+            assert!(!AttemptFilter::has_mark(0, hash));
+            for place in 0..AttemptSet::WAYS {
+                for other in 0..=u8::MAX {
+                    let mut marks = [other; 8];
+                    marks[7] = 0;
+                    assert_eq!(AttemptFilter::has_mark(u64::from_ne_bytes(marks), hash), other == own);
+                    marks[place] = own;
+                    assert!(AttemptFilter::has_mark(u64::from_ne_bytes(marks), hash));
+                }
+            }
+        }
+    }
+}
