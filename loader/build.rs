@@ -1,4 +1,4 @@
-//! Builds the BPF objects of ../xdp and ../tc into OUT_DIR; the crate embeds them.
+//! Builds the BPF objects of ../xdp, ../tc and ../host into OUT_DIR; the crate embeds them.
 //!
 //! Which compiler and linker is decided in one place, which `cargo xtask setup` reads as well.
 
@@ -11,9 +11,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The packages with programs.
-const PACKAGES: [&str; 2] = ["tidegate-xdp", "tidegate-tc"];
+const PACKAGES: [&str; 3] = ["tidegate-xdp", "tidegate-tc", "tidegate-host"];
 /// Their binaries.
-const OBJECTS: [&str; 3] = ["tidegate-xdp", "tidegate-tc", "tidegate-tc-ingress"];
+const OBJECTS: [&str; 4] = ["tidegate-xdp", "tidegate-tc", "tidegate-tc-ingress", "tidegate-host"];
 
 const FLAGS: [&str; 10] = [
     "-C",
@@ -34,7 +34,7 @@ const FLAGS: [&str; 10] = [
 fn main() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for dir in ["xdp", "tc", "datapath"] {
+    for dir in ["xdp", "tc", "host", "datapath"] {
         // Relative: a build folder that is copied into another tree watches that one.
         println!("cargo:rerun-if-changed=../{dir}/src");
         println!("cargo:rerun-if-changed=../{dir}/Cargo.toml");

@@ -36,6 +36,14 @@ pub enum Error {
         /// The kernel's reason, with the verifier's log.
         reason: String,
     },
+    /// The programs that watch local workloads cannot do so.
+    #[error("{what}: {why}")]
+    Host {
+        /// What was tried.
+        what: String,
+        /// The kernel's reason.
+        why: String,
+    },
     /// An object lacks a program or a map.
     #[error("the embedded BPF objects have no {what}: this build is incomplete, build again")]
     Missing {

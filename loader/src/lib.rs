@@ -1,6 +1,6 @@
 //! Loads the BPF programs of Tidegate, pins and attaches them, and reads and writes their maps.
 //!
-//! The only crate that knows aya. The objects of `xdp/` and `tc/` are built by this crate's build script and embedded,
+//! The only crate that knows aya. The objects of `xdp/`, `tc/` and `host/` are built by this crate's build script and embedded,
 //! so that one file is deployed. Begin with [`Kernel::load`]; to read what a daemon left pinned, [`Maps::open`].
 
 mod attach;
@@ -9,6 +9,7 @@ mod clock;
 mod error;
 mod grace;
 mod hooks;
+pub mod host;
 mod kernel;
 mod links;
 pub mod maps;

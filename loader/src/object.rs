@@ -9,6 +9,9 @@ pub(crate) static TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 /// The other object of `tc/`: the program `tidegate_tc_in`.
 pub(crate) static TC_IN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-tc-ingress.o"));
 
+/// The object of `host/`: the programs that watch local workloads.
+pub(crate) static HOST: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-host.o"));
+
 /// Names of the programs in the objects.
 pub(crate) const XDP_PROGRAM: &str = "tidegate_xdp";
 pub(crate) const CLOCK_PROGRAM: &str = "tidegate_clock";

@@ -128,6 +128,12 @@ fn a_name_that_no_intent_has_is_found_on_its_way_to_the_name_server() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn who_does_much_more_than_is_usual_is_flagged_and_goes_on() {
+    proved("unusual-count");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn a_benign_hour_has_no_finding() {
     proved("benign-hour");
 }

@@ -16,6 +16,7 @@ const MARKERS: &[(&str, Need)] = &[
     ("with_cargo_deb", Need::Program("cargo-deb")),
     ("with_systemd", Need::Program("systemd-analyze")),
     ("with_nft", Need::Program("nft")),
+    ("with_cgroup2", Need::Mount("cgroup2")),
     ("with_shared_captures", Need::Folder("../shared/captures")),
 ];
 
@@ -23,6 +24,8 @@ enum Need {
     Program(&'static str),
     /// Relative to the workspace.
     Folder(&'static str),
+    /// A file system of this type, mounted to be written.
+    Mount(&'static str),
 }
 
 impl Need {
@@ -30,12 +33,18 @@ impl Need {
         match self {
             Self::Program(program) => sh::has(program),
             Self::Folder(folder) => sh::root().join(folder).is_dir(),
+            Self::Mount(kind) => std::fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| {
+                let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+                mounts.any(|fields| {
+                    fields.get(2) == Some(kind) && fields.get(3).is_some_and(|o| o.starts_with("rw"))
+                })
+            }),
         }
     }
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Program(name) | Self::Folder(name) => name,
+            Self::Program(name) | Self::Folder(name) | Self::Mount(name) => name,
         }
     }
 }

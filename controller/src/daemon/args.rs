@@ -1,6 +1,7 @@
 //! What `tidegate run` is asked.
 
 use super::enroll::EnrolArgs;
+use super::host::LocalWorkload;
 use super::{forward, ingress, inspect, mark};
 use crate::exit_code::{Code, Failure, Result};
 use crate::stream::deliver::DeliverArgs;
@@ -72,6 +73,10 @@ pub struct RunArgs {
     /// The most containments that the governance loop does in an hour; what is over is only found
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub containments_per_hour: usize,
+    /// Watch what a workload of this host executes and whereto it connects: its cgroup (version 2), by its path or from where cgroups are
+    /// mounted, and who it is (may be repeated)
+    #[arg(long, value_name = "CGROUP=SPIFFE-ID")]
+    pub local_workload: Vec<LocalWorkload>,
     /// Have time pass so many times as fast for what is compared with intents: for stories, never on a gateway
     #[arg(long, value_name = "TIMES", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub compare_pace: u16,

@@ -1,13 +1,14 @@
 //! The governance loop at work: what was told is compared with intents on a thread of its own, and what departs is noted.
 
+use super::host::Host;
 use super::inlet::{Ends, Judged, What};
 use super::{Shared, lock};
 use crate::governance::{
-    Attempt, Counted, Departure, End, Evidence, Failures, Habits, Latencies, Refusals, Retries, Role, Roles,
-    Rules, Scans, Seen, Signal, compare, compare_hello, denied_although_expected, departs, lookups, places,
+    Adds, Attempt, Baselines, Counted, Departure, End, Evidence, Failures, Habits, Latencies, Refusals,
+    Retries, Role, Roles, Rules, Scans, Seen, Signal, compare, compare_hello, denied_although_expected,
+    departs, lookups, places, processes,
 };
 use crate::names::Names;
-use crate::policy::Prefix;
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::PolicySet;
@@ -32,6 +33,8 @@ struct Declared {
     set: Arc<PolicySet>,
     labels: HashMap<SpiffeId, BTreeMap<String, String>>,
     expected: HashSet<Ends>,
+    /// The first intent of identities, by its place.
+    classes: HashMap<u32, Option<usize>>,
     /// Identities of whose habits no intent says anything.
     without_habits: HashSet<u32>,
     /// Whether every event has to be looked at.
@@ -48,6 +51,7 @@ impl Declared {
         let workloads = set.documents.workloads.iter().filter(|w| !w.labels.is_empty());
         self.labels = workloads.map(|w| (w.spiffe_id.clone(), w.labels.clone())).collect();
         self.expected.clear();
+        self.classes.clear();
         self.without_habits.clear();
         self.set = set;
         true
@@ -56,6 +60,19 @@ impl Declared {
     fn seen(&self, names: &Names, ends: &Ends) -> Seen {
         let [client, server] = ends.of.map(|(number, address)| self.end(names, number, address));
         Seen { client, server, proto: ends.proto, port: ends.port }
+    }
+
+    /// Whose class the client of a connection is of.
+    fn class(&mut self, number: u32, client: &End) -> Option<usize> {
+        if !matches!(client, End::Identified { .. }) {
+            return None;
+        }
+        if self.classes.len() >= EXPECTED {
+            self.classes.clear();
+        }
+        let intents = &self.set.documents.intents;
+        let of = || intents.iter().position(|intent| client.is_any_of(&intent.identities));
+        *self.classes.entry(number).or_insert_with(of)
     }
 
     fn own(&self, id: &SpiffeId, address: Addr) -> End {
@@ -92,6 +109,8 @@ struct Watch {
     declared: Declared,
     counted: Counted,
     failures: Failures,
+    /// None where not even memory has room for them.
+    baselines: Option<Baselines>,
     latencies: Latencies,
     scans: Scans,
     retries: Retries,
@@ -102,13 +121,17 @@ struct Watch {
 
 /// The loop. Ends with the daemon.
 pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
-    let mut watch = Watch::default();
+    let baselines = Baselines::open(&shared.instance.observed_file());
+    let baselines = baselines.inspect_err(|e| tracing::error!("{e}")).ok();
+    let mut watch = Watch { baselines, ..Watch::default() };
     let (mut written, mut kept) = (Instant::now(), Instant::now());
     loop {
         match outlet.recv_timeout(Duration::from_secs(1)) {
             Ok(first) => {
                 if watch.declared.follow(shared.with_state(|state| state.set.clone())) {
                     watch.rules.clear();
+                    // What was told by another intent has to be told again.
+                    shared.host.iter().for_each(Host::forget);
                 }
                 for judged in std::iter::once(first).chain(outlet.try_iter().take(BATCH)) {
                     shared.look_at(&mut watch, &judged);
@@ -120,6 +143,9 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
         if kept.elapsed() >= KEEP_EVERY {
             kept = Instant::now();
             shared.governance.keep();
+            if let Some(Err(e)) = watch.baselines.as_mut().map(Baselines::flush) {
+                tracing::error!("{e}");
+            }
         }
         if written.elapsed() >= Duration::from_secs(1) {
             written = Instant::now();
@@ -160,11 +186,30 @@ impl Shared {
                 self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Handshake(*kind, *outcome));
                 self.ask_rules(watch, intents, &seen, judged);
             }
+            What::Closed(ends, bytes) => {
+                let seen = watch.declared.seen(&judged.names, ends);
+                self.look_at_count(watch, intents, (&seen, judged), (ends.of[0].0, Adds::Bytes(*bytes)));
+            }
             What::Query(ends, name) => {
                 let seen = watch.declared.seen(&judged.names, ends);
                 let departure = lookups::undeclared(intents, &seen, name);
                 departure.iter().for_each(|departure| self.note(departure, &seen, judged));
                 self.ask_rules(watch, intents, &seen, judged);
+            }
+            What::Exec(id, path, pid) => {
+                let seen = Seen::on_host(watch.declared.own(id, self.address_of(id)));
+                let departure = processes::undeclared(intents, &seen, path, *pid);
+                departure.iter().for_each(|departure| self.note(departure, &seen, judged));
+            }
+            What::Connect(id, name, pid, (address, proto, port)) => {
+                let peer = match self.who_is_at(*address, &judged.names) {
+                    Some(peer) => watch.declared.own(&peer, *address),
+                    None => End::Unidentified(*address),
+                };
+                let own = watch.declared.own(id, self.address_of(id));
+                let seen = Seen { client: own, server: peer, proto: *proto, port: *port };
+                let departure = processes::opener(intents, &seen, name, *pid);
+                departure.iter().for_each(|departure| self.note(departure, &seen, judged));
             }
             What::Lease(id, address) => {
                 let own = watch.declared.own(id, *address);
@@ -213,29 +258,18 @@ impl Shared {
         departure.iter().for_each(|departure| self.note(departure, seen, judged));
     }
 
-    /// Who is at an address, as far as that is certain, and where else the identity has leases that hold.
-    fn leases_of(&self, id: &SpiffeId, address: Addr, own: End) -> (End, Vec<places::Lease>) {
-        let bindings = self.with_state(|state| state.bindings.clone());
-        let now = Timestamp::now();
-        let here = Prefix::host(address);
-        let mut others = BTreeMap::new();
-        let mut is_contested = false;
-        for (_, claim) in bindings.iter().filter(|(_, claim)| claim.lease.is_none_or(|l| l.not_after > now)) {
-            is_contested |= claim.address == here && claim.spiffe_id != *id;
-            if claim.spiffe_id == *id && claim.address != here && claim.address.bits() == 128 {
-                let until = claim.lease.map(|lease| lease.not_after);
-                others.insert(claim.address.addr().to_ip(), until);
-            }
-        }
-        let peer = if is_contested { End::Ambiguous(address) } else { own };
-        (peer, others.into_iter().collect())
-    }
-
-    /// Who has an address by what counts now.
-    fn who_is_at(&self, address: Addr, names: &Names) -> Option<SpiffeId> {
-        let versions = self.maps.bindings.longest(&address, 128).ok().flatten()?;
-        let number = versions.at(self.maps.config.get().ok()?.epoch).identity;
-        names.identity(number)?.parse().ok()
+    /// Whether an identity does much more than is usual for its class.
+    fn look_at_count(
+        &self,
+        watch: &mut Watch,
+        intents: &[Intent],
+        (seen, judged): (&Seen, &Judged),
+        (client, adds): (u32, Adds),
+    ) {
+        let Watch { declared, baselines: Some(baselines), .. } = watch else { return };
+        let Some(intent) = declared.class(client, &seen.client) else { return };
+        let departures = baselines.look(&intents[intent], seen, adds, judged.time);
+        departures.iter().for_each(|departure| self.note(departure, seen, judged));
     }
 
     fn ask_rules(&self, watch: &mut Watch, intents: &[Intent], seen: &Seen, judged: &Judged) {
@@ -253,6 +287,7 @@ impl Shared {
         watch.roles.note(&seen.client, judged.time);
         watch.roles.note(&seen.server, judged.time);
         self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Passed(!is_denied));
+        self.look_at_count(watch, intents, (&seen, judged), (ends.of[0].0, Adds::Connection));
         let is_over = event.reason() == Reason::LeaseExpired;
         if !is_denied && !is_over && watch.declared.is_known(&ends) {
             return;
@@ -316,7 +351,9 @@ fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence
         What::Verdict(event) | What::Handshake(event, ..) => {
             (event.action().name(), event.reason().name(), judged.names.rule(event.rule), event.epoch)
         }
-        What::Hello(..) | What::Query(..) => of_hello,
+        What::Hello(..) | What::Query(..) | What::Closed(..) => of_hello,
+        What::Exec(..) => ("FORWARDED", "EXEC", None, 0),
+        What::Connect(..) => ("FORWARDED", "CONNECT", None, 0),
         What::Lease(..) => ("FORWARDED", "LEASE_GRANTED", None, 0),
         What::Refused(.., why) => ("DROPPED", *why, None, 0),
     };

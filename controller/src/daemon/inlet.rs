@@ -7,7 +7,8 @@ use crate::policy::intent::facts::Facts;
 use crate::policy::spiffe::SpiffeId;
 use crate::view::flow::Moment;
 use datapath::abi::{
-    Addr, Binding, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, HelloSegment, Reason, Side,
+    Addr, Binding, ClosedEvent, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, HelloSegment,
+    Reason, Side,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -35,8 +36,14 @@ pub enum What {
     Handshake(Event, HandshakeKind, HandshakeOutcome),
     /// Its ClientHello was read.
     Hello(Ends, Arc<ClientHello>),
+    /// It is over, after so many bytes.
+    Closed(Ends, u64),
     /// It is a query for a name.
     Query(Ends, Arc<str>),
+    /// A process executed a program: which, and its number.
+    Exec(SpiffeId, Arc<str>, u32),
+    /// A process connected a socket: its name, number, and to where by which protocol.
+    Connect(SpiffeId, Arc<str>, u32, (Addr, u8, u16)),
     /// An identity was given a lease on an address.
     Lease(SpiffeId, Addr),
     /// An enrolment from an address was refused: of whom, if that was proven, and why.
@@ -67,7 +74,9 @@ impl Judged {
             },
             What::Query(_, name) => Facts { event: "dns_query", query: name.to_string(), ..Facts::default() },
             // Rules are asked of connections.
-            What::Lease(..) | What::Refused(..) => Facts::default(),
+            What::Closed(..) | What::Lease(..) | What::Refused(..) | What::Exec(..) | What::Connect(..) => {
+                Facts::default()
+            }
         }
     }
 }
@@ -144,12 +153,27 @@ impl Inlet {
 
     /// Takes an event, where it is of somebody.
     pub fn offer(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
-        let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else { return };
+        let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else {
+            return self.offer_closed(bytes, names, now);
+        };
         if event.key.family == 0 || !event.identity.into_iter().any(is_somebody) {
             return;
         }
         if let Some(what) = what(event) {
             self.put(what, names, now.timestamp(event.time_ns));
+        }
+    }
+
+    /// Takes a connection that is over.
+    fn offer_closed(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
+        let Ok(closed) = bytemuck::try_pod_read_unaligned::<ClosedEvent>(bytes) else { return };
+        let carried = closed.flow.bytes.iter().sum();
+        if carried != 0 && closed.event.identity.into_iter().any(is_somebody) {
+            self.put(
+                What::Closed(Ends::of_event(&closed.event), carried),
+                names,
+                now.timestamp(closed.event.time_ns),
+            );
         }
     }
 

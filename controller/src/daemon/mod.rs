@@ -17,6 +17,7 @@ mod feeds;
 pub mod forward;
 mod govern;
 mod half_open;
+mod host;
 pub mod ingress;
 mod inlet;
 pub mod inspect;
@@ -33,6 +34,7 @@ mod stream;
 mod tick;
 mod tidy;
 mod watch;
+mod whereabouts;
 
 pub use api::{
     Applied, ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest,
@@ -83,6 +85,8 @@ pub struct Shared {
     ingress: Option<ingress::IngressArg>,
     governance: govern::Governance,
     approvals: Mutex<Approvals>,
+    /// What runs here; nothing where no workload is watched.
+    host: Option<host::Host>,
     /// Signs the audit record.
     audit_key: Key,
     deliveries: stream::Deliveries,

@@ -4,11 +4,12 @@ use super::api::Access;
 use super::args::RunArgs;
 use super::commit::Committed;
 use super::govern::Governance;
+use super::host::Host;
 use super::inlet::{Inlet, Pace};
 use super::observe::Hub;
 use super::settings::Settings;
 use super::stream::Stream;
-use super::{Shared, audit, compare, enroll, failsafe, feeds, forward, ingress, watch};
+use super::{Shared, audit, compare, enroll, failsafe, feeds, forward, host, ingress, watch};
 use crate::audit::Key;
 use crate::exit_code::Result;
 use crate::governance::Approvals;
@@ -60,6 +61,7 @@ pub(super) fn start(
     let approvals = Mutex::new(Approvals::open(&instance.approvals_file())?);
     let audit_key = Key::of(&instance.audit_key())?;
     let stream = Stream::open(instance, &args.deliver, &store)?;
+    let (watching, host_events) = Host::start(&args.local_workload)?.unzip();
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
@@ -126,6 +128,7 @@ pub(super) fn start(
                 ingress,
                 governance,
                 approvals,
+                host: watching,
                 audit_key,
                 deliveries,
                 untidy: tokio::sync::Notify::new(),
@@ -136,6 +139,10 @@ pub(super) fn start(
             let shared = Arc::new(shared);
             let for_loop = shared.clone();
             std::thread::spawn(move || compare::run(&for_loop, &outlet));
+            if let Some(events) = host_events {
+                let for_host = shared.clone();
+                std::thread::spawn(move || host::read(&for_host, events));
+            }
             Ok((shared, attached))
         }
         Err(e) => {

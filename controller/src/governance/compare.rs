@@ -4,6 +4,7 @@ use super::finding::Peer;
 pub use super::signal::Signal;
 use crate::hello::ClientHello;
 use crate::policy::Prefix;
+use crate::policy::intent::files;
 use crate::policy::intent::hello::{Misfit, name_list};
 use crate::policy::intent::rules::Rule;
 use crate::policy::intent::{Expected, Intent, Sensitivity, addresses};
@@ -53,7 +54,8 @@ impl End {
         }
     }
 
-    pub(super) fn is_any_of(&self, selectors: &[Selector]) -> bool {
+    /// Whether one of these is about it.
+    pub fn is_any_of(&self, selectors: &[Selector]) -> bool {
         selectors.iter().any(|selector| self.is(selector))
     }
 }
@@ -81,16 +83,25 @@ pub struct Seen {
     pub port: u16,
 }
 
+/// In place of a port, of what no protocol carries.
+const ON_HOST: u16 = 1;
+
 impl Seen {
     /// Of what an identity does by itself: it is given a lease, or is refused one.
     pub fn alone(own: End) -> Self {
         Self { client: own.clone(), server: own, proto: 0, port: 0 }
     }
 
-    /// `tcp/443`; `enrolment` of what an identity does by itself.
+    /// Of what a process of it does on its host.
+    pub fn on_host(own: End) -> Self {
+        Self { port: ON_HOST, ..Self::alone(own) }
+    }
+
+    /// `tcp/443`; `enrolment` and `exec` of what an identity does by itself.
     pub fn service(&self) -> String {
         match (self.proto, self.port) {
             (0, 0) => "enrolment".to_owned(),
+            (0, ON_HOST) => "exec".to_owned(),
             (proto, port) => protocol_and_port(proto, port),
         }
     }
@@ -269,6 +280,7 @@ impl Departure<'_> {
         match self.signal {
             Signal::OffHours => opens(hours.as_ref().map(ToString::to_string)),
             Signal::FanOut => opens(fan_out.map(|fan_out| format!("to {fan_out}"))),
+            Signal::UnusualCount => "is the class whose usual count that is".to_owned(),
             Signal::LatencyShift => "is the class whose usual time that is".to_owned(),
             Signal::HandshakeFailures => "is the class whose usual share that is".to_owned(),
             Signal::Scan | Signal::ExpiredLease | Signal::Retries | Signal::EnrolmentRefused => {
@@ -281,6 +293,9 @@ impl Departure<'_> {
                 Some(Rule { name, when, .. }) => format!("looks for {name}: {}", String::from(when.clone())),
                 None => "looks for it".to_owned(),
             },
+            Signal::NewProcess | Signal::NewOpener => {
+                format!("executes {}", self.intent.processes.as_deref().map(files::list).unwrap_or_default())
+            }
             Signal::NewName => {
                 format!("asks for {}", self.intent.dns.as_deref().map(name_list).unwrap_or_default())
             }

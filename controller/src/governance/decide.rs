@@ -80,6 +80,8 @@ pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence
     let confidence = match departure.peer {
         // Whom a name covers that may be one of many, nobody knows.
         _ if departure.signal == Signal::HiddenSni => Confidence::Low,
+        // What is usual is no promise.
+        _ if departure.signal == Signal::UnusualCount => Confidence::Medium,
         // What it does with several of them is its own deed, whoever they are.
         _ if departure.signal.is_of_many() => Confidence::High,
         End::Identified { .. } => Confidence::High,
@@ -131,10 +133,13 @@ fn did(role: Role, signal: Signal) -> &'static str {
         (_, Signal::ExpectedDenied) => "was denied a connection that its intent expects",
         (_, Signal::Scan) => "tries one service after the other",
         (_, Signal::HandshakeFailures) => "fails in more handshakes than is usual",
+        (_, Signal::UnusualCount) => "did much more in an hour than is usual",
         (_, Signal::LatencyShift) => "takes longer for handshakes than is usual",
         (Role::Client, Signal::ExpiredLease) => "went on when its lease was over",
         (Role::Server, Signal::ExpiredLease) => "was opened to when its lease was over",
         (_, Signal::Retries) => "tries again and again what never succeeds",
+        (_, Signal::NewProcess) => "executed a program that its intent does not have",
+        (_, Signal::NewOpener) => "opened a connection by a process that its intent does not have",
         (_, Signal::Instances) => "is at more addresses at once than its intent says",
         (_, Signal::EnrolmentRefused) => "was refused a lease",
         (_, Signal::Rule) => "did what a rule of its intent looks for",

@@ -5,6 +5,7 @@
 
 mod approvals;
 pub mod approvals_cli;
+mod baselines;
 mod book;
 pub mod cli;
 mod compare;
@@ -18,6 +19,7 @@ pub mod learn;
 pub mod lookups;
 mod observed;
 pub mod places;
+pub mod processes;
 mod propose;
 mod refusals;
 mod retries;
@@ -36,6 +38,7 @@ mod tests_of_signals;
 mod view;
 
 pub use approvals::{Approvals, Asked, Radius, Request, RequestState, Share, reason};
+pub use baselines::{Adds, Baselines};
 pub use book::{Book, Noted};
 pub use compare::{Departure, End, Role, Seen, compare, compare_hello, denied_although_expected, departs};
 pub use decide::Brake;

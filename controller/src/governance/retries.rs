@@ -78,6 +78,7 @@ impl Retries {
     ) -> Option<String> {
         let (stage, came_about) = attempt.stage()?;
         if came_about {
+            // Nearly always there is nothing to take back.
             self.came_about(id, &service, stage);
             return None;
         }

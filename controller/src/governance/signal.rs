@@ -35,10 +35,16 @@ pub enum Signal {
     HandshakeFailures,
     /// Its handshake took longer than is usual, as more than half do.
     LatencyShift,
+    /// It is one of many more than is usual in an hour.
+    UnusualCount,
     /// The lease of the identity was over.
     ExpiredLease,
     /// It is one more attempt at a service after many that all failed.
     Retries,
+    /// A program is executed that is not expected.
+    NewProcess,
+    /// A process opens a connection that is of none of the programs that are expected.
+    NewOpener,
     /// The identity is at one address more than expected, by leases that hold.
     Instances,
     /// The enrolment of the identity was refused, or somebody at its address failed to prove who he is.
@@ -58,7 +64,7 @@ pub enum Asks {
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::NewPeer,
         Self::NewService,
         Self::NewSni,
@@ -73,8 +79,11 @@ impl Signal {
         Self::Scan,
         Self::HandshakeFailures,
         Self::LatencyShift,
+        Self::UnusualCount,
         Self::ExpiredLease,
         Self::Retries,
+        Self::NewProcess,
+        Self::NewOpener,
         Self::Instances,
         Self::EnrolmentRefused,
         Self::Rule,
@@ -97,8 +106,11 @@ impl Signal {
             Self::Scan => "scan",
             Self::HandshakeFailures => "handshake_failures",
             Self::LatencyShift => "latency_shift",
+            Self::UnusualCount => "unusual_count",
             Self::ExpiredLease => "expired_lease",
             Self::Retries => "retries",
+            Self::NewProcess => "new_process",
+            Self::NewOpener => "new_opener",
             Self::Instances => "instances",
             Self::EnrolmentRefused => "enrolment_refused",
             Self::Rule => "rule",
@@ -115,6 +127,7 @@ impl Signal {
             | Self::HiddenSni
             | Self::ExpectedDenied
             | Self::Retries
+            | Self::NewOpener
             | Self::Rule => Asks::Review,
             Self::NewSni
             | Self::NewName
@@ -124,7 +137,9 @@ impl Signal {
             | Self::Scan
             | Self::HandshakeFailures
             | Self::LatencyShift
+            | Self::UnusualCount
             | Self::ExpiredLease
+            | Self::NewProcess
             | Self::Instances
             | Self::EnrolmentRefused => Asks::Investigate,
         }
@@ -134,9 +149,13 @@ impl Signal {
     /// cutting it off would do more harm than it.
     pub fn may_contain(self) -> bool {
         match self {
-            Self::NewPeer | Self::NewService | Self::NewSni | Self::FanOut | Self::Scan | Self::Instances => {
-                true
-            }
+            Self::NewPeer
+            | Self::NewService
+            | Self::NewSni
+            | Self::FanOut
+            | Self::Scan
+            | Self::NewProcess
+            | Self::Instances => true,
             Self::NewAlpn
             | Self::NewJa4
             | Self::HiddenSni
@@ -146,8 +165,10 @@ impl Signal {
             | Self::ExpectedDenied
             | Self::HandshakeFailures
             | Self::LatencyShift
+            | Self::UnusualCount
             | Self::ExpiredLease
             | Self::Retries
+            | Self::NewOpener
             | Self::EnrolmentRefused
             | Self::Rule => false,
         }
@@ -157,7 +178,14 @@ impl Signal {
     pub fn is_of_many(self) -> bool {
         matches!(
             self,
-            Self::NewName | Self::OffHours | Self::FanOut | Self::Rate | Self::Scan | Self::ExpiredLease
+            Self::NewName
+                | Self::OffHours
+                | Self::FanOut
+                | Self::Rate
+                | Self::Scan
+                | Self::ExpiredLease
+                | Self::NewProcess
+                | Self::UnusualCount
         )
     }
 }

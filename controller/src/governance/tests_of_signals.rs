@@ -186,6 +186,54 @@ fn fan_out_is_contained_where_the_intent_says_so_and_a_rate_never() {
 }
 
 #[test]
+fn names_and_programs_that_one_intent_has_are_expected_and_where_none_is_declared_nothing_is_said() {
+    let declared = "\
+---
+apiVersion: tidegate.dev/v1
+kind: Intent
+metadata: {name: names}
+spec:
+  identities: [{spiffeId: spiffe://a.example/web}]
+  workload: service
+  dns: [\"*.shop.example\"]
+  processes: [/usr/bin/web]
+---
+apiVersion: tidegate.dev/v1
+kind: Intent
+metadata: {name: more-names}
+spec:
+  identities: [{spiffePath: spiffe://a.example/web*}]
+  workload: service
+  dns: [api.bank.example]
+  processes: [/opt/tools/*]
+";
+    let documents = Documents::parse("intents.yaml", &format!("{INTENTS}{declared}"), noon());
+    let documents = documents.unwrap_or_else(|e| panic!("{e}"));
+    let resolver = Seen { proto: 17, ..web_to(host(53), 53) };
+    let asked = |seen: &Seen, name: &str| {
+        let departure = lookups::undeclared(&documents.intents, seen, name);
+        departure.map(|d| (d.signal, d.intent.name.clone(), decide(&d, &seen.service()).0))
+    };
+    assert_eq!(asked(&resolver, "db.shop.example"), None);
+    assert_eq!(asked(&resolver, "API.bank.example"), None);
+    // An intent that contains does not contain for that.
+    let found = Some((Signal::NewName, "names".to_owned(), Decision::Flag));
+    assert_eq!(asked(&resolver, "shop.example"), found);
+    assert_eq!(asked(&Seen { client: end("db", 3), ..resolver.clone() }, "c2.example"), None);
+    assert_eq!(asked(&Seen { client: host(9), ..resolver }, "c2.example"), None);
+
+    let web = Seen::on_host(end("web", 2));
+    let executed = |path: &str| processes::undeclared(&documents.intents, &web, path, 7).map(|d| d.signal);
+    assert_eq!(executed("/usr/bin/web"), None);
+    assert_eq!(executed("/opt/tools/bin/x"), None);
+    assert_eq!(executed("./web"), Some(Signal::NewProcess));
+    let opened = |name: &str| processes::opener(&documents.intents, &web, name, 7).map(|d| d.signal);
+    assert_eq!(opened("curl"), None, "it may be of the folder");
+    let db = Seen::on_host(end("db", 3));
+    assert_eq!(processes::undeclared(&documents.intents, &db, "/bin/sh", 7), None);
+}
+
+#[test]
 fn an_identity_at_one_address_too_many_is_contained_unless_nobody_knows_who_is_there() {
     let text = INTENTS.replace("  rate: {connections: 5/m}\n", "  instances: 2\n");
     let documents = Documents::parse("intents.yaml", &text, noon()).unwrap_or_else(|e| panic!("{e}"));

@@ -470,7 +470,7 @@ enum InterfaceMode {
 }
 
 /// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `dns`, `hours`,
-/// `fanOut`, `rate`, `instances` and `rules`.
+/// `fanOut`, `rate`, `processes`, `instances` and `rules`.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct IntentSpec {
@@ -489,6 +489,8 @@ struct IntentSpec {
     hours: Option<Hours>,
     fan_out: Option<FanOut>,
     rate: Option<OpenRate>,
+    /// What it executes where it runs on this host: /usr/bin/orders, or /opt/orders/* for all below it; `[]` for nothing.
+    processes: Option<Vec<String>>,
     /// At how many addresses one of the identities is at once, by leases.
     #[schemars(range(min = 1, max = 65536))]
     instances: Option<u32>,

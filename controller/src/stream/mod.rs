@@ -30,7 +30,8 @@ impl Weight {
     /// Of an event.
     pub fn of(event: &Value) -> Self {
         match kind(event) {
-            "verdict" | "drop" | "handshake" | "closed" | "client_hello" | "dns_query" => Self::Traffic,
+            "verdict" | "drop" | "handshake" | "closed" | "client_hello" | "dns_query" | "process"
+            | "socket" => Self::Traffic,
             _ => Self::Decision,
         }
     }

@@ -115,6 +115,11 @@ fn tell(event: &Value) -> Option<(Option<String>, String)> {
             let sni = text("/tls_sni").unwrap_or("no name");
             format!("{client} -> {server} {}: ClientHello for {sni}", service(event))
         }
+        "process" => format!("{client} executes {}", text("/process/path").unwrap_or("-")),
+        "socket" => {
+            let by = text("/process/name").unwrap_or("-");
+            format!("{client} connects to {server} {} by {by}", service(event))
+        }
         "dns_query" => {
             let name = text("/l7/dns/query").unwrap_or("-");
             format!("{client} -> {server} {}: asks for {name}", service(event))

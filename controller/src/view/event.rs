@@ -7,8 +7,11 @@ use crate::bindings::SourceName;
 use crate::governance::{Finding, Request};
 use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
+use crate::policy::ports::protocol_name;
+use crate::policy::spiffe::SpiffeId;
 use datapath::abi::{
-    Action, ClosedEvent, Event, EventKind, HandshakeKind, HandshakeOutcome, HelloSegment, Reason, Side,
+    Action, ClosedEvent, Did, Event, EventKind, HandshakeKind, HandshakeOutcome, HelloSegment, HostEvent,
+    Reason, Side,
 };
 use datapath::track::{conn_state, history};
 use serde_json::{Map, Value, json};
@@ -41,6 +44,27 @@ pub fn query_json(piece: &HelloSegment, name: &str, names: &Names, now: &Moment)
     let mut object = piece_json(piece, "dns_query", names, now);
     object.insert("l7".into(), json!({"type": "REQUEST", "dns": {"query": name}}));
     Value::Object(object)
+}
+
+/// What a local workload did, as an event.
+pub fn host_json(event: &HostEvent, did: Did, id: &SpiffeId, name: &str, now: &Moment) -> Value {
+    let mut object = json!({
+        "time": now.wall(event.time_ns), "verdict": Action::Forwarded.name(), "source": {"spiffe_id": id},
+    });
+    match did {
+        Did::Exec => {
+            object["event"] = json!("process");
+            object["process"] = json!({"pid": event.pid, "path": name});
+        }
+        Did::Connect => {
+            object["event"] = json!("socket");
+            object["process"] = json!({"pid": event.pid, "name": name});
+            object["IP"] = json!({"destination": event.deed.addr.to_ip()});
+            let protocol = protocol_name(event.deed.proto).to_uppercase();
+            object["l4"] = json!({protocol: {"destination_port": event.deed.port}});
+        }
+    }
+    object
 }
 
 fn piece_json(segment: &HelloSegment, event: &str, names: &Names, now: &Moment) -> Map<String, Value> {
@@ -171,6 +195,18 @@ pub fn line(event: &Value) -> String {
         let [state, id, why] =
             ["state", "identity", "why"].map(|field| request[field].as_str().unwrap_or("-"));
         return format!("{time}  approval {} of containing {id} ({state}): {why}", request["id"]);
+    }
+    if let Some(process) = event.get("process") {
+        let id = text("/source/spiffe_id").unwrap_or("-");
+        let by = |field: &str| process.get(field).and_then(Value::as_str).unwrap_or("-");
+        return match text("/event") {
+            Some("socket") => {
+                let l4 =
+                    event.get("l4").and_then(|l4| l4.as_object()?.keys().next().cloned()).unwrap_or_default();
+                format!("{time}  {id}: {} connects to {}  {l4}", by("name"), end(event, "destination"))
+            }
+            _ => format!("{time}  {id} executes {}", by("path")),
+        };
     }
     if let Some(record) = event.get("record") {
         let done = serde_json::from_value(record.clone()).map(|record| told(&record, None));

@@ -11,6 +11,7 @@ mod feeds;
 mod forwarding;
 mod governance;
 mod grants;
+mod host;
 mod hostile;
 mod hours;
 mod http;

@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod handshake;
 pub mod hello;
 pub mod holdings;
+mod host;
 pub mod key;
 pub mod limits;
 pub mod memo;
@@ -28,6 +29,7 @@ pub use handshake::{
 };
 pub use hello::HelloSegment;
 pub use holdings::{Holding, Holdings};
+pub use host::{CGROUP_LEVELS, Deed, Did, HostCount, HostEvent};
 pub use key::{
     Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, GuardKey, HashKeys, PolicyKey, ScopedKey, Side,
 };

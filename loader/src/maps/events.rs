@@ -10,7 +10,7 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) fn new(name: &'static str, map: &MapData) -> Result<Self> {
+    pub(crate) fn new(name: &'static str, map: &MapData) -> Result<Self> {
         let open = || -> Result<RingBuf<MapData>, MapError> {
             let fd = map.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
             RingBuf::try_from(Map::RingBuf(MapData::from_fd(fd)?))

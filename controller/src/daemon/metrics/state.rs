@@ -41,6 +41,10 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         (labels(&[("source", "hello_ring_buffer")]), maps.lost_events(Lost::Hello)?),
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
         (labels(&[("source", "event_files")]), shared.hub.pen.lost.load(Ordering::Relaxed)),
+        (
+            labels(&[("source", "host")]),
+            shared.host.as_ref().map_or(Ok(0), |host| host.counts().map(|c| c.lost))?,
+        ),
     ];
     let living: f64 = connections.iter().map(|(_, n)| n).sum();
     let replaced = maps.tally(Tally::Replaced)?;

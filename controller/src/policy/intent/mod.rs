@@ -1,6 +1,7 @@
 //! `kind: Intent`: what identities are for. It lets nothing pass and drops nothing: what they do is compared with it.
 
 pub mod facts;
+pub mod files;
 pub mod hello;
 pub mod hours;
 pub mod rules;
@@ -13,6 +14,7 @@ use super::quantity::{Amount, Count, RateOf};
 use super::selector::{Selector, selectors_text};
 use super::time::duration_text;
 use super::yaml::{Node, Value};
+use files::FilePattern;
 use hello::{Hellos, NamePattern, name_list};
 use hours::Hours;
 use rules::Rule;
@@ -53,6 +55,9 @@ pub struct Intent {
     /// How many connections it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateOf<Count>>,
+    /// What it executes where it runs on this host; absent where nothing is declared of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<Vec<FilePattern>>,
     /// At how many addresses one of the identities is at once, by leases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
@@ -128,7 +133,7 @@ pub enum Response {
     },
 }
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "identities",
     "workload",
     "owner",
@@ -139,6 +144,7 @@ const FIELDS: [&str; 13] = [
     "hours",
     "fanOut",
     "rate",
+    "processes",
     "instances",
     "rules",
     "response",
@@ -172,7 +178,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
     let client = expected(cx, &fields, "client", "to", CLIENT_EXAMPLE);
     let server = expected(cx, &fields, "server", "from", SERVER_EXAMPLE);
-    if ["client", "server", "dns", "hours", "fanOut", "rate", "instances", "rules"]
+    if ["client", "server", "dns", "hours", "fanOut", "rate", "processes", "instances", "rules"]
         .iter()
         .all(|name| fields.optional(name).is_none())
     {
@@ -186,6 +192,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let hours = fields.optional("hours").and_then(|node| hours::decode(cx, node));
     let fan_out = fields.optional("fanOut").and_then(|node| fan_out(cx, node));
     let rate = fields.optional("rate").and_then(|node| rate(cx, node));
+    let processes = fields.optional("processes").map(|node| files::decode(cx, node));
     let instances = fields
         .optional("instances")
         .and_then(|node| number(cx, node, ("`instances`", "addresses"), 1..=MOST_INSTANCES));
@@ -208,6 +215,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
         hours,
         fan_out,
         rate,
+        processes,
         instances,
         rules,
         response,
@@ -310,6 +318,9 @@ impl fmt::Display for Intent {
         }
         if let Some(rate) = &self.rate {
             write!(f, "; opens {rate}")?;
+        }
+        if let Some(files) = &self.processes {
+            write!(f, "; executes {}", files::list(files))?;
         }
         if let Some(instances) = self.instances {
             write!(f, "; is at {} at once", addresses(instances))?;
