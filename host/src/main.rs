@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_ktime
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes};
 use aya_ebpf::macros::{cgroup_sock_addr, tracepoint};
 use aya_ebpf::programs::{SockAddrContext, TracePointContext};
-use datapath::abi::{Addr, CGROUP_LEVELS, Deed, Did};
+use datapath::abi::{Addr, CGROUP_LEVELS, Did};
 use maps::{TG_WATCHED, tell};
 
 /// Where the tracepoint's record says where the file's name is: `__data_loc char[] filename`.

@@ -48,7 +48,17 @@ fn bpf() -> Result<()> {
     // aya's macros wrap each program in a function of the same name and leave its docs inside.
     let mut check = toolchain.command("check", &["-D", "warnings", "-A", "missing_docs"]);
     check
-        .args(["--locked", "--profile", "bpf", "--package", "tidegate-xdp", "--package", "tidegate-tc"])
+        .args([
+            "--locked",
+            "--profile",
+            "bpf",
+            "--package",
+            "tidegate-xdp",
+            "--package",
+            "tidegate-tc",
+            "--package",
+            "tidegate-host",
+        ])
         .env("CARGO_TARGET_DIR", sh::target_dir().join("lint-bpf"))
         .current_dir(sh::root());
     sh::run(&mut check)
