@@ -1,6 +1,5 @@
 //! The governance loop at work: what was told is compared with intents on a thread of its own, and what departs is noted.
 
-use super::host::Host;
 use super::inlet::{Ends, Judged, What};
 use super::{Shared, lock};
 use crate::governance::{
@@ -130,8 +129,6 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
             Ok(first) => {
                 if watch.declared.follow(shared.with_state(|state| state.set.clone())) {
                     watch.rules.clear();
-                    // What was told by another intent has to be told again.
-                    shared.host.iter().for_each(Host::forget);
                 }
                 for judged in std::iter::once(first).chain(outlet.try_iter().take(BATCH)) {
                     shared.look_at(&mut watch, &judged);

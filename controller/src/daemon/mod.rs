@@ -117,11 +117,15 @@ impl Shared {
         by: &Author,
         change: impl FnOnce(&mut State),
     ) -> Result<u64> {
+        let before = Arc::as_ptr(&committed.state.set);
         let revision = committed.commit(&self.maps, by, change)?;
         match std::mem::take(&mut committed.renamed) {
             Renamed::Rules(rules) => self.hub.rename_rules(committed.state.epoch, revision, &rules),
             Renamed::All => self.hub.rename(Names::of(&committed.state)),
         }
+        // Of local workloads all is told again: somebody may expect less of them than before.
+        let host = self.host.as_ref().filter(|_| before != Arc::as_ptr(&committed.state.set));
+        host.into_iter().for_each(host::Host::forget);
         self.governance.declare(&committed.state.documents().intents);
         self.tell_of_records(committed);
         self.feeds.renamed.notify_one();

@@ -76,7 +76,7 @@ spec:
     // As declared: a program, and a process that is given a peer.
     cgroup.run("/bin/true && /bin/true && exec 3<>/dev/udp/127.0.0.1/9");
     until(|| story().contains("connects to 127.0.0.1 udp/9 by bash"));
-    assert_eq!(story().matches("executes /bin/true").count(), 1, "{}", story());
+    assert_eq!(story().matches(&format!("{ORDERS} executes /bin/true")).count(), 1, "{}", story());
     assert_eq!(findings(), json(Vec::<serde_json::Value>::new()));
 
     cgroup.run("/bin/sleep 0");
@@ -97,6 +97,7 @@ spec:
     lab.ok(&["policy", "apply", &file]);
     cgroup.run("/bin/true && exec 3<>/dev/udp/127.0.0.1/10");
     until(|| findings().as_array().is_some_and(|all| all.len() == 2));
+    until(|| lab.json(&["findings", "show", "1"])[0]["count"] == 2);
     let opener = lab.json(&["findings", "show", "2"]).remove(0);
     assert_eq!((&opener["signal"], &opener["decision"]), (&json("new_opener"), &json("flag")));
     assert!(opener["why"].as_str().unwrap().contains("127.0.0.1 at udp/10, by bash"), "{}", opener["why"]);
