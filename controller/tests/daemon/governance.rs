@@ -28,7 +28,7 @@ const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
 #[ignore = "needs root"]
 fn a_departure_is_contained_live_flows_too_and_the_kernel_lets_go_with_the_daemon_dead() {
     let lab = Lab::new();
-    let file = lab.file("shop.yaml", &policy("{action: contain, for: 4s}"));
+    let file = lab.file("shop.yaml", &policy("{action: contain, for: 10s}"));
     let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
     let (_server, _other) = (lab.serve(8443), lab.serve(9000));
     let mut stream = lab.client(8443).unwrap();
