@@ -47,8 +47,11 @@ impl Declared {
             return false;
         }
         self.has_rules = set.documents.intents.iter().any(|intent| !intent.rules.is_empty());
-        let workloads = set.documents.workloads.iter().filter(|w| !w.labels.is_empty());
-        self.labels = workloads.map(|w| (w.spiffe_id.clone(), w.labels.clone())).collect();
+        // They can be very many, and most changes are of something else.
+        if !Arc::ptr_eq(&set.documents.workloads, &self.set.documents.workloads) {
+            let workloads = set.documents.workloads.iter().filter(|w| !w.labels.is_empty());
+            self.labels = workloads.map(|w| (w.spiffe_id.clone(), w.labels.clone())).collect();
+        }
         self.expected.clear();
         self.classes.clear();
         self.without_habits.clear();

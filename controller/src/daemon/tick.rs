@@ -3,6 +3,7 @@
 use super::{Shared, failsafe, half_open, lock, service_manager};
 use crate::daemon::expire::Expiry;
 use crate::exit_code::Result;
+use crate::state::Store;
 use crate::view::flow::Moment;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +30,7 @@ const EVERY_SECOND: &[Job] = &[
     Job { what: "hellos without an end", run: give_up_hellos },
     Job { what: "leases that end", run: Shared::let_leases_end },
     Job { what: "grants that end", run: Shared::let_grants_end },
+    Job { what: "the log of the state", run: |s| Store::copy_log(&s.instance.state_file()) },
     Job { what: "hours of rules", run: Shared::let_hours_change },
 ];
 

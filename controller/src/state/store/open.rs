@@ -53,7 +53,9 @@ impl Store {
         let fail = |e| failed(path, e);
         let found = store.version()?;
         // Full: a commit that was acknowledged is there after a power cut.
-        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+        // And who waits for it does not wait for the log to be copied: see `copy_log`.
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+            PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 4194304;";
         store.db.execute_batch(pragmas).map_err(fail)?;
         if found == 0 {
             store.make()?;
@@ -66,6 +68,14 @@ impl Store {
             store.migrate(found)?;
         }
         Ok(store)
+    }
+
+    /// Copies what stands in the log into the file itself, beside whoever reads and writes meanwhile. Until then nothing is lost: the log
+    /// is a part of the state.
+    pub fn copy_log(path: &Path) -> Result<()> {
+        let copier = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let copy = copier.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        copy.map_err(|e| failed(path, e))
     }
 
     /// Opens the state to read it; `None` where there is none.
