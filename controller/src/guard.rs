@@ -2,10 +2,13 @@
 
 use crate::cli::{block_on, duration};
 use crate::client;
-use crate::daemon::{BlockRequest, CommittedRevision, QuarantineRequest, ReleaseRequest, TargetFields};
+use crate::daemon::{
+    BlockRequest, CommittedRevision, QuarantineRequest, RateFields, ReleaseRequest, TargetFields,
+};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::Prefix;
+use crate::policy::act::ActName;
 use crate::policy::ports::{PortError, PortMatch};
 use crate::policy::selector::Selector;
 use crate::policy::target::Target;
@@ -75,14 +78,22 @@ impl What {
 /// `tidegate quarantine`.
 #[derive(Debug, clap::Subcommand)]
 pub enum QuarantineCommand {
-    /// Cut an identity off at once, both ways, live connections too
+    /// Cut an identity off at once, both ways, live connections too; or do less about it
     #[command(after_help = "\
 Examples:
   tidegate quarantine add orders --for 2h --reason 'beacons to a C2'
-  tidegate quarantine add spiffe://acme.example/ns/shop/sa/orders --except udp/53 --except 10.9.0.5/32,tcp/22")]
+  tidegate quarantine add spiffe://acme.example/ns/shop/sa/orders --except udp/53 --except 10.9.0.5/32,tcp/22
+  tidegate quarantine add orders --act limit --rate connections=10/s --rate bytes=1MB/s --for 15m
+  tidegate quarantine add orders --act cut-flows --for 1h")]
     Add {
         /// A SPIFFE ID, a pattern of them, or the name of a workload
         who: String,
+        /// What to do, where it is not to be cut off
+        #[arg(long, value_enum, default_value_t)]
+        act: ActName,
+        /// Of --act limit: how much passes (may be repeated)
+        #[arg(long, value_name = "packets|bytes|connections=RATE")]
+        rate: Vec<String>,
         /// What stays in reach: a peer (CIDR, SPIFFE ID, workload), services, or services of a peer (may be repeated)
         #[arg(long, value_name = "PEER|PROTO/PORT|PEER,PROTO/PORT")]
         except: Vec<String>,
@@ -97,6 +108,9 @@ Examples:
     Del {
         /// As it was given to `quarantine add`
         who: String,
+        /// Undo this alone
+        #[arg(long, value_enum)]
+        act: Option<ActName>,
     },
     /// Who is quarantined
     List(OutputArg),
@@ -120,26 +134,50 @@ pub fn block(instance: &Instance, command: BlockCommand) -> Result<()> {
 /// Runs `tidegate quarantine`.
 pub fn quarantine(instance: &Instance, command: QuarantineCommand) -> Result<()> {
     match command {
-        QuarantineCommand::Add { who, except, for_, reason } => {
+        QuarantineCommand::Add { who, act, rate, except, for_, reason } => {
             let except = except.iter().map(|text| exception(instance, text).map(Into::into));
             let request = QuarantineRequest {
                 who: identities(instance, &who)?,
+                act,
+                rate: rates(&rate)?,
                 except: except.collect::<Result<_>>()?,
                 reason,
                 not_after: for_.map(|d| Timestamp::now() + d),
             };
             let call = client::call(instance, Method::POST, "/v1/quarantine", &request);
             let committed: CommittedRevision = block_on(call)?;
-            say(&format!("{who} is quarantined (revision {})", committed.revision))
+            say(&format!("{who} is {} (revision {})", act.done(), committed.revision))
         }
-        QuarantineCommand::Del { who } => {
-            let request = ReleaseRequest { who: identities(instance, &who)? };
+        QuarantineCommand::Del { who, act } => {
+            let request = ReleaseRequest { who: identities(instance, &who)?, act };
             let call = client::call(instance, Method::POST, "/v1/unquarantine", &request);
             let committed: CommittedRevision = block_on(call)?;
-            say(&format!("{who} is no longer quarantined (revision {})", committed.revision))
+            let what = act.unwrap_or_default().done();
+            say(&format!("{who} is no longer {what} (revision {})", committed.revision))
         }
         QuarantineCommand::List(output) => view::lists::quarantines(&State::of(instance)?, output.output),
     }
+}
+
+/// `connections=10/s`
+fn rates(texts: &[String]) -> Result<Option<RateFields>> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = RateFields::default();
+    for text in texts {
+        let place = match text.split_once('=') {
+            Some(("packets", rate)) => (&mut fields.packets, rate),
+            Some(("bytes", rate)) => (&mut fields.bytes, rate),
+            Some(("connections", rate)) => (&mut fields.connections, rate),
+            _ => {
+                let message = format!("--rate {text} names no packets, bytes or connections");
+                return Err(Failure::new(Code::Usage, message).hint("for example --rate connections=10/s"));
+            }
+        };
+        *place.0 = Some(place.1.to_owned());
+    }
+    Ok(Some(fields))
 }
 
 fn identities(instance: &Instance, text: &str) -> Result<TargetFields> {

@@ -8,7 +8,7 @@ use crate::limits::{has_token, settings};
 use crate::policy::{Judgement, Moment};
 use crate::tables::{Buckets, Rules};
 use crate::track;
-use crate::wire::tcp;
+use crate::wire::{proto, tcp};
 
 /// The number of an identity's limit in the rule table, and what it says.
 #[inline(always)]
@@ -17,8 +17,57 @@ pub(crate) fn limit<'r, R: Rules>(
     identity: u32,
     moment: &Moment,
 ) -> Option<(u32, &'r RuleSettings)> {
-    let rule = rules.limit(identity)?.at(moment.epoch).rule;
+    let rule = rules.limit(identity)?.at(moment.epoch).now(moment.now_ns);
     Some((rule, settings(rules, rule, moment)?))
+}
+
+/// Asks of a connection what holds for one of its identities for a while, whatever rule lets it pass. The judgement holds until
+/// that is over.
+#[inline(always)]
+pub fn restrict<R: Rules>(rules: &R, protocol: u8, moment: &Moment, j: &mut Judgement) {
+    for end in 0..2 {
+        let Some(versions) = rules.limit(j.identity[end]) else { continue };
+        let of = versions.at(moment.epoch);
+        if protocol == proto::TCP && of.tls.holds(moment.now_ns) {
+            j.until(of.tls.not_after_ns);
+            if j.limits & Limits::AUDIT != 0 {
+                // It is no matter of the rule's, and is not only audited. What the rule's own limits would say waits.
+                j.limits &= !(Limits::AUDIT | Limits::RATE | Limits::LIFETIME);
+            }
+            j.limits |= Limits::TLS_REQUIRED;
+        }
+        if of.cut.holds(moment.now_ns) {
+            j.until(of.cut.not_after_ns);
+            j.limits |= Limits::CUT;
+        }
+    }
+}
+
+/// The number of what asks for TLS for a while, 0 where nothing but a rule does.
+#[inline(always)]
+pub(crate) fn asks_tls<R: Rules>(rules: &R, identity: [u32; 2], moment: &Moment) -> u32 {
+    let mut rule = 0;
+    for end in 0..2 {
+        if let Some(versions) = rules.limit(identity[end])
+            && versions.at(moment.epoch).tls.holds(moment.now_ns)
+        {
+            rule = versions.at(moment.epoch).tls.rule;
+        }
+    }
+    rule
+}
+
+/// Cuts a connection that was opened too early. Both ends are told.
+#[inline(always)]
+pub(crate) fn cut<R: Rules>(rules: &R, opened_ns: u64, moment: &Moment, j: &mut Judgement) {
+    for end in 0..2 {
+        let Some(versions) = rules.limit(j.identity[end]) else { continue };
+        let of = versions.at(moment.epoch);
+        if of.cut.holds(moment.now_ns) && opened_ns < of.opened_before_ns {
+            j.decided(Action::Dropped, Reason::ConnectionCut, of.cut.rule);
+            j.limits |= Limits::REJECT;
+        }
+    }
 }
 
 /// The limits of the identity that is about to open a connection. What it is counted as is left in `j`.

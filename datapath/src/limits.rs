@@ -93,6 +93,9 @@ pub fn opening<R: Rules, B: Buckets>(
     moment: &Moment,
     j: &mut Judgement,
 ) {
+    if j.limits & Limits::CUT != 0 && j.passes() && track::midstream(packet).is_some() {
+        identity::cut(rules, 0, moment, j); // nobody knows how old it is
+    }
     if j.passes() && j.limits & (Limits::LIFETIME | Limits::RATE) != 0 {
         of_rule(rules, buckets, moment, j);
     }
@@ -128,8 +131,15 @@ pub fn running<R: Rules>(rules: &R, conn: &mut Connection, moment: &Moment, j: &
     if !j.passes() {
         return;
     }
-    if j.limits & Limits::TLS_REQUIRED != 0 && is_plaintext(conn) {
+    if j.limits & Limits::CUT != 0 {
+        identity::cut(rules, conn.opened_ns, moment, j);
+    }
+    if j.passes() && j.limits & Limits::TLS_REQUIRED != 0 && is_plaintext(conn) {
         violated(j, Reason::TlsRequired);
+        let asks = identity::asks_tls(rules, j.identity, moment);
+        if asks != 0 {
+            j.rule = asks;
+        }
     }
     if j.limits & Limits::LIFETIME != 0
         && let Some(settings) = settings(rules, j.rule, moment)
@@ -224,11 +234,16 @@ pub fn by_packet<F: Frame, T: Tables>(
     } else if u32::from(conn.limits) & Limits::TLS_REQUIRED == 0 {
         return;
     } else {
-        match hello(frame, conn, packet) {
+        let is_missing = match hello(frame, conn, packet) {
             Hello::Fine => return,
-            Hello::Early => (Reason::TlsRequired, false, false),
-            Hello::Missing => (Reason::TlsRequired, true, true),
+            Hello::Early => false,
+            Hello::Missing => true,
+        };
+        let asks = identity::asks_tls(&plane.rules, conn.identity, moment);
+        if asks != 0 {
+            rule = asks;
         }
+        (Reason::TlsRequired, is_missing, is_missing)
     };
     let only_audits = audits || moment.flags & Config::ENFORCE == 0;
     let action = if only_audits { Action::Audit } else { Action::Dropped };

@@ -191,8 +191,11 @@ fn between<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: &End, to
         return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
     }
     by_policy(rules, moment, ends, from.class, to.class, j);
-    if from.limits != 0 && j.passes() {
-        j.limits |= u32::from(from.limits) << Limits::IDENTITY_SHIFT;
+    if (from.limits | to.limits) != 0 && j.passes() {
+        j.limits |= u32::from(from.limits & Binding::LIMITS) << Limits::IDENTITY_SHIFT;
+        if (from.limits | to.limits) & Binding::RESTRICTED != 0 {
+            rules.restrict(ends.proto, moment, j);
+        }
     }
     if j.action == Action::Forwarded && (from.lease == Lease::Alerts || to.lease == Lease::Alerts) {
         j.decided(Action::Audit, Reason::LeaseExpired, j.rule);

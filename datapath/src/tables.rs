@@ -11,6 +11,7 @@ use crate::abi::{
 use crate::frame::Frame;
 use crate::guard::{self, Listed, Service};
 use crate::holdings::Wheel;
+use crate::identity;
 use crate::limits::Claim;
 use crate::policy::{self, Judgement, Moment};
 use crate::scope;
@@ -114,6 +115,13 @@ pub trait Rules {
         Self: Sized,
     {
         guard::is_listed(self, listed, service, moment, j)
+    }
+    /// [`identity::restrict`]; a stage of its own in BPF.
+    fn restrict(&self, proto: u8, moment: &Moment, j: &mut Judgement)
+    where
+        Self: Sized,
+    {
+        identity::restrict(self, proto, moment, j);
     }
     /// Both versions of what the policy says of `key`.
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions>;

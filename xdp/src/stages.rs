@@ -420,6 +420,17 @@ pub extern "C" fn tg_listed(
     }
 }
 
+/// [`identity::restrict`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_restrict(proto: u32, moment: *const Moment, j: *mut Judgement) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(moment), Some(j)) = unsafe { (moment.as_ref(), j.as_mut()) } {
+        identity::restrict(&KernelRules, proto as u8, moment, j);
+    }
+    0
+}
+
 /// [`limits::opening`].
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -5,7 +5,7 @@
 
 mod table;
 
-pub use table::{Bindings, Change};
+pub use table::{Bindings, Change, labels};
 
 use crate::policy::document::{Lease, Workload};
 use crate::policy::scope::{Scope, ScopeError};

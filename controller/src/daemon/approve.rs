@@ -3,7 +3,7 @@
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{Asked, Radius, Request, RequestState, Share};
+use crate::governance::{Asked, Contain, Containment, Radius, Request, RequestState, Share};
 use crate::policy::approval::{Approvals as Rules, Unanswered};
 use crate::policy::ports::protocol_and_port;
 use crate::policy::spiffe::SpiffeId;
@@ -69,7 +69,7 @@ impl Shared {
     pub(super) fn ask(&self, asked: Asked, rules: &Rules, by: &Author) -> Result<Request> {
         let what = json!({
             "decision": "asked", "why": asked.why, "over": asked.over, "radius": asked.radius,
-            "finding": asked.finding, "seconds": asked.seconds, "approvers": rules.approvers,
+            "finding": asked.finding, "act": asked.act.to_string(), "seconds": asked.seconds, "approvers": rules.approvers,
         });
         self.record_approval(&asked.identity, by, what)?;
         let request = lock(&self.approvals).ask(asked, rules, Timestamp::now())?;
@@ -79,13 +79,8 @@ impl Shared {
     }
 
     /// Why a containment of the loop has to wait for people, who are asked where nobody has been; nothing where it need not.
-    pub(super) fn awaits(
-        &self,
-        finding: u64,
-        id: &SpiffeId,
-        seconds: u64,
-        why: &str,
-    ) -> Result<Option<String>> {
+    pub(super) fn awaits(&self, finding: u64, contain: &Contain, why: &str) -> Result<Option<String>> {
+        let Contain { identity: id, number, step } = contain;
         let Some(rules) = self.approval_rules() else { return Ok(None) };
         let asked = lock(&self.approvals).asked(id, finding).map(Request::holds);
         if asked.is_some() {
@@ -97,7 +92,9 @@ impl Shared {
         let asked = Asked {
             by: by.who.to_string(),
             identity: id.clone(),
-            seconds,
+            act: step.act.clone(),
+            step: *number,
+            seconds: step.seconds,
             finding: Some(finding),
             why: why.to_owned(),
             over,
@@ -185,9 +182,10 @@ impl Shared {
         let until = request.until(now);
         let author = Author { who: by.who.clone(), how: format!("approval {}", request.id) };
         let reason = crate::governance::reason(request);
-        let revision = self.quarantine_until(&request.identity, &reason, until, &author)?;
+        let revision = self.act_until(&request.identity, &request.act, &reason, (now, until), &author)?;
         if let Some(finding) = request.finding {
-            self.governance.contained(finding, &request.identity, now, until, revision);
+            let (identity, act, step) = (request.identity.clone(), request.act.name(), request.step);
+            self.governance.contained(finding, Containment { identity, act, step, at: now, until, revision });
         }
         Ok(RequestState::Approved { at: now, until, revision })
     }

@@ -4,13 +4,11 @@ use super::inlet::Inlet;
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{Book, Brake, Containment, Finding, FindingState, Noted, Observed, Pairs};
-use crate::policy::Place;
+use crate::governance::{Book, Brake, Contain, Containment, Finding, FindingState, Noted, Observed, Pairs};
+use crate::policy::act::ActName;
 use crate::policy::intent::Intent;
-use crate::policy::quarantine::Quarantine;
-use crate::policy::selector::Selector;
-use crate::policy::spiffe::{SpiffeId, SpiffePattern};
-use crate::state::{Author, State, manual_quarantine};
+use crate::policy::spiffe::SpiffePattern;
+use crate::state::Author;
 use crate::view::event;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -35,7 +33,7 @@ pub(super) struct Desk {
     pub(super) book: Book,
     brake: Brake,
     intents: usize,
-    contained: u64,
+    contained: [u64; ActName::ALL.len()],
     held_back: u64,
 }
 
@@ -43,8 +41,8 @@ pub(super) struct Desk {
 pub struct Tally {
     /// Open findings of low, medium and high severity.
     pub open: [usize; 3],
-    /// Identities that were contained.
-    pub contained: u64,
+    /// What was done, by [`ActName`].
+    pub contained: [u64; ActName::ALL.len()],
     /// Containments that were held back.
     pub held_back: u64,
     /// What was not compared, or made no finding.
@@ -60,7 +58,7 @@ impl Governance {
     pub fn open(path: &Path, observed: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
         let book = Book::open(path)?;
         let brake = Brake::new(per_hour, book.paused()?);
-        let desk = Mutex::new(Desk { book, brake, intents: 0, contained: 0, held_back: 0 });
+        let desk = Mutex::new(Desk { book, brake, intents: 0, contained: Default::default(), held_back: 0 });
         let pairs = Mutex::new(Pairs::open(observed, Timestamp::now())?);
         Ok(Self { inlet, desk, pairs, forgotten: AtomicU64::new(0) })
     }
@@ -141,18 +139,11 @@ impl Governance {
         }
     }
 
-    /// Notes that an identity was quarantined for a finding.
-    pub(super) fn contained(
-        &self,
-        finding: u64,
-        id: &SpiffeId,
-        at: Timestamp,
-        until: Timestamp,
-        revision: u64,
-    ) {
+    /// Notes what was done for a finding.
+    pub(super) fn contained(&self, finding: u64, containment: Containment) {
         let mut desk = lock(&self.desk);
-        desk.contained += 1;
-        desk.book.contained(finding, Containment { identity: id.clone(), at, until, revision });
+        desk.contained[containment.act as usize] += 1;
+        desk.book.contained(finding, containment);
     }
 
     /// Whether the brake holds back what nobody decided.
@@ -207,12 +198,12 @@ impl Shared {
     /// Does what was decided, and tells of it.
     pub(super) fn act(&self, noted: &Noted) {
         let mut is_news = noted.is_new;
-        if let Some((id, seconds)) = &noted.contain {
-            match self.contain(noted.id, id, *seconds) {
+        if let Some(contain) = &noted.contain {
+            match self.contain(noted.id, contain) {
                 Ok(true) => is_news = true,
                 Ok(false) => {}
                 Err(e) => {
-                    tracing::error!("finding {}: {id} is not contained: {e}", noted.id);
+                    tracing::error!("finding {}: {} is not contained: {e}", noted.id, contain.identity);
                     is_news |= self.governance.hold_back(noted.id, e.to_string());
                 }
             }
@@ -229,59 +220,33 @@ impl Shared {
         }
     }
 
-    /// Quarantines an identity until its time is over. Returns whether there is something new to tell.
-    fn contain(&self, finding: u64, id: &SpiffeId, seconds: u64) -> Result<bool> {
+    /// Takes the next step about an identity. Returns whether there is something new to tell.
+    fn contain(&self, finding: u64, contain: &Contain) -> Result<bool> {
         let now = Timestamp::now();
+        let Contain { identity: id, step, number } = contain;
+        let known = lock(&self.governance.desk).book.get(finding)?.clone();
+        if self.is_undone(&known, id, now) {
+            return Ok(false);
+        }
         let held = lock(&self.governance.desk).brake.holds(now);
         if let Some(why) = held {
             return Ok(self.governance.hold_back(finding, why));
         }
-        let why = lock(&self.governance.desk).book.get(finding)?.why.clone();
-        if let Some(why) = self.awaits(finding, id, seconds, &why)? {
+        if let Some(why) = self.awaits(finding, contain, &known.why)? {
             return Ok(self.governance.hold_back(finding, why));
         }
-        let until = now + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let until = now + SignedDuration::from_secs(i64::try_from(step.seconds).unwrap_or(i64::MAX));
         let author = Author::daemon(format!("finding {finding}"));
-        let what = json!({"finding": finding, "decision": "contain", "until": until.to_string(), "why": why});
+        let what = json!({
+            "finding": finding, "decision": "contain", "act": step.act.to_string(), "step": number + 1,
+            "until": until.to_string(), "why": known.why,
+        });
         self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
-        let revision = self.quarantine_until(id, &format!("finding {finding}"), until, &author)?;
+        let revision = self.act_until(id, &step.act, &format!("finding {finding}"), (now, until), &author)?;
         lock(&self.governance.desk).brake.count(now);
-        self.governance.contained(finding, id, now, until, revision);
+        let (identity, act) = (id.clone(), step.act.name());
+        let containment = Containment { identity, act, step: *number, at: Timestamp::now(), until, revision };
+        self.governance.contained(finding, containment);
         Ok(true)
-    }
-
-    /// Quarantines an identity.
-    pub(super) fn quarantine_until(
-        &self,
-        id: &SpiffeId,
-        reason: &str,
-        until: Timestamp,
-        by: &Author,
-    ) -> Result<u64> {
-        let quarantine = quarantine(reason, id, until);
-        self.commit(by, |state| add(state, quarantine))
-    }
-}
-
-fn quarantine(reason: &str, id: &SpiffeId, until: Timestamp) -> Quarantine {
-    Quarantine {
-        // As `tidegate quarantine add` names it: `quarantine del` undoes it.
-        name: manual_quarantine(&id.to_string()),
-        identities: vec![Selector::SpiffeId(id.clone())],
-        except: Vec::new(),
-        reason: Some(reason.to_owned()),
-        not_after: Some(until),
-        place: Place { file: reason.into(), line: 1, column: 1 },
-    }
-}
-
-/// One that somebody set and that holds longer stays as it is.
-fn add(state: &mut State, quarantine: Quarantine) {
-    let longer = |q: &Quarantine| {
-        q.name == quarantine.name && q.not_after.is_none_or(|end| Some(end) >= quarantine.not_after)
-    };
-    if !state.quarantines.iter().any(longer) {
-        state.quarantines.retain(|q| q.name != quarantine.name);
-        state.quarantines.push(quarantine);
     }
 }

@@ -1,5 +1,6 @@
 //! `tidegate run`: loads, commits, attaches, serves. What it attached goes on when it ends.
 
+mod acts;
 mod api;
 mod approve;
 mod args;
@@ -39,7 +40,7 @@ mod whereabouts;
 pub use api::{
     Applied, ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest,
     Committed as CommittedRevision, DecideRequest, DetachRequest, GrantRequest, Granted as GrantedRevision,
-    MuteRequest, PauseRequest, QuarantineRequest, ReleaseRequest, ResolveRequest, RevokeRequest,
+    MuteRequest, PauseRequest, QuarantineRequest, RateFields, ReleaseRequest, ResolveRequest, RevokeRequest,
     RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, TargetFields, WithdrawRequest,
     detach_each, document as openapi,
 };

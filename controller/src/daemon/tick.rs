@@ -32,6 +32,7 @@ const EVERY_SECOND: &[Job] = &[
     Job { what: "grants that end", run: Shared::let_grants_end },
     Job { what: "the log of the state", run: |s| Store::copy_log(&s.instance.state_file()) },
     Job { what: "hours of rules", run: Shared::let_hours_change },
+    Job { what: "acts that end", run: Shared::let_acts_end },
 ];
 
 const EVERY_TEN_SECONDS: &[Job] = &[

@@ -2,6 +2,7 @@
 
 use super::file::Form;
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::act::Act;
 use crate::policy::approval::{Approvals as Rules, Unanswered};
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
@@ -93,8 +94,14 @@ pub struct Request {
     pub asked_at: Timestamp,
     /// Who asked.
     pub asked_by: String,
-    /// Who is to be quarantined.
+    /// Whom it is about.
     pub identity: SpiffeId,
+    /// What is to be done.
+    #[serde(default)]
+    pub act: Act,
+    /// Which step of the intent's response that is, from 0.
+    #[serde(default)]
+    pub step: usize,
     /// For how many seconds, from when it is done.
     pub seconds: u64,
     /// The finding that led to it; absent where a person asked.
@@ -123,8 +130,12 @@ pub struct Request {
 pub struct Asked {
     /// Who asks.
     pub by: String,
-    /// Who is to be quarantined.
+    /// Whom it is about.
     pub identity: SpiffeId,
+    /// What is to be done.
+    pub act: Act,
+    /// Which step of the intent's response that is, from 0.
+    pub step: usize,
     /// For how long.
     pub seconds: u64,
     /// The finding that led to it.
@@ -227,13 +238,15 @@ impl Approvals {
     /// A new request.
     pub fn ask(&mut self, asked: Asked, rules: &Rules, now: Timestamp) -> Result<Request> {
         let id = self.requests.last_key_value().map_or(1, |(last, _)| last + 1);
-        let Asked { by, identity, seconds, finding, why, over, radius } = asked;
+        let Asked { by, identity, act, step, seconds, finding, why, over, radius } = asked;
         let within = SignedDuration::from_secs(i64::try_from(rules.within_s).unwrap_or(i64::MAX));
         let request = Request {
             id,
             asked_at: now,
             asked_by: by,
             identity,
+            act,
+            step,
             seconds,
             finding,
             why,

@@ -98,13 +98,13 @@ pub fn run(instance: &Instance, command: ApprovalsCommand) -> Result<()> {
 
 /// What has become of it, in words.
 fn became(request: &Request) -> String {
-    let Request { identity, agreed, approvers, answer_by, unanswered, .. } = request;
+    let Request { identity, act, agreed, approvers, answer_by, unanswered, .. } = request;
     match &request.state {
         RequestState::Waiting => format!(
-            "{identity} waits to be contained: {} of {approvers} have agreed; unanswered at {answer_by:.0}, {unanswered}",
+            "{identity} waits to be contained ({act}): {} of {approvers} have agreed; unanswered at {answer_by:.0}, {unanswered}",
             agreed.len()
         ),
-        RequestState::Approved { until, .. } => format!("{identity} is contained until {until:.0}"),
+        RequestState::Approved { until, .. } => format!("{identity} is contained until {until:.0} ({act})"),
         RequestState::Rejected { by, note, .. } => {
             let note = note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
             format!("{by} said no{note}: {identity} is not contained")
@@ -135,13 +135,15 @@ fn list(requests: Vec<Request>, all: bool, format: Format) -> Result<()> {
             if is_none { "nothing was asked for" } else { "nothing waits; --all shows what was decided" };
         return say(text);
     }
-    let columns = [">ID", "STATE", "IDENTITY", "FOR", "FINDING", "OVER", ">AGREED", "ANSWER BY", "ASKED BY"];
+    let columns =
+        [">ID", "STATE", "IDENTITY", "ACT", "FOR", "FINDING", "OVER", ">AGREED", "ANSWER BY", "ASKED BY"];
     let mut out = table::table(&columns);
     for request in &shown {
         out.add_row([
             request.id.to_string(),
             state(request).to_owned(),
             request.identity.to_string(),
+            request.act.name().to_string(),
             duration_text(request.seconds),
             or_dash(request.finding.map(|finding| finding.to_string()).as_deref()),
             request.over.clone(),
@@ -181,7 +183,14 @@ fn show(request: &Request, format: Format) -> Result<()> {
         row("agreed", format!("{:.0} by {}", agreed.at, agreed.by));
     }
     if let RequestState::Approved { revision, .. } = &request.state {
-        row("done", format!("revision {revision}; undo it: tidegate quarantine del {}", request.identity));
+        row(
+            "done",
+            format!(
+                "revision {revision}; undo it: tidegate quarantine del {} --act {}",
+                request.identity,
+                request.act.name()
+            ),
+        );
     }
     say(&table::text(&out))
 }

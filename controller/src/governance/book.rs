@@ -7,6 +7,7 @@ use super::decide::{Confidence, Decision, decide};
 use super::file::Form;
 use super::finding::{Containment, Evidence, Finding, FindingState, Key};
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::act::Step;
 use crate::policy::spiffe::SpiffeId;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -44,8 +45,19 @@ pub struct Noted {
     pub id: u64,
     /// Whether that is new.
     pub is_new: bool,
-    /// Whom to quarantine, for so many seconds.
-    pub contain: Option<(SpiffeId, u64)>,
+    /// What to do, and about whom.
+    pub contain: Option<Contain>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contain {
+    /// About whom.
+    pub identity: SpiffeId,
+    /// Which step of the response that is, from 0.
+    pub number: usize,
+    /// What, and for how long.
+    pub step: Step,
 }
 
 impl Book {
@@ -87,12 +99,13 @@ impl Book {
         finding.owner.clone_from(&departure.intent.owner);
         (finding.decision, finding.confidence, finding.why) = (decision, confidence, why);
         self.dirty.insert(id);
-        let held =
-            finding.is_muted(now) || finding.contained_until(departure.id).is_some_and(|end| end > now);
         let contain = match decision {
-            Decision::Contain { seconds } if !held => Some((departure.id.clone(), seconds)),
+            Decision::Contain { .. } if !finding.is_muted(now) => {
+                finding.next_step(departure.id, &departure.intent.response, now)
+            }
             _ => None,
         };
+        let contain = contain.map(|(number, step)| Contain { identity: departure.id.clone(), number, step });
         Some(Noted { id, is_new, contain })
     }
 
@@ -133,7 +146,7 @@ impl Book {
         true
     }
 
-    /// Notes that an identity was quarantined for a finding.
+    /// Notes what was done for a finding.
     pub fn contained(&mut self, id: u64, containment: Containment) {
         if let Some(finding) = self.findings.get_mut(&id) {
             finding.contained(containment);

@@ -2,7 +2,6 @@
 
 use super::compare::{Departure, End, Role};
 use super::signal::Signal;
-use crate::policy::intent::Response;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +25,7 @@ pub enum Confidence {
 pub enum Decision {
     /// A finding is made, for a person.
     Flag,
-    /// That, and the identity is quarantined.
+    /// That, and something is done about the identity: the next step of the intent's response.
     Contain {
         /// For so many seconds.
         seconds: u64,
@@ -89,10 +88,10 @@ pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence
         End::Ambiguous(_) => Confidence::Low,
     };
     let may_contain = departure.signal.may_contain() && confidence != Confidence::Low;
-    let decision = match (departure.intent.response, departure.role) {
-        (Response::Contain { seconds }, Role::Client) if may_contain => Decision::Contain { seconds },
+    let decision = match (departure.intent.response.step(0), departure.role) {
+        (Some(first), Role::Client) if may_contain => Decision::Contain { seconds: first.seconds },
         // Who is called did nothing: whoever calls has an intent of his own.
-        (Response::Contain { .. } | Response::Flag, _) => Decision::Flag,
+        _ => Decision::Flag,
     };
     let detail = departure.detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default();
     let why = format!(

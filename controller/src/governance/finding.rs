@@ -4,9 +4,10 @@ use super::compare::{End, Role};
 use super::decide::{Confidence, Decision};
 use super::signal::Signal;
 use crate::exit_code::{Code, Failure, Result};
-use crate::policy::intent::Sensitivity;
+use crate::policy::act::{ActName, Step};
+use crate::policy::intent::{Response, Sensitivity};
 use crate::policy::spiffe::SpiffeId;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -102,11 +103,17 @@ pub enum FindingState {
     },
 }
 
-/// A quarantine that a finding led to.
+/// What a finding led to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Containment {
-    /// Who was quarantined.
+    /// Whom it is about.
     pub identity: SpiffeId,
+    /// What was done.
+    #[serde(default)]
+    pub act: ActName,
+    /// Which step of the intent's response that was, from 0.
+    #[serde(default)]
+    pub step: usize,
     /// When.
     pub at: Timestamp,
     /// Until when.
@@ -192,9 +199,19 @@ impl Finding {
         self.containments.push_back(containment);
     }
 
-    /// Until when an identity was contained, also where somebody has undone that since.
-    pub fn contained_until(&self, id: &SpiffeId) -> Option<Timestamp> {
-        self.containments.iter().filter(|c| c.identity == *id).map(|c| c.until).max()
+    /// What is to be done about an identity that departs then; nothing while what was done last has its time.
+    pub fn next_step(&self, id: &SpiffeId, response: &Response, at: Timestamp) -> Option<(usize, Step)> {
+        let Some(last) = self.containments.iter().rfind(|c| c.identity == *id) else {
+            return Some((0, response.step(0)?));
+        };
+        let next = (last.step + 1).min(response.steps().checked_sub(1)?);
+        let step = response.step(next)?;
+        let is_due = if next > last.step {
+            at.duration_since(last.at) >= SignedDuration::from_secs(i64::try_from(step.after_s).ok()?)
+        } else {
+            last.until <= at
+        };
+        is_due.then_some((next, step))
     }
 
     /// Whether somebody can decide that.

@@ -30,6 +30,8 @@ mod signal;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_of_acts;
+#[cfg(test)]
 mod tests_of_approvals;
 #[cfg(test)]
 mod tests_of_rules;
@@ -39,7 +41,7 @@ mod view;
 
 pub use approvals::{Approvals, Asked, Radius, Request, RequestState, Share, reason};
 pub use baselines::{Adds, Baselines};
-pub use book::{Book, Noted};
+pub use book::{Book, Contain, Noted};
 pub use compare::{Departure, End, Role, Seen, compare, compare_hello, denied_although_expected, departs};
 pub use decide::Brake;
 pub use failures::Failures;

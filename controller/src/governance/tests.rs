@@ -6,6 +6,7 @@ use super::signal::Signal;
 use super::*;
 use crate::exit_code::Code;
 use crate::policy::Documents;
+use crate::policy::act::{ActName, Step};
 use crate::policy::spiffe::SpiffeId;
 use datapath::abi::Addr;
 use jiff::{SignedDuration, Timestamp};
@@ -172,10 +173,12 @@ fn findings_outlive_the_daemon_and_a_resolved_one_is_not_begun_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("findings.db");
     let drift = || orders_to(end("payments", [10, 2, 0, 2]), 6, 22);
+    let quarantine = || Contain { identity: id("orders"), number: 0, step: Step::quarantine(900) };
     let mut book = Book::open(&path).expect("a book");
-    assert_eq!(note(&mut book, &drift(), now()).contain, Some((id("orders"), 900)));
+    assert_eq!(note(&mut book, &drift(), now()).contain, Some(quarantine()));
     let until = now() + SignedDuration::from_mins(15);
-    book.contained(1, Containment { identity: id("orders"), at: now(), until, revision: 4 });
+    let act = ActName::Quarantine;
+    book.contained(1, Containment { identity: id("orders"), act, step: 0, at: now(), until, revision: 4 });
     book.pause(Some("tonight")).expect("written");
     book.flush().expect("written");
     let before: Vec<_> = book.all().cloned().collect();
@@ -186,7 +189,7 @@ fn findings_outlive_the_daemon_and_a_resolved_one_is_not_begun_again() {
     assert_eq!(book.paused().expect("read").as_deref(), Some("tonight"));
     // Contained already; behind its end the same departure asks for it again.
     assert_eq!(note(&mut book, &drift(), now()).contain, None);
-    assert_eq!(note(&mut book, &drift(), until).contain, Some((id("orders"), 900)));
+    assert_eq!(note(&mut book, &drift(), until).contain, Some(quarantine()));
 
     let resolved = FindingState::Resolved { at: now(), by: "root".into(), note: None };
     book.set_state(1, resolved.clone()).expect("resolved");

@@ -1,5 +1,6 @@
 use super::{Approvals, Asked, Radius, Request, RequestState};
 use crate::exit_code::Code;
+use crate::policy::act::Act;
 use crate::policy::approval::{Approvals as Rules, Thresholds, Unanswered};
 use jiff::Timestamp;
 use tempfile::tempdir;
@@ -12,6 +13,8 @@ fn asked(by: &str, finding: Option<u64>) -> Asked {
     Asked {
         by: by.into(),
         identity: "spiffe://a.example/orders".parse().unwrap(),
+        act: Act::Quarantine,
+        step: 0,
         seconds: 600,
         finding,
         why: "because".into(),

@@ -59,7 +59,9 @@ fn decision(finding: &Finding) -> String {
     match (finding.decision, finding.containments.back(), &finding.held_back) {
         (Decision::Flag, ..) => "flag".to_owned(),
         (Decision::Contain { .. }, _, Some(_)) => "contain (held back)".to_owned(),
-        (Decision::Contain { .. }, Some(last), None) => format!("contained until {:.0}", last.until),
+        (Decision::Contain { .. }, Some(last), None) => {
+            format!("contained ({}) until {:.0}", last.act, last.until)
+        }
         (Decision::Contain { .. }, None, None) => "contain".to_owned(),
     }
 }
@@ -94,8 +96,14 @@ pub fn print_finding(finding: &Finding, format: Format) -> Result<()> {
     say(table::text(&out).trim_start_matches('\n'))?;
     for c in &finding.containments {
         say(&format!(
-            "\n{} was quarantined at {:.0} until {:.0} (revision {})\n  to undo: tidegate quarantine del {}",
-            c.identity, c.at, c.until, c.revision, c.identity
+            "\n{} was {} at {:.0} until {:.0} (revision {})\n  to undo: tidegate quarantine del {} --act {}",
+            c.identity,
+            c.act.done(),
+            c.at,
+            c.until,
+            c.revision,
+            c.identity,
+            c.act
         ))?;
     }
     let mut out = table::table(&["TIME", "IDENTITY", "ADDRESS", "PEER", "SERVICE", "VERDICT", "BY"]);

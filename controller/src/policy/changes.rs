@@ -183,6 +183,9 @@ fn said<'d>(
     }
     for quarantine in &documents.quarantines {
         let mut text = selectors_text(&quarantine.identities);
+        if !quarantine.act.is_quarantine() {
+            text = format!("{} {text}", quarantine.act);
+        }
         let except: Vec<_> = quarantine.except.iter().map(ToString::to_string).collect();
         if !except.is_empty() {
             text.push_str(&format!(" except {}", except.join("; ")));

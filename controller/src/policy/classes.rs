@@ -242,14 +242,18 @@ impl<'d> Builder<'_, 'd> {
             let identity = if holder == Holder::Ambiguous { Binding::AMBIGUOUS } else { 0 };
             return Binding { identity, class, limits: bits(self.limits.unidentified), ..Binding::NONE };
         };
-        let (not_after_ns, on_expiry) = match &workload.lease {
-            None => (NEVER, LeaseEnd::Deny),
-            Some(lease) => (boot_time_ns(lease.not_after, self.wall_of_boot_ns), lease.on_expiry.in_kernel()),
+        let revoked = self.limits.revoked.get(&workload.spiffe_id).copied();
+        let (not_after_ns, on_expiry) = match (revoked, &workload.lease) {
+            (Some(since_ns), _) => (since_ns, LeaseEnd::Deny),
+            (None, None) => (NEVER, LeaseEnd::Deny),
+            (None, Some(lease)) => {
+                (boot_time_ns(lease.not_after, self.wall_of_boot_ns), lease.on_expiry.in_kernel())
+            }
         };
         let identity = self.numbering.identity(&workload.spiffe_id);
         let guards = self.guards.get(&(&workload.spiffe_id, &workload.labels)).copied().unwrap_or(0);
         let limits = bits(self.limits.get(&workload.spiffe_id));
-        let grace_s = workload.lease.map_or(0, |lease| lease.grace_s);
+        let grace_s = workload.lease.filter(|_| revoked.is_none()).map_or(0, |lease| lease.grace_s);
         Binding { identity, class, not_after_ns, on_expiry: on_expiry as u8, limits, grace_s, guards }
     }
 

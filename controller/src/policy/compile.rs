@@ -12,6 +12,7 @@ use super::numbering::Numbering;
 use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
+use super::restrictions::Tables;
 use super::selector::selectors_text;
 use super::time::{Clock, boot_time_ns};
 use super::trie::{PolicyPrefix, ScopedPrefix};
@@ -122,7 +123,9 @@ pub fn compile_with(documents: &Documents, mut numbering: Numbering, clock: &Clo
     let mut guards = Guards::of(documents, &mut numbering, &mut rules, wall_of_boot_ns);
     let blocklist = guards.blocklist(&mut numbering);
     let lists = guards.of_workloads(&documents.workloads, &mut numbering);
-    let limits = IdentityLimits::of(documents, &mut numbering, &mut rules, &mut settings);
+    let tables =
+        Tables { numbering: &mut numbering, rules: &mut rules, settings: &mut settings, wall_of_boot_ns };
+    let limits = IdentityLimits::of(documents, tables);
     let classes = Classes::of(documents, &mut numbering, ends, &lists, &limits);
     let limits = limits.by_number(&mut numbering);
     let default_allow = documents.policies.is_empty();

@@ -60,7 +60,7 @@ impl<'d> Guards<'d> {
                 guards.feeds.push((feed.entries.list(), block));
             }
         }
-        for quarantine in &documents.quarantines {
+        for quarantine in documents.quarantines.iter().filter(|quarantine| quarantine.act.cuts_off()) {
             let block = block(quarantine_info(numbering, quarantine), quarantine.not_after);
             guards.quarantines.push((quarantine, block));
         }
@@ -340,7 +340,7 @@ fn feed_info(numbering: &mut Numbering, list: &str, feed: &Feed) -> RuleInfo {
     }
 }
 
-fn quarantine_info(numbering: &mut Numbering, quarantine: &Quarantine) -> RuleInfo {
+pub(super) fn quarantine_info(numbering: &mut Numbering, quarantine: &Quarantine) -> RuleInfo {
     RuleInfo {
         number: numbering.quarantine(&quarantine.name),
         kind: RuleKind::Quarantine,

@@ -7,6 +7,7 @@ use super::fields::{Context, Fields};
 use super::limits::{self, Limits, RateLimit};
 use super::numbering::Numbering;
 use super::place::Place;
+use super::restrictions::{Tables, restrict};
 use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
 use super::yaml::Node;
@@ -100,8 +101,11 @@ impl IdentityLimit {
 
     /// The bits of a binding: what has to be looked at.
     fn bits(&self) -> u8 {
-        let rate = self.rate.as_ref();
         let held = self.max_attempts.is_some() || self.max_connections.is_some();
+        Self::bits_of(held, self.rate.as_ref())
+    }
+
+    pub(super) fn bits_of(held: bool, rate: Option<&RateLimit>) -> u8 {
         let packets = rate.is_some_and(|rate| rate.packets.is_some() || rate.bytes.is_some());
         let opens = rate.is_some_and(|rate| rate.connections.is_some());
         let bits =
@@ -153,10 +157,11 @@ impl fmt::Display for IdentityLimit {
     }
 }
 
-/// A limit as a binding and the tables name it.
-#[derive(Clone, Copy)]
+/// A limit as a binding and the tables name it, and what holds for a while beside it.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Numbered {
-    number: u32,
+    /// By number.
+    pub limit: LimitOf,
     /// [`datapath::abi::Binding::limits`].
     pub bits: u8,
 }
@@ -167,21 +172,20 @@ pub(super) struct IdentityLimits<'d> {
     of: HashMap<&'d SpiffeId, Numbered>,
     /// That of what has no identity.
     pub unidentified: Option<Numbered>,
+    /// Whose lease was revoked, and when, on the boot clock.
+    pub revoked: HashMap<&'d SpiffeId, u64>,
 }
 
 impl<'d> IdentityLimits<'d> {
-    /// Gives each limit a number, its numbers in `settings`, and a line in `rules`.
-    pub fn of(
-        documents: &'d Documents,
-        numbering: &mut Numbering,
-        rules: &mut BTreeMap<u32, RuleInfo>,
-        settings: &mut BTreeMap<u32, RuleSettings>,
-    ) -> Self {
+    /// Gives each limit a number, its numbers in `settings`, and a line in `rules`; and so for what is done about identities.
+    pub fn of(documents: &'d Documents, mut tables: Tables<'_>) -> Self {
+        let Tables { numbering, rules, settings, .. } = &mut tables;
         let mut limits = Self::default();
         for limit in &documents.limits {
-            let numbered = Numbered { number: numbering.limit(&limit.name), bits: limit.bits() };
-            rules.insert(numbered.number, limit.info(numbered.number));
-            settings.insert(numbered.number, limit.settings());
+            let number = numbering.limit(&limit.name);
+            let numbered = Numbered { limit: LimitOf::of(number), bits: limit.bits() };
+            rules.insert(number, limit.info(number));
+            settings.insert(number, limit.settings());
             // An identity has one limit, wherever it is: workloads of one identity may have labels of their own.
             let fits =
                 |id: &SpiffeId, labels| limit.identities.iter().any(|s| s.matches_workload(id, labels));
@@ -192,7 +196,13 @@ impl<'d> IdentityLimits<'d> {
                 limits.unidentified.get_or_insert(numbered);
             }
         }
+        restrict(documents, &mut limits, &mut tables);
         limits
+    }
+
+    /// Has an identity have another.
+    pub fn set(&mut self, id: &'d SpiffeId, limit: Numbered) {
+        self.of.insert(id, limit);
     }
 
     /// The limit of an identity.
@@ -202,12 +212,11 @@ impl<'d> IdentityLimits<'d> {
 
     /// By the number of the identity, 0 for what has none.
     pub fn by_number(&self, numbering: &mut Numbering) -> BTreeMap<u32, LimitOf> {
-        let identified =
-            self.of.iter().map(|(id, limit)| (numbering.identity(id), LimitOf { rule: limit.number }));
+        let identified = self.of.iter().map(|(id, numbered)| (numbering.identity(id), numbered.limit));
         let strangers = self
             .unidentified
             .iter()
-            .flat_map(|limit| [0, Binding::AMBIGUOUS].map(|nobody| (nobody, LimitOf { rule: limit.number })));
+            .flat_map(|numbered| [0, Binding::AMBIGUOUS].map(|nobody| (nobody, numbered.limit)));
         identified.chain(strangers).collect()
     }
 }

@@ -10,9 +10,6 @@ use datapath::abi::{Limits as Bits, Rate, RuleSettings, Unit};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The largest IP packet: a bucket that holds less would stop it for ever.
-const LARGEST_PACKET: u64 = 65_535;
-
 /// The limits of a rule that allows, and how one that denies does so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -39,7 +36,7 @@ pub enum Tls {
 }
 
 /// How much passes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RateLimit {
     /// Packets, both ways together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +53,7 @@ pub struct RateLimit {
 }
 
 /// A token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Bucket<A> {
     /// What flows in.
     pub rate: RateOf<A>,
@@ -65,7 +62,7 @@ pub struct Bucket<A> {
 }
 
 /// Who shares a bucket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
     /// All that the rule decides on.
@@ -125,7 +122,7 @@ pub(super) fn rates(limit: Option<&RateLimit>) -> [Rate; Unit::COUNT] {
 
 impl RateLimit {
     /// `packets 1000/s (burst 1000)` and so on.
-    pub(super) fn parts(&self) -> Vec<String> {
+    pub fn parts(&self) -> Vec<String> {
         let mut parts = Vec::new();
         parts.extend(self.packets.map(|b| format!("packets {b}")));
         parts.extend(self.bytes.map(|b| format!("bytes {b}")));
@@ -135,6 +132,11 @@ impl RateLimit {
 }
 
 impl<A: Amount> Bucket<A> {
+    /// One that holds what flows in within a second, and at least what one packet needs.
+    pub fn of_a_second(rate: RateOf<A>) -> Self {
+        Self { rate, burst: A::of(rate.per_second().max(A::LEAST)) }
+    }
+
     fn rate(&self) -> Rate {
         Rate::new(self.rate.amount.get(), self.rate.period.ns(), self.burst.get())
     }
@@ -245,9 +247,9 @@ fn buckets(cx: &mut Context<'_>, node: &Node, fields: &Fields<'_>) -> Option<Rat
         None => None,
     };
     Some(RateLimit {
-        packets: bucket(cx, fields, bursts.as_ref(), "packets", 1),
-        bytes: bucket(cx, fields, bursts.as_ref(), "bytes", LARGEST_PACKET),
-        connections: bucket(cx, fields, bursts.as_ref(), "connections", 1),
+        packets: bucket(cx, fields, bursts.as_ref(), "packets"),
+        bytes: bucket(cx, fields, bursts.as_ref(), "bytes"),
+        connections: bucket(cx, fields, bursts.as_ref(), "connections"),
         per: Per::default(),
     })
 }
@@ -258,7 +260,6 @@ fn bucket<A: Amount>(
     fields: &Fields<'_>,
     bursts: Option<&Fields<'_>>,
     unit: &str,
-    least: u64,
 ) -> Option<Bucket<A>> {
     let burst = bursts.and_then(|bursts| bursts.optional(unit));
     let Some(node) = fields.optional(unit) else {
@@ -270,12 +271,12 @@ fn bucket<A: Amount>(
     };
     let rate: RateOf<A> = cx.parsed(node, &format!("`{unit}`"), A::RATE_ACCEPTED)?;
     let Some(node) = burst else {
-        return Some(Bucket { rate, burst: A::of(rate.per_second().max(least)) });
+        return Some(Bucket::of_a_second(rate));
     };
     let burst: A = cx.parsed(node, &format!("burst of {unit}"), A::ACCEPTED)?;
-    if burst.get() < least {
+    if burst.get() < A::LEAST {
         let what = format!("a burst of {burst} is less than one packet may have");
-        cx.mistake(node, what, format!("accepted: at least {}", A::of(least)));
+        cx.mistake(node, what, format!("accepted: at least {}", A::of(A::LEAST)));
         return None;
     }
     Some(Bucket { rate, burst })

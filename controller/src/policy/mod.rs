@@ -4,6 +4,7 @@
 //! files.
 
 mod across;
+pub mod act;
 pub mod again;
 pub mod approval;
 pub mod changes;
@@ -39,6 +40,7 @@ pub mod ports;
 pub mod prefix;
 pub mod quantity;
 pub mod quarantine;
+mod restrictions;
 pub mod schema;
 pub mod scope;
 pub mod selector;
@@ -56,6 +58,8 @@ mod tests_of_hours;
 mod tests_of_identity_limits;
 #[cfg(test)]
 mod tests_of_limits;
+#[cfg(test)]
+mod tests_of_restrictions;
 #[cfg(test)]
 mod tests_of_schema;
 #[cfg(test)]

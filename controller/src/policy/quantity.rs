@@ -12,6 +12,8 @@ pub trait Amount: Copy + fmt::Display + FromStr<Err = QuantityError> {
     const RATE_ACCEPTED: &'static str;
     /// A rate of it.
     const RATE_EXAMPLE: &'static str;
+    /// What one packet may have: a bucket that holds less would stop it for ever.
+    const LEAST: u64;
     /// So many.
     fn of(n: u64) -> Self;
     /// How many.
@@ -31,7 +33,7 @@ fn refuse<T>(text: &str, noun: &'static str) -> Result<T, QuantityError> {
 }
 
 /// A number above 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Count(u64);
 
@@ -40,6 +42,7 @@ impl Amount for Count {
     const RATE_ACCEPTED: &'static str =
         "accepted: a whole number a second, minute or hour: 1000/s, 600/m, 20/h";
     const RATE_EXAMPLE: &'static str = "1000/s";
+    const LEAST: u64 = 1;
 
     fn of(n: u64) -> Self {
         Self(n)
@@ -68,7 +71,7 @@ impl fmt::Display for Count {
 }
 
 /// Bytes above 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Size(u64);
 
@@ -90,6 +93,8 @@ impl Amount for Size {
     const RATE_ACCEPTED: &'static str =
         "accepted: a whole number of B, kB, MB, GB, KiB, MiB, GiB a second, minute or hour, such as 10MB/s";
     const RATE_EXAMPLE: &'static str = "10MB/s";
+    /// The largest IP packet.
+    const LEAST: u64 = 65_535;
 
     fn of(n: u64) -> Self {
         Self(n)
@@ -122,7 +127,7 @@ impl fmt::Display for Size {
 }
 
 /// An amount in a period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RateOf<A> {
     /// How much.
     pub amount: A,
@@ -131,7 +136,7 @@ pub struct RateOf<A> {
 }
 
 /// The period of a rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Period {
     /// A second.

@@ -1,5 +1,7 @@
-//! `kind: Quarantine`: identities that are cut off, and what stays in reach.
+//! `kind: Quarantine`: identities that are cut off, and what stays in reach. What is done about them by hand or by the governance
+//! loop may be less than that: [`Act`].
 
+use super::act::Act;
 use super::decode::{end, selectors};
 use super::fields::{Context, Fields};
 use super::place::Place;
@@ -10,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Identities that are cut off.
+/// Identities that something is done about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
     /// metadata.name
@@ -20,6 +22,12 @@ pub struct Quarantine {
     /// What stays in reach, whoever opens the connection: peers, services, services of peers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Target>,
+    /// What is done; a file says nothing else than that they are cut off.
+    #[serde(default, skip_serializing_if = "Act::is_quarantine")]
+    pub act: Act,
+    /// When it was done, where that matters: connections that were opened before are cut, and a lease was over from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// Why, for people.
     pub reason: Option<String>,
     /// Until when; for ever where it is absent.
@@ -51,7 +59,8 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Quarantine> {
     }
     let reason = fields.optional("reason").and_then(|node| cx.text(node, "`reason`")).map(str::to_owned);
     let not_after = end(cx, &fields);
-    Some(Quarantine { name: String::new(), identities, except, reason, not_after, place: cx.place(spec) })
+    let (name, act, since, place) = (String::new(), Act::Quarantine, None, cx.place(spec));
+    Some(Quarantine { name, identities, except, act, since, reason, not_after, place })
 }
 
 fn nodes(list: Option<&Node>) -> &[Node] {
@@ -70,7 +79,7 @@ impl Quarantine {
 
 impl fmt::Display for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "quarantine {}", selectors_text(&self.identities))?;
+        write!(f, "{} {}", self.act, selectors_text(&self.identities))?;
         if !self.except.is_empty() {
             let except: Vec<_> = self.except.iter().map(Target::to_string).collect();
             write!(f, " except {}", except.join(" or "))?;

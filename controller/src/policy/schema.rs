@@ -603,7 +603,23 @@ struct OpenRate {
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct Response {
     action: ResponseAction,
+    /// Quarantined for so long.
     r#for: Option<Duration>,
+    /// Instead: one after the other for as long as it goes on.
+    #[schemars(length(min = 1, max = 8))]
+    steps: Option<Vec<ResponseStep>>,
+}
+
+/// What is done, and for how long.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct ResponseStep {
+    act: super::act::ActName,
+    r#for: Duration,
+    /// Where it goes on so long after the step before; 10s without it.
+    after: Option<Duration>,
+    /// Of `act: limit`.
+    rate: Option<IdentityRate>,
 }
 
 #[derive(JsonSchema)]

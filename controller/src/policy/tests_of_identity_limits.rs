@@ -73,7 +73,7 @@ fn a_limit_becomes_bits_of_bindings_and_numbers_by_identity() {
     };
     settings.rates[Unit::Packets as usize] = Rate { units: 1000, period_ns: S, burst_ns: S };
     settings.rates[Unit::Connections as usize] = Rate { units: 60, period_ns: 60 * S, burst_ns: 5 * S };
-    let [(_, LimitOf { rule })] = compiled.limits.iter().collect::<Vec<_>>()[..] else {
+    let [(_, LimitOf { rule, .. })] = compiled.limits.iter().collect::<Vec<_>>()[..] else {
         panic!("{:?}", compiled.limits)
     };
     assert_eq!(compiled.settings[rule], settings);

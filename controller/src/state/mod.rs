@@ -10,6 +10,7 @@ pub use set::{PolicySet, digest};
 pub use store::{Author, Given, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
 
 use crate::bindings::Bindings;
+use crate::policy::act::ActName;
 use crate::policy::compile::RuleInfo;
 use crate::policy::document::{BlockEntry, Blocklist};
 use crate::policy::grant::Grant;
@@ -124,6 +125,14 @@ impl State {
 /// The name of a quarantine that `tidegate quarantine add` made: no document can have it.
 pub fn manual_quarantine(identity: &str) -> String {
     format!("{MANUAL_BLOCKLIST}:{identity}")
+}
+
+/// The name of what was done about an identity by hand or by the governance loop.
+pub fn manual_act(act: ActName, identity: &str) -> String {
+    match act {
+        ActName::Quarantine => manual_quarantine(identity),
+        less => format!("{MANUAL_BLOCKLIST}:{less}:{identity}"),
+    }
 }
 
 /// Whether a quarantine has such a name: it is of no file, and `tidegate quarantine del` ends it.

@@ -120,7 +120,7 @@ pub fn quarantines(state: &State, format: Format) -> Result<()> {
     if quarantines.is_empty() {
         return say("nobody is quarantined");
     }
-    let mut out = table::table(&["NAME", "WHO", "EXCEPT", "ENDS", "REASON", "FROM"]);
+    let mut out = table::table(&["NAME", "WHO", "ACT", "EXCEPT", "ENDS", "REASON", "FROM"]);
     for q in quarantines {
         let except: Vec<_> = q.except.iter().map(ToString::to_string).collect();
         let from = if is_manual(&q.name) {
@@ -132,6 +132,7 @@ pub fn quarantines(state: &State, format: Format) -> Result<()> {
         out.add_row([
             q.name.clone(),
             selectors_text(&q.identities),
+            q.act.to_string(),
             or_dash(Some(except.join("; ").as_str()).filter(|t| !t.is_empty())),
             ends,
             or_dash(q.reason.as_deref()),

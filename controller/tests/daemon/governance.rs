@@ -112,7 +112,7 @@ fn the_brake_holds_containment_back_also_after_a_restart_and_an_operator_lets_it
 }
 
 /// A ClientHello as rustls sends it.
-fn hello(name: &str, alpn: &str) -> Vec<u8> {
+pub fn hello(name: &str, alpn: &str) -> Vec<u8> {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -1,5 +1,6 @@
 //! The `tidegate` binary on the running kernel: a gateway between two hosts, each in a namespace of its own.
 
+mod acts;
 mod api;
 mod approvals;
 mod audit;

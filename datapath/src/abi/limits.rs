@@ -35,8 +35,12 @@ impl Limits {
     pub const IDENTITY_SHIFT: u32 = 6;
     /// No rule's: the packet opened a connection that has been told all of it. Beyond a byte, too.
     pub const FOLLOWED: u32 = 1 << 9;
+    /// No rule's: connections of one of its identities that were opened before some time are over ([`LimitOf::cut`]). Beyond a
+    /// byte, too.
+    pub const CUT: u32 = 1 << 10;
     /// Those that have to be looked at when a connection opens.
-    pub const AT_OPEN: u32 = Self::LIFETIME | Self::RATE | Self::IDENTITY_HELD | Self::IDENTITY_OPENS;
+    pub const AT_OPEN: u32 =
+        Self::LIFETIME | Self::RATE | Self::IDENTITY_HELD | Self::IDENTITY_OPENS | Self::CUT;
     /// Those that have to be looked at packet by packet, before the packet changes its connection.
     pub const BY_PACKET: u32 = Self::TLS_REQUIRED | Self::RATE | Self::IDENTITY_RATE;
 }
@@ -135,22 +139,78 @@ versions! {
     RuleVersions of RuleSettings, size 200
 }
 
-/// Which limit is an identity's.
+/// What holds for an identity for a while.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Restriction {
+    /// Its number in the rule table; 0 for none.
+    pub rule: u32,
+    /// Padding.
+    pub _pad: u32,
+    /// Boot-clock time from which it no longer holds.
+    pub not_after_ns: u64,
+}
+
+impl Restriction {
+    /// None.
+    pub const NONE: Self = Self { rule: 0, _pad: 0, not_after_ns: 0 };
+
+    /// Until `not_after_ns` of the boot clock.
+    pub fn new(rule: u32, not_after_ns: u64) -> Self {
+        Self { rule, _pad: 0, not_after_ns }
+    }
+
+    /// Whether there is one that is not over.
+    #[inline(always)]
+    pub fn holds(&self, now_ns: u64) -> bool {
+        self.rule != 0 && now_ns < self.not_after_ns
+    }
+}
+
+/// Which limit is an identity's, and what holds for it for a while.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct LimitOf {
     /// Its number in the rule table, where its numbers are too; 0 for none.
     pub rule: u32,
+    /// Padding.
+    pub _pad: u32,
+    /// The limit that stands in the place of that one meanwhile.
+    pub rate: Restriction,
+    /// Its TCP connections have to begin with a TLS ClientHello, whoever opens them.
+    pub tls: Restriction,
+    /// Its connections that were opened before [`LimitOf::opened_before_ns`] are over.
+    pub cut: Restriction,
+    /// Boot-clock time.
+    pub opened_before_ns: u64,
 }
 
 impl LimitOf {
     /// No limit.
-    pub const NONE: Self = Self { rule: 0 };
+    pub const NONE: Self = Self {
+        rule: 0,
+        _pad: 0,
+        rate: Restriction::NONE,
+        tls: Restriction::NONE,
+        cut: Restriction::NONE,
+        opened_before_ns: 0,
+    };
+
+    /// A limit that holds for as long as the identity has it.
+    pub fn of(rule: u32) -> Self {
+        Self { rule, ..Self::NONE }
+    }
+
+    /// The number of the limit that holds now, 0 for none.
+    #[inline(always)]
+    pub fn now(&self, now_ns: u64) -> u32 {
+        if self.rate.holds(now_ns) { self.rate.rule } else { self.rule }
+    }
 }
 
 versions! {
     /// Two versions of a [`LimitOf`].
-    LimitVersions of LimitOf, size 16
+    LimitVersions of LimitOf, size 136
 }
 
 /// Whose buckets.

@@ -33,7 +33,9 @@ pub use host::{CGROUP_LEVELS, Deed, Did, HostCount, HostEvent};
 pub use key::{
     Addr, FailsafeKey, FlowKey, FragmentKey, FragmentPorts, GuardKey, HashKeys, PolicyKey, ScopedKey, Side,
 };
-pub use limits::{Bucket, BucketKey, LimitOf, LimitVersions, Limits, Rate, RuleSettings, RuleVersions, Unit};
+pub use limits::{
+    Bucket, BucketKey, LimitOf, LimitVersions, Limits, Rate, Restriction, RuleSettings, RuleVersions, Unit,
+};
 pub use memo::{DecisionMemo, EndMemo, Question};
 pub use packet::Packet;
 pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions};

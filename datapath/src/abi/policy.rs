@@ -21,7 +21,7 @@ pub struct Binding {
     /// [`Binding::ASKS`] bits, which say what other bindings there are of addresses in it.
     pub on_expiry: u8,
     /// What is asked of connections that it opens, whatever rule lets them pass: the `Limits::IDENTITY_` bits, shifted down
-    /// by [`super::Limits::IDENTITY_SHIFT`]. [`super::LimitOf`] has the number.
+    /// by [`super::Limits::IDENTITY_SHIFT`]. [`super::LimitOf`] has the number. Beside them [`Binding::RESTRICTED`].
     pub limits: u8,
     /// Seconds from the end of the lease in which traffic goes on and is audited, where its end means [`LeaseEnd::Grace`].
     pub grace_s: u16,
@@ -47,6 +47,10 @@ impl Binding {
     pub const ASKS_WHERE: u8 = Self::ASKS_BOTH | Self::ASKS_INTERFACE | Self::ASKS_VLAN;
     /// All of them.
     pub const ASKS: u8 = Self::ASKS_WHERE | Self::ASKS_PORTS;
+    /// Of [`Binding::limits`]: those of limits.
+    pub const LIMITS: u8 = 0b111;
+    /// Of [`Binding::limits`]: more holds for a while for connections that it opens or answers, as [`super::LimitOf`] says.
+    pub const RESTRICTED: u8 = 1 << 7;
     /// The number of no identity: several claim the address, and nobody knows whose it is.
     pub const AMBIGUOUS: u32 = u32::MAX;
 }

@@ -242,6 +242,8 @@ reasons! {
     GrantExpired = 61, "GRANT_EXPIRED", 74;
     /// The hours of the rule that let it pass are over, and no other rule does.
     OutsideHours = 62, "OUTSIDE_HOURS", 75;
+    /// The connections that the identity of one end had were cut: this one was opened before, or nobody saw it being opened.
+    ConnectionCut = 63, "CONNECTION_CUT", 76;
 }
 
 impl Reason {

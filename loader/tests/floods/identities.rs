@@ -28,7 +28,7 @@ pub fn limit(gateway: &Gateway, identity: u32, max_attempts: u32) {
     let new = RuleSettings { max_attempts, ..RuleSettings::NONE };
     let versions = RuleVersions { since: 0, _pad: 0, old: RuleSettings::NONE, new };
     maps.rules.insert(&RULE, 32, &versions).unwrap();
-    let versions = LimitVersions { since: 0, _pad: 0, old: LimitOf::NONE, new: LimitOf { rule: RULE } };
+    let versions = LimitVersions { since: 0, _pad: 0, old: LimitOf::NONE, new: LimitOf::of(RULE) };
     maps.limits.insert(&identity, 32, &versions).unwrap();
 }
 

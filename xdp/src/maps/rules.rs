@@ -158,6 +158,11 @@ impl Rules for KernelRules {
         stages::tg_listed(listed, u32::from(service.proto), u32::from(service.port), moment, j) != 0
     }
 
+    #[inline(always)]
+    fn restrict(&self, proto: u8, moment: &Moment, j: &mut Judgement) {
+        stages::tg_restrict(u32::from(proto), moment, j);
+    }
+
     #[inline(always)] // in a function of its own
     fn decision(&self, key: &PolicyKey) -> Option<&DecisionVersions> {
         TG_POLICY.get(PrefixKey::policy(key).key())

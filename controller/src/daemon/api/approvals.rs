@@ -8,6 +8,7 @@ use super::role::Caller;
 use crate::daemon::Shared;
 use crate::exit_code::Result;
 use crate::governance::{Asked, Request};
+use crate::policy::act::Act;
 use crate::policy::approval::{Approvals as Rules, Thresholds, Unanswered};
 use crate::policy::spiffe::SpiffeId;
 use axum::Json;
@@ -93,7 +94,9 @@ pub(super) async fn ask(
         let rules = shared.approval_rules().unwrap_or(RULES);
         let over = rules.exceeded(&radius).unwrap_or_else(|| "a person asks".into());
         let by_name = by.who.to_string();
-        let asked = Asked { by: by_name, identity, seconds, finding: None, why: reason, over, radius };
+        let (act, step) = (Act::Quarantine, 0);
+        let asked =
+            Asked { by: by_name, identity, act, step, seconds, finding: None, why: reason, over, radius };
         shared.ask(asked, &rules, &by)
     };
     blocking(work).await.map(Json)

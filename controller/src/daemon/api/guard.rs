@@ -6,13 +6,16 @@ use super::{Committed, blocking};
 use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::Prefix;
+use crate::policy::act::{Act, ActName};
 use crate::policy::document::BlockEntry;
+use crate::policy::limits::{Bucket, Per, RateLimit};
 use crate::policy::ports::PortMatch;
+use crate::policy::quantity::QuantityError;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::selector::Selector;
 use crate::policy::spiffe::{SpiffeId, SpiffePattern, TrustDomain};
 use crate::policy::target::Target;
-use crate::state::{manual_place, manual_quarantine, manual_quarantine_place};
+use crate::state::{manual_act, manual_place, manual_quarantine_place};
 use axum::Json;
 use axum::extract::State as Extract;
 use jiff::Timestamp;
@@ -172,6 +175,12 @@ pub struct QuarantineRequest {
     /// Who is cut off: one of spiffeId, spiffePath, trustDomain, labels.
     #[serde(deserialize_with = "object")]
     pub who: TargetFields,
+    /// What is done about it; that it is cut off where it is absent. Not `restrict`: for that there is `except`.
+    #[serde(default)]
+    pub act: ActName,
+    /// Of `limit`, and of nothing else.
+    #[serde(default)]
+    pub rate: Option<RateFields>,
     /// What stays in reach, whoever opens the connection.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "objects")]
     pub except: Vec<TargetFields>,
@@ -182,6 +191,73 @@ pub struct QuarantineRequest {
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
+}
+
+/// How much passes of an identity: `1000/s`, `600/m`; bytes with a unit, such as `10MB/s`. At least one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateFields {
+    /// Packets, both ways together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<String>,
+    /// Bytes of IP packets, both ways together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
+    /// New connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<String>,
+}
+
+impl RateFields {
+    /// Which are given.
+    fn limit(&self) -> Result<RateLimit> {
+        let wrong = |e: QuantityError| Failure::new(Code::Unprocessable, format!("rate: {e}"));
+        let limit = RateLimit {
+            packets: self
+                .packets
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(wrong)?
+                .map(Bucket::of_a_second),
+            bytes: self.bytes.as_deref().map(str::parse).transpose().map_err(wrong)?.map(Bucket::of_a_second),
+            connections: self
+                .connections
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(wrong)?
+                .map(Bucket::of_a_second),
+            per: Per::Identity,
+        };
+        if limit.parts().is_empty() {
+            return Err(Failure::new(Code::Unprocessable, "`rate` limits nothing").hint(RATE_HINT));
+        }
+        Ok(limit)
+    }
+}
+
+const RATE_HINT: &str = "for example a rate of 10/s connections";
+
+/// What is asked for, if it can be done by hand.
+fn act(name: ActName, rate: Option<RateFields>, except: &[Target]) -> Result<Act> {
+    let refuse = |what: String, hint: &str| Err(Failure::new(Code::Unprocessable, what).hint(hint));
+    if !except.is_empty() && name != ActName::Quarantine {
+        return refuse(format!("`{name}` has no exceptions"), "they are for `quarantine`");
+    }
+    match (name, rate) {
+        (ActName::Limit, Some(rate)) => rate.limit().map(Act::Limit),
+        (ActName::Limit, None) => refuse("`limit` does not say to what".into(), RATE_HINT),
+        (_, Some(_)) => refuse(format!("`rate` is for `limit`, not for `{name}`"), RATE_HINT),
+        (ActName::Restrict, None) => refuse(
+            "`restrict` follows from an intent".into(),
+            "say what stays in reach: a quarantine with exceptions",
+        ),
+        (ActName::Quarantine, None) => Ok(Act::Quarantine),
+        (ActName::RequireTls, None) => Ok(Act::RequireTls),
+        (ActName::CutFlows, None) => Ok(Act::CutFlows),
+        (ActName::RevokeLease, None) => Ok(Act::RevokeLease),
+    }
 }
 
 /// Identities, and nothing else.
@@ -205,13 +281,16 @@ pub(super) async fn quarantine(
     Body(request): Body<QuarantineRequest>,
 ) -> Result<Json<Committed>> {
     let selector = identities(request.who)?;
-    let except = request.except.into_iter().map(TargetFields::target).collect::<Result<_>>()?;
+    let except = request.except.into_iter().map(TargetFields::target).collect::<Result<Vec<_>>>()?;
     in_future(request.not_after)?;
     short(request.reason.as_deref(), "reason")?;
+    let act = act(request.act, request.rate, &except)?;
     let quarantine = Quarantine {
-        name: manual_quarantine(&selector.to_string()),
+        name: manual_act(act.name(), &selector.to_string()),
         identities: vec![selector],
         except,
+        since: (!act.is_quarantine()).then(Timestamp::now),
+        act,
         reason: request.reason,
         not_after: request.not_after,
         place: manual_quarantine_place(),
@@ -232,6 +311,9 @@ pub struct ReleaseRequest {
     /// Who, as it was given to `POST /v1/quarantine`.
     #[serde(deserialize_with = "object")]
     pub who: TargetFields,
+    /// What is undone; all that was done about it where it is absent.
+    #[serde(default)]
+    pub act: Option<ActName>,
 }
 
 pub(super) async fn unquarantine(
@@ -239,13 +321,17 @@ pub(super) async fn unquarantine(
     caller: Caller,
     Body(request): Body<ReleaseRequest>,
 ) -> Result<Json<Committed>> {
-    let name = manual_quarantine(&identities(request.who)?.to_string());
+    let who = identities(request.who)?.to_string();
+    let acts = request.act.map_or(ActName::ALL.to_vec(), |act| vec![act]);
+    let names: Vec<_> = acts.into_iter().map(|act| manual_act(act, &who)).collect();
     let work = move || {
-        if !shared.with_state(|state| state.quarantines.iter().any(|q| q.name == name)) {
+        if !shared.with_state(|state| state.quarantines.iter().any(|q| names.contains(&q.name))) {
             let message = "it was not quarantined by `tidegate quarantine add`; quarantines of files are changed there (`tidegate quarantine list`)";
             return Err(Failure::new(Code::NotFound, message));
         }
-        shared.commit(&caller.author("quarantine del"), |state| state.quarantines.retain(|q| q.name != name))
+        shared.commit(&caller.author("quarantine del"), |state| {
+            state.quarantines.retain(|q| !names.contains(&q.name));
+        })
     };
     blocking(work).await.map(|revision| Json(Committed { revision }))
 }

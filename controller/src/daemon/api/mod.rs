@@ -26,7 +26,7 @@ pub use attach::{AttachRequest, AttachedPort, DetachRequest, detach_each};
 pub use bindings::{BindRequest, WithdrawRequest};
 pub use governance::{MuteRequest, PauseRequest, ResolveRequest};
 pub use grants::{GrantRequest, Granted, RevokeRequest};
-pub use guard::{BlockRequest, QuarantineRequest, ReleaseRequest, TargetFields};
+pub use guard::{BlockRequest, QuarantineRequest, RateFields, ReleaseRequest, TargetFields};
 pub use policy::{Applied, ApplyRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest};
 pub use routes::{document, router};
 pub use tls::listen;

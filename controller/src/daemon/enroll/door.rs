@@ -153,7 +153,8 @@ impl Door {
     fn check(&self, caller: &Caller) -> Result<(), (Refused, String)> {
         let gateway = self.live.material().map(|material| material.id().clone());
         let gateway = gateway.ok_or_else(|| (Refused::Failed, "the gateway has no SVID".to_owned()))?;
-        self.rules.check(&caller.peer.id, caller.address, &gateway)
+        self.rules.check(&caller.peer.id, caller.address, &gateway)?;
+        self.shared.revoked(&caller.peer.id).map_or(Ok(()), |why| Err((Refused::Revoked, why)))
     }
 
     fn refused(&self, caller: &Caller, why: Refused, message: String) -> Response<Full<Bytes>> {

@@ -29,12 +29,21 @@ pub enum Refused {
     Slow,
     /// The gateway could not do it.
     Failed,
+    /// The lease of the identity was revoked.
+    Revoked,
 }
 
 impl Refused {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Certificate, Self::TrustDomain, Self::Address, Self::Request, Self::Slow, Self::Failed];
+    pub const ALL: [Self; 7] = [
+        Self::Certificate,
+        Self::TrustDomain,
+        Self::Address,
+        Self::Request,
+        Self::Slow,
+        Self::Failed,
+        Self::Revoked,
+    ];
 
     /// Its label.
     pub const fn name(self) -> &'static str {
@@ -45,6 +54,7 @@ impl Refused {
             Self::Request => "request",
             Self::Slow => "slow",
             Self::Failed => "failed",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::kept::{CHANGES, DURATIONS, PAIRS};
 use super::sources::SOURCES;
 use super::state::IDENTITIES;
+use crate::policy::act::ActName;
 use crate::daemon::enroll::Refused;
 use crate::svid::Reason;
 use datapath::abi::{Answered, HandshakeStats, PortCounters};
@@ -64,7 +65,7 @@ const CATALOGUE: [(&str, usize); 50] = [
     ("tidegate_enrolment_total", 2),
     ("tidegate_enrolment_refused_total", Refused::ALL.len()),
     ("tidegate_open_findings", 3),
-    ("tidegate_containments_total", 1),
+    ("tidegate_containments_total", ActName::ALL.len()),
     ("tidegate_containments_held_back_total", 1),
     ("tidegate_governance_shed_total", 1),
     ("tidegate_governance_forgotten_total", 1),

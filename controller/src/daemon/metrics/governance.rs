@@ -3,6 +3,7 @@
 use super::encode::{counter, gauge, labels};
 use crate::daemon::Shared;
 use crate::daemon::govern::Tally;
+use crate::policy::act::ActName;
 use crate::policy::intent::Sensitivity;
 use prometheus::proto::MetricFamily;
 
@@ -19,8 +20,8 @@ pub(super) fn families(shared: &Shared) -> [MetricFamily; 7] {
         ),
         counter(
             "tidegate_containments_total",
-            "Identities that were quarantined for a finding.",
-            [(Vec::new(), contained)].into_iter(),
+            "What was done about identities for findings.",
+            ActName::ALL.into_iter().zip(contained).map(|(act, n)| (labels(&[("act", act.name())]), n)),
         ),
         counter(
             "tidegate_containments_held_back_total",

@@ -6,6 +6,7 @@ pub mod hello;
 pub mod hours;
 pub mod rules;
 
+use super::act::{self, Step};
 use super::decode::{duration, ports, selectors};
 use super::fields::{Context, Fields};
 use super::place::Place;
@@ -120,7 +121,7 @@ pub enum Sensitivity {
 }
 
 /// What becomes of a departure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Response {
     /// A finding.
@@ -131,6 +132,31 @@ pub enum Response {
         /// For so long.
         seconds: u64,
     },
+    /// A finding, and whoever departs is met with one step after the other for as long as it goes on.
+    Graded {
+        /// The gentlest first; never none.
+        steps: Vec<Step>,
+    },
+}
+
+impl Response {
+    /// What is done first, next, and so on; the last again where there are no more.
+    pub fn step(&self, n: usize) -> Option<Step> {
+        match self {
+            Self::Flag => None,
+            Self::Contain { seconds } => Some(Step::quarantine(*seconds)),
+            Self::Graded { steps } => steps.get(n).or(steps.last()).cloned(),
+        }
+    }
+
+    /// How many steps there are.
+    pub fn steps(&self) -> usize {
+        match self {
+            Self::Flag => 0,
+            Self::Contain { .. } => 1,
+            Self::Graded { steps } => steps.len(),
+        }
+    }
 }
 
 const FIELDS: [&str; 14] = [
@@ -278,11 +304,20 @@ fn rate(cx: &mut Context<'_>, node: &Node) -> Option<RateOf<Count>> {
 }
 
 fn response(cx: &mut Context<'_>, node: &Node) -> Option<Response> {
-    let fields = Fields::of(cx, node, "a response", &["action", "for"])?;
+    let fields = Fields::of(cx, node, "a response", &["action", "for", "steps"])?;
     let example = "for example `response: {action: contain, for: 15m}`";
     let action = fields.required(cx, "action", example)?;
     let contains = cx.word(action, "response", &[("flag", false), ("contain", true)])?;
     let seconds = fields.optional("for").map(|node| duration(cx, node, "`for`"));
+    if let Some(steps) = fields.optional("steps") {
+        let steps = act::steps(cx, steps);
+        if !contains || seconds.is_some() {
+            let what = if contains { "`for` beside `steps`" } else { "`steps` is for `action: contain`" };
+            cx.mistake(node, what, "each step says for how long it holds");
+            return None;
+        }
+        return Some(Response::Graded { steps: steps? });
+    }
     match (contains, seconds) {
         (false, None) => Some(Response::Flag),
         (false, Some(_)) => {
@@ -332,9 +367,17 @@ impl fmt::Display for Intent {
         if let Some(owner) = &self.owner {
             write!(f, ", of {owner}")?;
         }
-        match self.response {
+        match &self.response {
             Response::Flag => f.write_str("; flagged"),
-            Response::Contain { seconds } => write!(f, "; contained for {}", duration_text(seconds)),
+            Response::Contain { seconds } => write!(f, "; contained for {}", duration_text(*seconds)),
+            Response::Graded { steps } => {
+                let then = |(n, step): (usize, &Step)| match n {
+                    0 => step.to_string(),
+                    _ => format!("after {} {step}", duration_text(step.after_s)),
+                };
+                let steps: Vec<_> = steps.iter().enumerate().map(then).collect();
+                write!(f, "; contained by {}", steps.join(", "))
+            }
         }
     }
 }

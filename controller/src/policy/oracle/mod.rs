@@ -5,6 +5,7 @@
 mod commits;
 mod differences;
 
+use super::act::Act;
 use super::compile::{Compiled, compile};
 use super::document::*;
 use super::explain::{Flow, explain};
@@ -216,6 +217,8 @@ fn quarantine() -> impl Strategy<Value = Quarantine> {
         name: String::new(),
         identities,
         except,
+        act: Act::Quarantine,
+        since: None,
         reason: None,
         not_after: end.map(moment),
         place: place(),
