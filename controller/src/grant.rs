@@ -120,10 +120,16 @@ pub fn run(instance: &Instance, args: GrantArgs) -> Result<()> {
             if output.output == Format::Json {
                 return print_json(&given);
             }
-            let GrantedRevision { revision, id, not_after } = given;
-            say(&format!(
-                "grant {id}: {from} may open connections to {to} until {not_after:.0} (revision {revision})"
-            ))
+            match given {
+                GrantedRevision { revision: Some(revision), id: Some(id), not_after: Some(end), .. } => say(
+                    &format!("grant {id}: {from} may open connections to {to} until {end:.0} (revision {revision})"),
+                ),
+                GrantedRevision { approval, waits, .. } => say(&format!(
+                    "nothing is given yet: it waits for approval {} by somebody else: {}",
+                    approval.unwrap_or_default(),
+                    waits.unwrap_or_default()
+                )),
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Containments that wait for people: what they would touch, who decides, what becomes of those that nobody answers.
+//! Containments and grants that wait for people: what they would touch, who decides, what becomes of those that nobody answers.
 
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{Asked, Contain, Containment, Radius, Request, RequestState, Share};
+use crate::governance::{Access, Asked, Contain, Containment, Radius, Request, RequestState, Share};
 use crate::policy::approval::{Approvals as Rules, Unanswered};
 use crate::policy::ports::protocol_and_port;
 use crate::policy::spiffe::SpiffeId;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 impl Shared {
     /// What has to be approved; nothing where no gateway document says so.
     pub(super) fn approval_rules(&self) -> Option<Rules> {
-        self.with_state(|state| state.documents().gateway.as_ref()?.approvals)
+        self.with_state(|state| state.documents().gateway.as_ref()?.approvals.clone())
     }
 
     /// What quarantining an identity would touch now.
@@ -69,7 +69,8 @@ impl Shared {
     pub(super) fn ask(&self, asked: Asked, rules: &Rules, by: &Author) -> Result<Request> {
         let what = json!({
             "decision": "asked", "why": asked.why, "over": asked.over, "radius": asked.radius,
-            "finding": asked.finding, "act": asked.act.to_string(), "seconds": asked.seconds, "approvers": rules.approvers,
+            "finding": asked.finding, "act": asked.access.is_none().then(|| asked.act.to_string()),
+            "access": asked.access, "seconds": asked.seconds, "approvers": rules.approvers,
         });
         self.record_approval(&asked.identity, by, what)?;
         let request = lock(&self.approvals).ask(asked, rules, Timestamp::now())?;
@@ -94,6 +95,7 @@ impl Shared {
             identity: id.clone(),
             act: step.act.clone(),
             step: *number,
+            access: None,
             seconds: step.seconds,
             finding: Some(finding),
             why: why.to_owned(),
@@ -122,7 +124,7 @@ impl Shared {
         let what = json!({"approval": id, "decision": "approved", "agreed": request.agreed, "of": request.approvers});
         self.record_approval(&request.identity, by, what)?;
         if is_enough {
-            request.state = self.contain_asked(&request, by, now)?;
+            request.state = self.do_asked(&request, by, now)?;
         }
         approvals.keep(request.clone())?;
         drop(approvals);
@@ -169,7 +171,7 @@ impl Shared {
             json!({"approval": request.id, "decision": "lapsed", "it_is": does, "agreed": request.agreed});
         self.record_approval(&request.identity, &author, what)?;
         request.state = match request.unanswered {
-            Unanswered::Contain => self.contain_asked(&request, &author, now)?,
+            Unanswered::Contain => self.do_asked(&request, &author, now)?,
             Unanswered::Reject => RequestState::Lapsed { at: now },
         };
         approvals.keep(request.clone())?;
@@ -178,9 +180,24 @@ impl Shared {
         Ok(())
     }
 
-    fn contain_asked(&self, request: &Request, by: &Author, now: Timestamp) -> Result<RequestState> {
+    /// Why a grant by hand has to wait for people, and by which rules; nothing where it need not.
+    pub(super) fn grant_awaits(&self, to: &SpiffeId, seconds: u64) -> Option<(Rules, String)> {
+        self.with_state(|state| {
+            let rules = state.documents().gateway.as_ref()?.approvals.as_ref()?;
+            let why = rules.grants.as_ref()?.awaits(state.documents(), to, seconds)?;
+            Some((rules.clone(), why))
+        })
+    }
+
+    fn do_asked(&self, request: &Request, by: &Author, now: Timestamp) -> Result<RequestState> {
         let until = request.until(now);
         let author = Author { who: by.who.clone(), how: format!("approval {}", request.id) };
+        if let Some(Access { to, ports }) = request.access.clone() {
+            let reason = format!("{} (approval {}, asked for by {})", request.why, request.id, request.asked_by);
+            let ends = (request.identity.clone(), to);
+            let revision = self.give(ends, ports, until, reason, &author)?;
+            return Ok(RequestState::Approved { at: now, until, revision });
+        }
         let reason = crate::governance::reason(request);
         let revision = self.act_until(&request.identity, &request.act, &reason, (now, until), &author)?;
         if let Some(finding) = request.finding {

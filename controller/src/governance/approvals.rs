@@ -1,15 +1,17 @@
-//! Containments that wait for people: who asked, what it would touch, who agreed, what became of it.
+//! Containments and grants that wait for people: who asked, what it would touch, who agreed, what became of it.
 
 use super::file::Form;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::act::Act;
 use crate::policy::approval::{Approvals as Rules, Unanswered};
+use crate::policy::ports::PortMatch;
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 const FORM: Form = Form {
@@ -85,7 +87,24 @@ pub enum RequestState {
     },
 }
 
-/// A containment that waits, or waited.
+/// Access that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Access {
+    /// To whom.
+    pub to: SpiffeId,
+    /// To which protocols and ports.
+    pub ports: Vec<PortMatch>,
+}
+
+impl fmt::Display for Access {
+    /// `spiffe://td/b at tcp/8443`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports: Vec<_> = self.ports.iter().map(PortMatch::to_string).collect();
+        write!(f, "{} at {}", self.to, ports.join(", "))
+    }
+}
+
+/// A containment that waits, or waited; or a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
     /// Its number.
@@ -102,6 +121,9 @@ pub struct Request {
     /// Which step of the intent's response that is, from 0.
     #[serde(default)]
     pub step: usize,
+    /// The access that it is to be given, where that is what is asked for and nothing is to be done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
     /// For how many seconds, from when it is done.
     pub seconds: u64,
     /// The finding that led to it; absent where a person asked.
@@ -136,6 +158,8 @@ pub struct Asked {
     pub act: Act,
     /// Which step of the intent's response that is, from 0.
     pub step: usize,
+    /// The access that it is to be given instead.
+    pub access: Option<Access>,
     /// For how long.
     pub seconds: u64,
     /// The finding that led to it.
@@ -153,6 +177,11 @@ impl Request {
     pub fn until(&self, now: Timestamp) -> Timestamp {
         let for_ = SignedDuration::from_secs(i64::try_from(self.seconds).unwrap_or(i64::MAX));
         now.checked_add(for_).unwrap_or(Timestamp::MAX)
+    }
+
+    /// What is asked for, in a word.
+    pub fn doing(&self) -> String {
+        if self.access.is_some() { "grant".to_owned() } else { self.act.name().to_string() }
     }
 
     /// Whether it waits.
@@ -238,7 +267,7 @@ impl Approvals {
     /// A new request.
     pub fn ask(&mut self, asked: Asked, rules: &Rules, now: Timestamp) -> Result<Request> {
         let id = self.requests.last_key_value().map_or(1, |(last, _)| last + 1);
-        let Asked { by, identity, act, step, seconds, finding, why, over, radius } = asked;
+        let Asked { by, identity, act, step, access, seconds, finding, why, over, radius } = asked;
         let within = SignedDuration::from_secs(i64::try_from(rules.within_s).unwrap_or(i64::MAX));
         let request = Request {
             id,
@@ -247,6 +276,9 @@ impl Approvals {
             identity,
             act,
             step,
+            // What nobody agrees to is not given, whatever becomes of containments.
+            unanswered: if access.is_some() { Unanswered::Reject } else { rules.unanswered },
+            access,
             seconds,
             finding,
             why,
@@ -255,7 +287,6 @@ impl Approvals {
             approvers: rules.approvers,
             agreed: Vec::new(),
             answer_by: now.checked_add(within).unwrap_or(Timestamp::MAX),
-            unanswered: rules.unanswered,
             state: RequestState::Waiting,
         };
         if self.requests.len() >= MOST {

@@ -16,7 +16,7 @@ use jiff::SignedDuration;
 /// `tidegate approvals`.
 #[derive(Debug, clap::Subcommand)]
 pub enum ApprovalsCommand {
-    /// Containments that wait
+    /// Containments and grants that wait
     List {
         /// Those that were decided too
         #[arg(long)]
@@ -98,20 +98,30 @@ pub fn run(instance: &Instance, command: ApprovalsCommand) -> Result<()> {
 
 /// What has become of it, in words.
 fn became(request: &Request) -> String {
-    let Request { identity, act, agreed, approvers, answer_by, unanswered, .. } = request;
+    let Request { identity, act, access, agreed, approvers, answer_by, unanswered, .. } = request;
+    let (to_be, is, is_not) = match access {
+        Some(access) => {
+            let has = format!("access to {access}");
+            (format!("to have {has}"), format!("has {has}"), format!("has no {has}"))
+        }
+        None => {
+            (format!("to be contained ({act})"), "is contained".to_owned(), "is not contained".to_owned())
+        }
+    };
     match &request.state {
         RequestState::Waiting => format!(
-            "{identity} waits to be contained ({act}): {} of {approvers} have agreed; unanswered at {answer_by:.0}, {unanswered}",
+            "{identity} waits {to_be}: {} of {approvers} have agreed; unanswered at {answer_by:.0}, {unanswered}",
             agreed.len()
         ),
-        RequestState::Approved { until, .. } => format!("{identity} is contained until {until:.0} ({act})"),
+        RequestState::Approved { until, .. } if access.is_some() => {
+            format!("{identity} {is} until {until:.0}")
+        }
+        RequestState::Approved { until, .. } => format!("{identity} {is} until {until:.0} ({act})"),
         RequestState::Rejected { by, note, .. } => {
             let note = note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
-            format!("{by} said no{note}: {identity} is not contained")
+            format!("{by} said no{note}: {identity} {is_not}")
         }
-        RequestState::Lapsed { at } => {
-            format!("nobody answered until {at:.0}: {identity} is not contained")
-        }
+        RequestState::Lapsed { at } => format!("nobody answered until {at:.0}: {identity} {is_not}"),
     }
 }
 
@@ -143,7 +153,7 @@ fn list(requests: Vec<Request>, all: bool, format: Format) -> Result<()> {
             request.id.to_string(),
             state(request).to_owned(),
             request.identity.to_string(),
-            request.act.name().to_string(),
+            request.doing(),
             duration_text(request.seconds),
             or_dash(request.finding.map(|finding| finding.to_string()).as_deref()),
             request.over.clone(),
@@ -185,11 +195,14 @@ fn show(request: &Request, format: Format) -> Result<()> {
     if let RequestState::Approved { revision, .. } = &request.state {
         row(
             "done",
-            format!(
-                "revision {revision}; undo it: tidegate quarantine del {} --act {}",
-                request.identity,
-                request.act.name()
-            ),
+            match &request.access {
+                Some(_) => format!("revision {revision}; undo it: tidegate grant revoke g{revision}"),
+                None => format!(
+                    "revision {revision}; undo it: tidegate quarantine del {} --act {}",
+                    request.identity,
+                    request.act.name()
+                ),
+            },
         );
     }
     say(&table::text(&out))

@@ -39,7 +39,7 @@ mod tests_of_rules;
 mod tests_of_signals;
 mod view;
 
-pub use approvals::{Approvals, Asked, Radius, Request, RequestState, Share, reason};
+pub use approvals::{Access, Approvals, Asked, Radius, Request, RequestState, Share, reason};
 pub use baselines::{Adds, Baselines};
 pub use book::{Book, Contain, Noted};
 pub use compare::{Departure, End, Role, Seen, compare, compare_hello, denied_although_expected, departs};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tempfile::tempdir;
 
 fn rules(approvers: u32) -> Rules {
-    Rules { over: Thresholds::default(), approvers, within_s: 60, unanswered: Unanswered::Reject }
+    Rules { over: Thresholds::default(), grants: None, approvers, within_s: 60, unanswered: Unanswered::Reject }
 }
 
 fn asked(by: &str, finding: Option<u64>) -> Asked {
@@ -15,6 +15,7 @@ fn asked(by: &str, finding: Option<u64>) -> Asked {
         identity: "spiffe://a.example/orders".parse().unwrap(),
         act: Act::Quarantine,
         step: 0,
+        access: None,
         seconds: 600,
         finding,
         why: "because".into(),

@@ -1,23 +1,69 @@
-//! Which containments wait for people: `approvals` of `kind: Gateway`.
+//! Which containments and grants wait for people: `approvals` of `kind: Gateway`.
 
-use super::decode::duration;
+use super::decode::{duration, selectors};
 use super::fields::{Context, Fields};
+use super::document::Documents;
+use super::intent::Sensitivity;
+use super::selector::{Selector, selectors_text};
+use super::spiffe::SpiffeId;
 use super::time::duration_text;
 use super::yaml::Node;
 use crate::governance::Radius;
 use serde::{Deserialize, Serialize};
 
 /// Which containments wait, for how many people, how long, and what becomes of those that nobody answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approvals {
     /// What a containment may touch without being asked for.
+    #[serde(default)]
     pub over: Thresholds,
+    /// Which grants by hand have to be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Grants>,
     /// So many people have to agree.
     pub approvers: u32,
     /// In so many seconds.
     pub within_s: u64,
     /// What is done where they do not answer.
     pub unanswered: Unanswered,
+}
+
+/// Grants by hand that wait: those that any of these fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// They last for more than so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longer_s: Option<u64>,
+    /// They are to one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Selector>,
+    /// They are to an identity whose intents say that a departure can do so much harm, or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<Sensitivity>,
+}
+
+impl Grants {
+    /// Why a grant has to wait, in words; nothing where it need not.
+    pub fn awaits(&self, documents: &Documents, to: &SpiffeId, seconds: u64) -> Option<String> {
+        let mut why = Vec::new();
+        if let Some(most) = self.longer_s.filter(|most| seconds > *most) {
+            why.push(format!("it lasts {}, more than {}", duration_text(seconds), duration_text(most)));
+        }
+        let none = std::collections::BTreeMap::new();
+        let files = crate::bindings::labels(&documents.workloads);
+        let labels = files.get(to).copied().unwrap_or(&none);
+        let fits = |selectors: &[Selector]| selectors.iter().any(|s| s.matches_workload(to, labels));
+        if fits(&self.to) {
+            why.push(format!("it is to one of {}", selectors_text(&self.to)));
+        }
+        if let Some(least) = self.sensitivity {
+            let its = documents.intents.iter().filter(|intent| fits(&intent.identities));
+            if let Some(intent) = its.max_by_key(|intent| intent.sensitivity).filter(|i| i.sensitivity >= least) {
+                why.push(format!("intent {} is of {} sensitivity", intent.name, intent.sensitivity.name()));
+            }
+        }
+        (!why.is_empty()).then(|| why.join("; "))
+    }
 }
 
 /// What a containment may touch without being asked for; absent is any amount.
@@ -75,8 +121,16 @@ const WITHIN_S: u64 = 15 * 60;
 
 /// Reads it.
 pub(super) fn decode(cx: &mut Context<'_>, node: &Node) -> Option<Approvals> {
-    let fields = Fields::of(cx, node, "`approvals`", &["over", "approvers", "within", "unanswered"])?;
-    let over = fields.required(cx, "over", EXAMPLE).and_then(|node| thresholds(cx, node));
+    let names = ["over", "grants", "approvers", "within", "unanswered"];
+    let fields = Fields::of(cx, node, "`approvals`", &names)?;
+    let over = match (fields.optional("over"), fields.optional("grants")) {
+        (None, Some(_)) => Some(Thresholds::default()),
+        _ => fields.required(cx, "over", EXAMPLE).and_then(|node| thresholds(cx, node)),
+    };
+    let grants = match fields.optional("grants") {
+        Some(node) => Some(grants(cx, node)?),
+        None => None,
+    };
     let approvers = match fields.optional("approvers") {
         Some(node) => number(cx, node, "`approvers`", 1, MOST_APPROVERS),
         None => Some(1),
@@ -92,7 +146,33 @@ pub(super) fn decode(cx: &mut Context<'_>, node: &Node) -> Option<Approvals> {
         }
         None => Some(Unanswered::default()),
     };
-    Some(Approvals { over: over?, approvers: approvers?, within_s: within_s?, unanswered: unanswered? })
+    let (over, approvers) = (over?, approvers?);
+    Some(Approvals { over, grants, approvers, within_s: within_s?, unanswered: unanswered? })
+}
+
+const GRANTS_EXAMPLE: &str =
+    "for example `grants: {longer: 1h, to: [{labels: {app: db}}], sensitivity: high}`";
+
+fn grants(cx: &mut Context<'_>, node: &Node) -> Option<Grants> {
+    let fields = Fields::of(cx, node, "`grants`", &["longer", "to", "sensitivity"])?;
+    if fields.all().is_empty() {
+        cx.mistake(node, "`grants` says nothing", GRANTS_EXAMPLE);
+        return None;
+    }
+    let longer_s = match fields.optional("longer") {
+        Some(node) => Some(duration(cx, node, "`longer`")?),
+        None => None,
+    };
+    let to = if fields.optional("to").is_some() { selectors(cx, &fields, "to") } else { Vec::new() };
+    if to.iter().any(|selector| matches!(selector, Selector::Cidr(_))) {
+        let accepted = "name them by `spiffeId`, `spiffePath`, `trustDomain` or `labels`; `any` for all";
+        cx.mistake(node, "a grant by hand is to an identity, not to an address", accepted);
+    }
+    let sensitivity = match fields.optional("sensitivity") {
+        Some(node) => Some(cx.word(node, "sensitivity", &Sensitivity::WORDS)?),
+        None => None,
+    };
+    Some(Grants { longer_s, to, sensitivity })
 }
 
 fn thresholds(cx: &mut Context<'_>, node: &Node) -> Option<Thresholds> {

@@ -398,13 +398,27 @@ struct GatewaySpec {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct Approvals {
-    /// What a containment may touch without being asked for.
-    over: Thresholds,
+    /// What a containment may touch without being asked for. Has to be there where `grants` is not.
+    over: Option<Thresholds>,
+    grants: Option<ApprovedGrants>,
     /// So many people have to agree.
     #[schemars(range(min = 1, max = 8))]
     approvers: Option<u32>,
     within: Option<Duration>,
     unanswered: Option<super::approval::Unanswered>,
+}
+
+/// Grants by hand that wait: those that any of these fits.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
+struct ApprovedGrants {
+    /// They last for longer.
+    longer: Option<Duration>,
+    /// They are to one of these. Everything but `cidr`.
+    #[schemars(length(min = 1))]
+    to: Option<Vec<Selector>>,
+    /// They are to an identity whose intents say so, or more.
+    sensitivity: Option<Sensitivity>,
 }
 
 #[derive(JsonSchema)]

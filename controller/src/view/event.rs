@@ -194,7 +194,11 @@ pub fn line(event: &Value) -> String {
     if let Some(request) = event.get("approval") {
         let [state, id, why] =
             ["state", "identity", "why"].map(|field| request[field].as_str().unwrap_or("-"));
-        return format!("{time}  approval {} of containing {id} ({state}): {why}", request["id"]);
+        let what = match request.pointer("/access/to").and_then(Value::as_str) {
+            Some(to) => format!("access of {id} to {to}"),
+            None => format!("containing {id}"),
+        };
+        return format!("{time}  approval {} of {what} ({state}): {why}", request["id"]);
     }
     if let Some(process) = event.get("process") {
         let id = text("/source/spiffe_id").unwrap_or("-");

@@ -151,3 +151,77 @@ fn a_grant_of_a_file_begins_when_it_is_first_applied_and_is_not_given_again_by_a
     lab.ok(&["policy", "apply", &file]);
     assert!(lab.connects(9000));
 }
+
+/// Who asks for access, and who agrees.
+const ROLES: &str = "\
+apiVersion: tidegate.dev/v1
+kind: RoleBinding
+metadata: {name: oncall}
+spec: {role: operator, subjects: [{user: '4401'}]}
+---
+apiVersion: tidegate.dev/v1
+kind: RoleBinding
+metadata: {name: leads}
+spec: {role: approver, subjects: [{user: '4402'}]}
+";
+
+#[test]
+#[ignore = "needs root"]
+fn a_grant_that_has_to_be_asked_for_is_given_by_somebody_else_or_not_at_all() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let gateway = "---\napiVersion: tidegate.dev/v1\nkind: Gateway\nmetadata: {name: edge}\n\
+                   spec: {approvals: {grants: {longer: 10m}, within: 4s, unanswered: contain}}\n";
+    let (file, roles) =
+        (lab.file("shop.yaml", &format!("{POLICY}{gateway}")), lab.file("roles.yaml", ROLES));
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file, "--api-roles", &roles]);
+    let _server = lab.serve(9000);
+    let until = |minutes| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string();
+    let ask = |minutes| {
+        let request = serde_json::json!({
+            "from": ORDERS, "to": PAYMENTS, "ports": ["tcp/9000"], "not_after": until(minutes), "reason": "incident 4711",
+        });
+        let (status, answer) = lab.as_user(4401, 4401, || lab.post("/v1/grants", &request));
+        assert_eq!(status, 200, "{answer}");
+        answer
+    };
+    let short = ask(5);
+    assert_eq!(short["approval"], Value::Null);
+    assert!(lab.connects(9000), "what is short needs nobody");
+    lab.ok(&["grant", "revoke", short["id"].as_str().unwrap()]);
+
+    let long = ask(60);
+    assert_eq!((&long["approval"], &long["revision"]), (&json(1), &Value::Null));
+    assert_eq!(long["waits"], "it lasts 59m59s, more than 10m00s");
+    assert!(!lab.connects(9000));
+    assert_eq!(listed(&lab, &[]), [""; 0]);
+    let decide = |user, id: u64| {
+        lab.as_user(user, user, || lab.post("/v1/approvals/approve", &serde_json::json!({"id": id})))
+    };
+    assert_eq!(decide(4401, 1).0, 403, "that takes another role");
+    let (status, answer) = decide(4402, 1);
+    assert_eq!((status, &answer["state"]), (200, &json("approved")), "{answer}");
+    assert!(lab.connects(9000));
+    let row = &lab.json(&["grant", "list"])[0][0];
+    assert_eq!(row["by"], "uid 4402");
+    assert_eq!(row["reason"], "incident 4711 (approval 1, asked for by uid 4401)");
+    let told = lab.json(&["audit", "show", "--kind", "approval", "--identity", ORDERS]);
+    let said: Vec<_> = told.iter().map(|r| (&r["by"]["who"], &r["what"]["decision"])).collect();
+    assert_eq!(said, [(&json("uid 4401"), &json("asked")), (&json("uid 4402"), &json("approved"))]);
+    lab.ok(&["grant", "revoke", listed(&lab, &[])[0].as_str()]);
+
+    // Whoever asks does not decide, and what nobody answers is not given, whatever is said of containments.
+    let said = lab.ok(&["grant", ORDERS, PAYMENTS, "tcp/9000", "--for", "1h", "--reason", "incident 4712"]);
+    assert!(said.starts_with("nothing is given yet: it waits for approval 2 by somebody else: "), "{said}");
+    let (code, said) = lab.fails(&["approvals", "approve", "2"]);
+    assert_eq!(code, 5);
+    assert!(said.contains("root asked for approval 2: somebody else has to decide"), "{said}");
+    daemon.kill_nine();
+    let _daemon = lab.run(&["--api-roles", &roles]);
+    let state = || lab.json(&["approvals", "show", "2"])[0]["state"].clone();
+    lab::until(|| state() != "waiting");
+    assert_eq!(state(), "lapsed");
+    assert!(!lab.connects(9000));
+    assert_eq!(listed(&lab, &[]), [""; 0]);
+}

@@ -46,6 +46,7 @@ pub struct AskRequest {
 /// What holds for what people ask for where no gateway document says anything of approvals.
 const RULES: Rules = Rules {
     over: Thresholds { addresses: None, peers: None, connections: None, share: None },
+    grants: None,
     approvers: 1,
     within_s: 15 * 60,
     unanswered: Unanswered::Reject,
@@ -94,9 +95,9 @@ pub(super) async fn ask(
         let rules = shared.approval_rules().unwrap_or(RULES);
         let over = rules.exceeded(&radius).unwrap_or_else(|| "a person asks".into());
         let by_name = by.who.to_string();
-        let (act, step) = (Act::Quarantine, 0);
+        let (act, step, access) = (Act::Quarantine, 0, None);
         let asked =
-            Asked { by: by_name, identity, act, step, seconds, finding: None, why: reason, over, radius };
+            Asked { by: by_name, identity, act, step, access, seconds, finding: None, why: reason, over, radius };
         shared.ask(asked, &rules, &by)
     };
     blocking(work).await.map(Json)

@@ -6,11 +6,13 @@ use super::role::Caller;
 use super::{Committed, blocking};
 use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
+use crate::governance::{Access, Asked, Radius};
+use crate::policy::act::Act;
 use crate::policy::grant::Grant;
 use crate::policy::ports::PortMatch;
 use crate::policy::selector::Selector;
 use crate::policy::spiffe::SpiffeId;
-use crate::state::{manual_grant, manual_grant_id, manual_grant_place};
+use crate::state::{Author, manual_grant, manual_grant_id, manual_grant_place};
 use axum::Json;
 use axum::extract::State as Extract;
 use jiff::{SignedDuration, Timestamp};
@@ -39,15 +41,24 @@ pub struct GrantRequest {
 /// What operators may give by themselves.
 const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// What was given.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+/// What was given, or waits for people.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Granted {
-    /// The revision that counts now.
-    pub revision: u64,
+    /// The revision that counts now; absent where it waits, as all but `approval` and `waits`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// What `POST /v1/grants/revoke` takes.
-    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Until when it holds.
-    pub not_after: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// The approval that it waits for: nothing is given until somebody else agrees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<u64>,
+    /// Why it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// `POST /v1/grants/revoke`.
@@ -76,7 +87,43 @@ pub(super) async fn give(
             .hint("a grant says which services it is for (`any` for all), and why"));
     }
     let work = move || {
-        shared.commit(&caller.author("grant"), |state| {
+        let by = caller.author("grant");
+        let seconds = not_after.duration_since(Timestamp::now()).as_secs().max(1).unsigned_abs();
+        if let Some((rules, over)) = shared.grant_awaits(&to, seconds) {
+            let asked = Asked {
+                by: by.who.to_string(),
+                identity: from,
+                act: Act::default(),
+                step: 0,
+                access: Some(Access { to, ports }),
+                seconds,
+                finding: None,
+                why: reason,
+                over,
+                radius: Radius::default(),
+            };
+            let request = shared.ask(asked, &rules, &by)?;
+            return Ok(Granted { approval: Some(request.id), waits: Some(request.over), ..Granted::default() });
+        }
+        let revision = shared.give((from, to), ports, not_after, reason, &by)?;
+        let name = manual_grant(revision);
+        let id = manual_grant_id(&name).map(str::to_owned);
+        Ok(Granted { revision: Some(revision), id, not_after: Some(not_after), ..Granted::default() })
+    };
+    blocking(work).await.map(Json)
+}
+
+impl Shared {
+    /// Gives one identity access to another.
+    pub(in crate::daemon) fn give(
+        &self,
+        (from, to): (SpiffeId, SpiffeId),
+        ports: Vec<PortMatch>,
+        not_after: Timestamp,
+        reason: String,
+        by: &Author,
+    ) -> Result<u64> {
+        self.commit(by, |state| {
             state.grants.push(Grant {
                 // A revision has one number for ever, and gives one grant.
                 name: manual_grant(state.revision),
@@ -89,11 +136,7 @@ pub(super) async fn give(
                 place: manual_grant_place(),
             });
         })
-    };
-    let revision = blocking(work).await?;
-    let name = manual_grant(revision);
-    let id = manual_grant_id(&name).unwrap_or(&name).to_owned();
-    Ok(Json(Granted { revision, id, not_after }))
+    }
 }
 
 pub(super) async fn revoke(

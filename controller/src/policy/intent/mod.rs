@@ -196,9 +196,8 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let workload = fields
         .required(cx, "workload", "accepted: `service`, `batch`, `agent`")
         .and_then(|node| cx.word(node, "kind of workload", &kinds));
-    let levels = [("low", Sensitivity::Low), ("medium", Sensitivity::Medium), ("high", Sensitivity::High)];
     let sensitivity = match fields.optional("sensitivity") {
-        Some(node) => cx.word(node, "sensitivity", &levels),
+        Some(node) => cx.word(node, "sensitivity", &Sensitivity::WORDS),
         None => Some(Sensitivity::default()),
     };
     let owner = fields.optional("owner").and_then(|node| cx.text(node, "`owner`")).map(str::to_owned);
@@ -413,6 +412,9 @@ impl WorkloadKind {
 }
 
 impl Sensitivity {
+    /// As they are written.
+    pub const WORDS: [(&str, Self); 3] = [("low", Self::Low), ("medium", Self::Medium), ("high", Self::High)];
+
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
