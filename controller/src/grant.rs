@@ -121,9 +121,11 @@ pub fn run(instance: &Instance, args: GrantArgs) -> Result<()> {
                 return print_json(&given);
             }
             match given {
-                GrantedRevision { revision: Some(revision), id: Some(id), not_after: Some(end), .. } => say(
-                    &format!("grant {id}: {from} may open connections to {to} until {end:.0} (revision {revision})"),
-                ),
+                GrantedRevision { revision: Some(revision), id: Some(id), not_after: Some(end), .. } => {
+                    say(&format!(
+                        "grant {id}: {from} may open connections to {to} until {end:.0} (revision {revision})"
+                    ))
+                }
                 GrantedRevision { approval, waits, .. } => say(&format!(
                     "nothing is given yet: it waits for approval {} by somebody else: {}",
                     approval.unwrap_or_default(),

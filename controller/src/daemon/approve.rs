@@ -193,7 +193,8 @@ impl Shared {
         let until = request.until(now);
         let author = Author { who: by.who.clone(), how: format!("approval {}", request.id) };
         if let Some(Access { to, ports }) = request.access.clone() {
-            let reason = format!("{} (approval {}, asked for by {})", request.why, request.id, request.asked_by);
+            let reason =
+                format!("{} (approval {}, asked for by {})", request.why, request.id, request.asked_by);
             let ends = (request.identity.clone(), to);
             let revision = self.give(ends, ports, until, reason, &author)?;
             return Ok(RequestState::Approved { at: now, until, revision });

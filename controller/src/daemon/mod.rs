@@ -22,6 +22,7 @@ mod host;
 pub mod ingress;
 mod inlet;
 pub mod inspect;
+mod leases;
 pub mod mark;
 mod metrics;
 mod observe;

@@ -2,6 +2,7 @@
 
 use super::half_open::Begun;
 use super::inlet::{Inlet, What};
+use super::leases::Leases;
 use super::recent::{Recent, RecentFlow};
 use crate::bindings::SourceName;
 use crate::dns::{self, Asked};
@@ -17,7 +18,7 @@ use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HelloSegment};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::broadcast;
 
 /// Events that a listener may lag behind, and that are kept for those who come later.
@@ -33,6 +34,7 @@ pub struct Hub {
     begun: Mutex<Begun>,
     flows: Mutex<Recent>,
     governance: Arc<Inlet>,
+    leases: Mutex<Leases>,
     /// Numbers events, and writes them down.
     pub pen: Pen,
     recorded: Mutex<Cursor>,
@@ -42,7 +44,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub without listeners.
-    pub fn new(names: Names, governance: Arc<Inlet>, pen: Pen, recorded: Cursor) -> Self {
+    pub fn new(names: Names, leases: Leases, governance: Arc<Inlet>, pen: Pen, recorded: Cursor) -> Self {
         Self {
             listeners: broadcast::Sender::new(KEPT),
             recent: Mutex::default(),
@@ -52,6 +54,7 @@ impl Hub {
             begun: Mutex::default(),
             flows: Mutex::default(),
             governance,
+            leases: Mutex::new(leases),
             pen,
             recorded: Mutex::new(recorded),
             lost: AtomicU64::new(0),
@@ -62,19 +65,26 @@ impl Hub {
     pub fn rename(&self, names: Names) {
         let mut before = self.names.write().unwrap_or_else(PoisonError::into_inner);
         *before = Arc::new(names.after(&before));
+        self.leases().forget();
     }
 
     /// The same where only rules may have others.
     pub fn rename_rules(&self, epoch: u32, revision: u64, rules: &[(u32, String)]) {
         let mut before = self.names.write().unwrap_or_else(PoisonError::into_inner);
         *before = Arc::new(before.revised(epoch, revision, rules));
+        self.leases().forget();
     }
 
-    /// Adds names of identities.
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds names of identities to which something was bound.
     pub fn learn(&self, identities: &[(SpiffeId, u32)]) {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let names = Arc::make_mut(&mut names);
         identities.iter().for_each(|(id, number)| names.learn(*number, id));
+        self.leases().forget();
     }
 
     /// Tells everybody what became of what a source of bindings said.
@@ -107,7 +117,8 @@ impl Hub {
         self.governance.offer(bytes, &names, now);
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
         let hello = self.hello_of(bytes);
-        if let Some(value) = event::json(bytes, &names, now, hello.as_deref()) {
+        if let Some(mut value) = event::json(bytes, &names, now, hello.as_deref()) {
+            self.leases().add(bytes, &mut value, now);
             self.send(value);
         }
     }
@@ -156,7 +167,10 @@ impl Hub {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
         for found in found {
             self.governance.offer_hello(found, &names, now);
-            self.send(event::hello_json(found, &names, now));
+            let mut told = event::hello_json(found, &names, now);
+            let piece = &found.segment;
+            self.leases().add_to_hello((&piece.key, piece.originator, piece.identity), &mut told, now);
+            self.send(told);
         }
     }
 
@@ -237,8 +251,9 @@ mod tests {
     async fn a_slow_listener_is_told_what_it_lost_and_holds_nobody_up() {
         let folder = tempfile::tempdir().expect("a folder");
         let recorded = Cursor::open(folder.path(), "records", || Ok(0)).expect("a cursor");
-        let hub =
-            Hub::new(Names::default(), Arc::new(Inlet::new(Pace::new(1)).0), Pen::without_files(), recorded);
+        let leases = Leases::new(Box::new(|_| None));
+        let inlet = Arc::new(Inlet::new(Pace::new(1)).0);
+        let hub = Hub::new(Names::default(), leases, inlet, Pen::without_files(), recorded);
         let (_, mut slow) = hub.listen();
         let (_, mut quick) = hub.listen();
         for n in 1..=KEPT as u64 + 10 {

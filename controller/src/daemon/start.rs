@@ -6,6 +6,7 @@ use super::commit::Committed;
 use super::govern::Governance;
 use super::host::Host;
 use super::inlet::{Inlet, Pace};
+use super::leases::Leases;
 use super::observe::Hub;
 use super::settings::Settings;
 use super::stream::Stream;
@@ -68,7 +69,7 @@ pub(super) fn start(
     // Who has no identity yet is to get one.
     let enrolment = args.enrolment.enroll.map(|addr| (TCP, addr.port()));
     let failsafe: Vec<_> = settings.failsafe.iter().copied().chain(enrolment).collect();
-    let work = || -> Result<(Maps, Committed)> {
+    let work = || -> Result<(Maps, Leases, Committed)> {
         audit::record_start(&mut store, &audit_key, args, &interfaces, &settings, reused)?;
         let maps = Maps::open(&pin_dir)?;
         let mut attach = || -> Result<()> {
@@ -99,12 +100,15 @@ pub(super) fn start(
             attach()?;
         }
         forward::warn(&maps)?;
-        Ok((maps, committed))
+        // Whoever tells of events waits for nobody who writes bindings.
+        let bindings = Maps::open(&pin_dir)?.bindings;
+        let leases = Leases::new(Box::new(move |address| bindings.longest(address, 128).ok().flatten()));
+        Ok((maps, leases, committed))
     };
     match work() {
-        Ok((maps, committed)) => {
+        Ok((maps, leases, committed)) => {
             let (pen, recorded, deliveries) = stream.begin();
-            let hub = Arc::new(Hub::new(Names::of(&committed.state), inlet, pen, recorded));
+            let hub = Arc::new(Hub::new(Names::of(&committed.state), leases, inlet, pen, recorded));
             governance.declare(&committed.state.documents().intents);
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));

@@ -6,7 +6,13 @@ use jiff::Timestamp;
 use tempfile::tempdir;
 
 fn rules(approvers: u32) -> Rules {
-    Rules { over: Thresholds::default(), grants: None, approvers, within_s: 60, unanswered: Unanswered::Reject }
+    Rules {
+        over: Thresholds::default(),
+        grants: None,
+        approvers,
+        within_s: 60,
+        unanswered: Unanswered::Reject,
+    }
 }
 
 fn asked(by: &str, finding: Option<u64>) -> Asked {

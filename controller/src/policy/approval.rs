@@ -1,8 +1,8 @@
 //! Which containments and grants wait for people: `approvals` of `kind: Gateway`.
 
 use super::decode::{duration, selectors};
-use super::fields::{Context, Fields};
 use super::document::Documents;
+use super::fields::{Context, Fields};
 use super::intent::Sensitivity;
 use super::selector::{Selector, selectors_text};
 use super::spiffe::SpiffeId;
@@ -58,7 +58,9 @@ impl Grants {
         }
         if let Some(least) = self.sensitivity {
             let its = documents.intents.iter().filter(|intent| fits(&intent.identities));
-            if let Some(intent) = its.max_by_key(|intent| intent.sensitivity).filter(|i| i.sensitivity >= least) {
+            if let Some(intent) =
+                its.max_by_key(|intent| intent.sensitivity).filter(|i| i.sensitivity >= least)
+            {
                 why.push(format!("intent {} is of {} sensitivity", intent.name, intent.sensitivity.name()));
             }
         }

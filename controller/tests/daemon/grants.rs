@@ -173,8 +173,7 @@ fn a_grant_that_has_to_be_asked_for_is_given_by_somebody_else_or_not_at_all() {
     std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let gateway = "---\napiVersion: tidegate.dev/v1\nkind: Gateway\nmetadata: {name: edge}\n\
                    spec: {approvals: {grants: {longer: 10m}, within: 4s, unanswered: contain}}\n";
-    let (file, roles) =
-        (lab.file("shop.yaml", &format!("{POLICY}{gateway}")), lab.file("roles.yaml", ROLES));
+    let (file, roles) = (lab.file("shop.yaml", &format!("{POLICY}{gateway}")), lab.file("roles.yaml", ROLES));
     let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file, "--api-roles", &roles]);
     let _server = lab.serve(9000);
     let until = |minutes| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string();

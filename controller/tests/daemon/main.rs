@@ -18,6 +18,7 @@ mod hours;
 mod http;
 mod ingress;
 mod lab;
+mod leases;
 mod limits;
 mod marks;
 mod monitoring;

@@ -96,8 +96,18 @@ pub(super) async fn ask(
         let over = rules.exceeded(&radius).unwrap_or_else(|| "a person asks".into());
         let by_name = by.who.to_string();
         let (act, step, access) = (Act::Quarantine, 0, None);
-        let asked =
-            Asked { by: by_name, identity, act, step, access, seconds, finding: None, why: reason, over, radius };
+        let asked = Asked {
+            by: by_name,
+            identity,
+            act,
+            step,
+            access,
+            seconds,
+            finding: None,
+            why: reason,
+            over,
+            radius,
+        };
         shared.ask(asked, &rules, &by)
     };
     blocking(work).await.map(Json)

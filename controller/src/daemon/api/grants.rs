@@ -103,7 +103,11 @@ pub(super) async fn give(
                 radius: Radius::default(),
             };
             let request = shared.ask(asked, &rules, &by)?;
-            return Ok(Granted { approval: Some(request.id), waits: Some(request.over), ..Granted::default() });
+            return Ok(Granted {
+                approval: Some(request.id),
+                waits: Some(request.over),
+                ..Granted::default()
+            });
         }
         let revision = shared.give((from, to), ports, not_after, reason, &by)?;
         let name = manual_grant(revision);

@@ -3,8 +3,8 @@
 use super::kept::{CHANGES, DURATIONS, PAIRS};
 use super::sources::SOURCES;
 use super::state::IDENTITIES;
-use crate::policy::act::ActName;
 use crate::daemon::enroll::Refused;
+use crate::policy::act::ActName;
 use crate::svid::Reason;
 use datapath::abi::{Answered, HandshakeStats, PortCounters};
 
