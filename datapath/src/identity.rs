@@ -46,15 +46,15 @@ pub fn restrict<R: Rules>(rules: &R, protocol: u8, moment: &Moment, j: &mut Judg
 /// The number of what asks for TLS for a while, 0 where nothing but a rule does.
 #[inline(always)]
 pub(crate) fn asks_tls<R: Rules>(rules: &R, identity: [u32; 2], moment: &Moment) -> u32 {
-    let mut rule = 0;
-    for end in 0..2 {
-        if let Some(versions) = rules.limit(identity[end])
-            && versions.at(moment.epoch).tls.holds(moment.now_ns)
-        {
-            rule = versions.at(moment.epoch).tls.rule;
+    let asks = |number: u32| match rules.limit(number) {
+        Some(versions) if versions.at(moment.epoch).tls.holds(moment.now_ns) => {
+            versions.at(moment.epoch).tls.rule
         }
-    }
-    rule
+        _ => 0,
+    };
+    let [originator, responder] = identity;
+    let rule = asks(originator);
+    if rule != 0 { rule } else { asks(responder) }
 }
 
 /// Cuts a connection that was opened too early. Both ends are told.

@@ -20,6 +20,7 @@ const PARTS: &[Part] = &[
     Part { name: "size", what: "cost and memory against size", binary: Some("size-bench") },
     Part { name: "forward", what: "forwarding through a gateway", binary: Some("forward-bench") },
     Part { name: "policy", what: "policy at scale: commits, feeds, memory", binary: Some("policy-bench") },
+    Part { name: "loop", what: "the governance loop under load", binary: Some("loop-bench") },
     Part { name: "native", what: "criterion: the native path", binary: None },
 ];
 
@@ -60,7 +61,7 @@ fn measure(part: &Part, check: bool) -> Result<()> {
         return sh::run(cargo.args(["bench", "--locked", "--package", "tidegate-benches"]));
     };
     let mut arguments = vec![];
-    if part.name == "policy" {
+    if ["policy", "loop"].contains(&part.name) {
         // What is measured is the daemon itself, as it is shipped.
         sh::run(sh::cargo().args(["build", "--locked", "--release", "--package", "tidegate"]))?;
         // How long bindings of sources take, without the daemon around it: that writes its own table.

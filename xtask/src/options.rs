@@ -14,7 +14,7 @@ Usage: cargo xtask TASK [OPTIONS]
   test [-p CRATE]... [FILTER]
                    setup, build and run every test; as root also those that load programs into the kernel
   demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
-  bench [--check] [--kernel] [--live] [--size] [--forward] [--policy] [--native]
+  bench [--check] [--kernel] [--live] [--size] [--forward] [--policy] [--loop] [--native]
                    the parts that are named, or all: kernel test-run beside xdp-filter, live frames beside a bare
                    XDP_DROP and nftables, cost and memory against size, forwarding through a gateway, policy at scale (root), and
                    criterion benches of the native path; figures and plots go to target/bench;

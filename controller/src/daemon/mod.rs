@@ -33,6 +33,7 @@ mod service_manager;
 mod settings;
 mod start;
 mod stream;
+mod tell;
 mod tick;
 mod tidy;
 mod watch;
@@ -217,6 +218,7 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
         runtime.block_on(serve(shared.clone(), socket, metrics, listen, ready_line(instance, &attached)));
     shared.governance.keep();
     shared.record_stop(result.as_ref().err());
+    shared.hub.telling.finish();
     shared.hub.pen.finish();
     let _ = std::fs::remove_file(instance.socket());
     result
@@ -288,6 +290,8 @@ async fn serve(
         (signal(SignalKind::terminate()).map_err(io)?, signal(SignalKind::interrupt()).map_err(io)?);
     let (events, hellos) = (shared.maps.events()?, shared.maps.hellos()?);
     let (hub, (reader_ended, reader)) = (shared.hub.clone(), tokio::sync::oneshot::channel());
+    let teller = hub.clone();
+    std::thread::spawn(move || teller.tell_all());
     std::thread::spawn(move || reader_ended.send(observe::read(events, hellos, &hub)));
     tokio::spawn(tick::every_second(shared.clone()));
     tokio::spawn(feeds::follow(shared.clone()));

@@ -4,6 +4,7 @@ use super::half_open::Begun;
 use super::inlet::{Inlet, What};
 use super::leases::Leases;
 use super::recent::{Recent, RecentFlow};
+use super::tell::{Telling, Waiting};
 use crate::bindings::SourceName;
 use crate::dns::{self, Asked};
 use crate::exit_code::Result;
@@ -24,6 +25,9 @@ use tokio::sync::broadcast;
 /// Events that a listener may lag behind, and that are kept for those who come later.
 const KEPT: usize = 4096;
 
+/// Events that are read before hellos are.
+const AT_A_TIME: usize = 4096;
+
 /// Where events go.
 pub struct Hub {
     listeners: broadcast::Sender<Arc<str>>,
@@ -35,6 +39,8 @@ pub struct Hub {
     flows: Mutex<Recent>,
     governance: Arc<Inlet>,
     leases: Mutex<Leases>,
+    /// Events that are still to be told.
+    pub telling: Telling,
     /// Numbers events, and writes them down.
     pub pen: Pen,
     recorded: Mutex<Cursor>,
@@ -55,6 +61,7 @@ impl Hub {
             flows: Mutex::default(),
             governance,
             leases: Mutex::new(leases),
+            telling: Telling::new(),
             pen,
             recorded: Mutex::new(recorded),
             lost: AtomicU64::new(0),
@@ -111,16 +118,23 @@ impl Hub {
         self.governance.offer_told(what, &names);
     }
 
-    /// Hands an event of the ring buffer to everybody.
+    /// Hands an event of the ring buffer to everybody: to the governance loop first.
     pub fn publish(&self, bytes: &[u8], now: &Moment) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.governance.offer(bytes, &names, now);
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
-        let hello = self.hello_of(bytes);
-        if let Some(mut value) = event::json(bytes, &names, now, hello.as_deref()) {
-            self.leases().add(bytes, &mut value, now);
-            self.send(value);
-        }
+        self.telling.leave(bytes, &names, now);
+    }
+
+    /// Tells everybody of events that were handed over, on a thread of its own.
+    pub fn tell_all(&self) {
+        self.telling.run(|Waiting { bytes, names, now }| {
+            let hello = self.hello_of(bytes);
+            if let Some(mut value) = event::json(bytes, names, now, hello.as_deref()) {
+                self.leases().add(bytes, &mut value, now);
+                self.send(value);
+            }
+        });
     }
 
     /// The ClientHello of the connection that an event is about, where it tells of TLS.
@@ -238,7 +252,8 @@ pub fn read(mut events: loader::maps::Events, mut hellos: loader::maps::Events, 
         let now = Moment::now();
         // Hellos first: the events of a handshake that has ended tell of its hello.
         hellos.drain(|bytes| hub.take_hello(bytes, &now));
-        events.drain(|bytes| hub.publish(bytes, &now));
+        // A storm of events keeps no hello waiting.
+        events.drain_some(AT_A_TIME, |bytes| hub.publish(bytes, &now));
     }
 }
 

@@ -13,7 +13,7 @@ use super::numbering::Numbering;
 use super::quarantine::Quarantine;
 use super::spiffe::SpiffeId;
 use super::time::boot_time_ns;
-use datapath::abi::{Binding, NEVER, Rate, Restriction, RuleSettings, Unit};
+use datapath::abi::{Binding, NEVER, Rate, Restriction, RuleSettings};
 use std::collections::BTreeMap;
 
 /// The tables of a compile that restrictions add to.
@@ -108,9 +108,8 @@ fn beside(rate: &RateLimit, base: Option<&IdentityLimit>) -> RuleSettings {
     let Some(base) = base.filter(|base| base.mode == RuleMode::Enforce) else { return settings };
     settings.max_attempts = base.max_attempts.unwrap_or(0);
     settings.max_connections = base.max_connections.unwrap_or(0);
-    let own = rates(base.rate.as_ref());
-    for unit in 0..Unit::COUNT {
-        settings.rates[unit] = tighter(settings.rates[unit], own[unit]);
+    for (rate, own) in settings.rates.iter_mut().zip(rates(base.rate.as_ref())) {
+        *rate = tighter(*rate, own);
     }
     settings
 }

@@ -26,6 +26,7 @@ mod past;
 mod policy;
 mod remote;
 mod state;
+mod storm;
 
 use lab::{Lab, POLICY, json};
 use std::io::{BufRead, BufReader, Read, Write};

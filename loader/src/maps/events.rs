@@ -19,9 +19,16 @@ impl Events {
     }
 
     /// Hands every event that is there to `take`; returns how many there were.
-    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> usize {
+    pub fn drain(&mut self, take: impl FnMut(&[u8])) -> usize {
+        self.drain_some(usize::MAX, take)
+    }
+
+    /// Hands so many of the events that are there to `take` at most; returns how many there were.
+    pub fn drain_some(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
         let mut n = 0;
-        while let Some(event) = self.ring.next() {
+        while n < most
+            && let Some(event) = self.ring.next()
+        {
             take(&event);
             n += 1;
         }

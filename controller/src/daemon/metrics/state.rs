@@ -40,6 +40,7 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
         (labels(&[("source", "event_limit")]), maps.lost_events(Lost::Limited)?),
         (labels(&[("source", "hello_ring_buffer")]), maps.lost_events(Lost::Hello)?),
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
+        (labels(&[("source", "event_queue")]), shared.hub.telling.lost.load(Ordering::Relaxed)),
         (labels(&[("source", "event_files")]), shared.hub.pen.lost.load(Ordering::Relaxed)),
         (
             labels(&[("source", "host")]),
