@@ -48,7 +48,7 @@ pub fn load(per_second: u32, stop: &AtomicBool) -> Result<u64> {
     let (mut sent, mut n) = (0_u64, 0_u64);
     while !stop.load(Ordering::Relaxed) {
         let due = (begun.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
-        for _ in n..due {
+        while n < due {
             // No two have the same ports.
             let port = |n: u64, first: u64, many: u64| (first + n % many) as u16;
             let from = (LOAD, port(n, 1024, 60_000));
