@@ -120,7 +120,7 @@ fn about(changes: &[Change], sides: [(&Documents, &PolicySet); 2]) -> BTreeSet<S
         for policy in documents.policies.iter().filter(|policy| policies.contains(policy.name.as_str())) {
             for rule in &policy.rules {
                 if is_changed(What::Rule, &Documents::rule_key(&policy.name, &rule.name)) {
-                    selectors.extend(rule.from.iter().chain(&rule.to));
+                    selectors.extend(rule.from.iter().chain(&rule.to).map(Selector::subject));
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::identity_limits::IdentityLimits;
 use super::numbering::Numbering;
 use super::place::{Mistake, Mistakes, Place};
 use super::ports::PortMatch;
-use super::selector::Selector;
+use super::selector::{Selector, added, taken};
 use super::time::Clock;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -196,11 +196,8 @@ fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<W
             warn(WarningKind::NoEffect, rule, text);
         }
         for (end, selectors) in [("from", &rule.from), ("to", &rule.to)] {
-            let nobody =
-                |s: &&Selector| **s != Selector::Any && classes.matching(std::slice::from_ref(*s)).is_empty();
-            for selector in selectors.iter().filter(nobody) {
-                let text = format!("rule {name}: no workload matches `{selector}` in `{end}`");
-                warn(WarningKind::MatchesNobody, rule, text);
+            for (kind, what) in of_nobody(selectors, &classes) {
+                warn(kind, rule, format!("rule {name}: {what} in `{end}`"));
             }
         }
         let reach = Reach::of(rule, &classes);
@@ -211,6 +208,29 @@ fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<W
             warn(kind, rule, text);
         }
     }
+}
+
+/// Selectors of an end that match nobody, or take nothing away, and those that take everything.
+fn of_nobody(selectors: &[Selector], classes: &Classes<'_>) -> Vec<(WarningKind, String)> {
+    let of = |selector: &Selector| classes.matching(std::slice::from_ref(selector));
+    let all: HashSet<u32> = added(selectors).flat_map(of).collect();
+    let nobody = added(selectors).filter(|s| **s != Selector::Any && of(s).is_empty());
+    let mut found: Vec<_> =
+        nobody.map(|s| (WarningKind::MatchesNobody, format!("no workload matches `{s}`"))).collect();
+    if !all.is_empty() && classes.matching(selectors).is_empty() {
+        let text = "`not` takes away all that the others match".to_owned();
+        found.push((WarningKind::MatchesNobody, text));
+    }
+    for selector in taken(selectors) {
+        let gone = of(selector);
+        if gone.is_empty() {
+            found.push((WarningKind::MatchesNobody, format!("no workload matches `not {selector}`")));
+        } else if !gone.iter().any(|class| all.contains(class)) {
+            let text = format!("`not {selector}` takes nothing away: the others match none of it");
+            found.push((WarningKind::NoEffect, text));
+        }
+    }
+    found
 }
 
 /// What a rule speaks of.

@@ -8,14 +8,14 @@ use super::identity_limits::{IdentityLimits, Numbered};
 use super::numbering::Numbering;
 use super::placed::{Claims, Placed};
 use super::prefix::Prefix;
-use super::selector::Selector;
+use super::selector::{Selector, added, taken};
 use super::spiffe::{SpiffeId, SpiffePattern};
 use super::time::boot_time_ns;
 use super::trie::ScopedPrefix;
 use datapath::abi::policy::LeaseEnd;
 use datapath::abi::{Binding, NEVER};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// The classes of a set of documents.
@@ -71,14 +71,17 @@ impl<'d> Classes<'d> {
         Self { bindings, scoped, named_interfaces, selectors, members, all }
     }
 
-    /// The classes that any of the selectors matches, sorted.
+    /// The classes that the selectors are about, sorted.
     pub fn matching(&self, selectors: &[Selector]) -> Vec<u32> {
-        if selectors.contains(&Selector::Any) {
-            return self.all.clone();
-        }
-        let classes: BTreeSet<u32> =
-            selectors.iter().filter_map(|s| self.members.get(s)).flatten().copied().collect();
-        classes.into_iter().collect()
+        let of = |selector: &Selector| self.members.get(selector).into_iter().flatten().copied();
+        let mut classes: Vec<u32> = if added(selectors).any(|s| *s == Selector::Any) {
+            self.all.clone()
+        } else {
+            added(selectors).flat_map(of).collect::<BTreeSet<u32>>().into_iter().collect()
+        };
+        let gone: HashSet<u32> = taken(selectors).flat_map(of).collect();
+        classes.retain(|class| !gone.contains(class));
+        classes
     }
 }
 
@@ -305,7 +308,7 @@ impl<'d> Index<'d> {
                         index.labels.entry(first).or_default().push(n);
                     }
                 }
-                Selector::Cidr(_) | Selector::Any => {}
+                Selector::Cidr(_) | Selector::Any | Selector::Not(_) => {}
             }
         }
         index

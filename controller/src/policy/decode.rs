@@ -305,8 +305,7 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     let action = fields
         .required(cx, "action", "accepted: `allow`, `deny`, `reject`")
         .and_then(|node| cx.word(node, "action", &actions));
-    let from = selectors(cx, &fields, "from");
-    let to = selectors(cx, &fields, "to");
+    let [from, to] = ["from", "to"].map(|end| selectors_of(cx, &fields, end, selector_of_rule));
     let ports = ports(cx, &fields);
     let modes = [("enforce", RuleMode::Enforce), ("audit", RuleMode::Audit)];
     let mode = match fields.optional("mode") {
@@ -334,6 +333,15 @@ pub(super) fn ports(cx: &mut Context<'_>, fields: &Fields<'_>) -> Vec<PortMatch>
 }
 
 pub(super) fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) -> Vec<Selector> {
+    selectors_of(cx, fields, end, selector)
+}
+
+fn selectors_of(
+    cx: &mut Context<'_>,
+    fields: &Fields<'_>,
+    end: &str,
+    selector: impl Fn(&mut Context<'_>, &Node) -> Option<Selector>,
+) -> Vec<Selector> {
     let example = format!(
         "for example `{end}: [{{labels: {{app: orders}}}}]`, or `{end}: [{{any: true}}]` for everyone"
     );
@@ -346,23 +354,41 @@ pub(super) fn selectors(cx: &mut Context<'_>, fields: &Fields<'_>, end: &str) ->
 }
 
 fn selector(cx: &mut Context<'_>, node: &Node) -> Option<Selector> {
-    let fields = Fields::of(cx, node, "a selector", &Selector::KINDS)?;
-    let (name, _, value) = match fields.all() {
-        [one] => *one,
+    let (name, value) = only_field(cx, node, &Selector::KINDS)?;
+    selector_of(cx, name, value)
+}
+
+/// The same, or one that takes away.
+fn selector_of_rule(cx: &mut Context<'_>, node: &Node) -> Option<Selector> {
+    let (name, value) = only_field(cx, node, &[&Selector::KINDS[..], &["not"]].concat())?;
+    if name != "not" {
+        return selector_of(cx, name, value);
+    }
+    let taken = selector(cx, value)?;
+    if taken == Selector::Any {
+        cx.mistake(value, "`not` of everything leaves nothing", "leave the rule out");
+        return None;
+    }
+    Some(Selector::Not(Box::new(taken)))
+}
+
+fn only_field<'n>(cx: &mut Context<'_>, node: &'n Node, names: &[&str]) -> Option<(&'n str, &'n Node)> {
+    let fields = Fields::of(cx, node, "a selector", names)?;
+    match fields.all() {
+        [(name, _, value)] => Some((*name, *value)),
         // Unknown fields were noted; an empty mapping was not.
         [] => {
             if matches!(&node.value, Value::Map(pairs) if pairs.is_empty()) {
-                cx.mistake(node, "a selector has one field, this one has none", one_of("", &Selector::KINDS));
+                cx.mistake(node, "a selector has one field, this one has none", one_of("", names));
             }
-            return None;
+            None
         }
         [_, (_, second, _), ..] => {
             let what = "a selector has one field, this one has more";
             cx.mistake(second, what, "write them as two items of the list: one of them has to match");
-            return None;
+            None
         }
-    };
-    selector_of(cx, name, value)
+    }
 }
 
 /// The selector that a field is.

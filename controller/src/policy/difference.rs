@@ -9,7 +9,7 @@ use super::grant::Grant;
 use super::granted::{self, Said, Speaks};
 use super::middle::Middle;
 use super::numbering::{Numbered, Numbering};
-use super::selector::Selector;
+use super::selector::{Selector, added, taken};
 use super::trie::{PolicyPrefix, TrieKey};
 use datapath::abi::PolicyKey;
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ const ANY: &str = "any";
 pub struct Kept {
     /// By its number, the policy of a rule and its place there.
     rules: HashMap<u32, (Arc<Policy>, usize)>,
-    /// Rules by each selector that they name.
+    /// Rules by each selector that they name and that does not take away.
     from: HashMap<String, BTreeSet<u32>>,
     to: HashMap<String, BTreeSet<u32>>,
     /// How often each selector is named, by rules and by all else.
@@ -82,7 +82,8 @@ fn untouched<'d>(middle: &Middle<'d>) -> HashSet<(&'d str, &'d str)> {
 
 /// The selectors of a rule that classes are made by.
 fn asked(rule: &Rule) -> impl Iterator<Item = String> {
-    rule.from.iter().chain(&rule.to).filter(|selector| **selector != Selector::Any).map(Selector::to_string)
+    let named = rule.from.iter().chain(&rule.to).map(Selector::subject);
+    named.filter(|selector| **selector != Selector::Any).map(Selector::to_string)
 }
 
 /// Whether rules of one name differ in their places alone.
@@ -130,9 +131,11 @@ impl Kept {
         self.holds_until = self.holds_until.into_iter().chain(change).min();
         self.rules.insert(number, (policy.clone(), at));
         for (selectors, index) in [(&rule.from, &mut self.from), (&rule.to, &mut self.to)] {
-            for text in selectors.iter().map(Selector::to_string) {
-                *self.named.entry(text.clone()).or_default() += 1;
-                index.entry(text).or_default().insert(number);
+            for selector in selectors.iter().map(Selector::subject) {
+                *self.named.entry(selector.to_string()).or_default() += 1;
+            }
+            for selector in added(selectors) {
+                index.entry(selector.to_string()).or_default().insert(number);
             }
         }
     }
@@ -140,9 +143,11 @@ impl Kept {
     fn remove(&mut self, number: u32, rule: &Rule) {
         self.rules.remove(&number);
         for (selectors, index) in [(&rule.from, &mut self.from), (&rule.to, &mut self.to)] {
-            for text in selectors.iter().map(Selector::to_string) {
-                self.named.entry(text.clone()).and_modify(|times| *times -= 1);
-                if let Some(rules) = index.get_mut(&text) {
+            for selector in selectors.iter().map(Selector::subject) {
+                self.named.entry(selector.to_string()).and_modify(|times| *times -= 1);
+            }
+            for selector in added(selectors) {
+                if let Some(rules) = index.get_mut(&selector.to_string()) {
                     rules.remove(&number);
                 }
             }
@@ -251,11 +256,16 @@ impl Kept {
     }
 
     fn matching(&self, selectors: &[Selector], compiled: &Compiled) -> BTreeSet<u32> {
-        if selectors.contains(&Selector::Any) {
-            return compiled.classes.keys().copied().collect();
+        let of = |selector: &Selector| self.members.get(&selector.to_string()).into_iter().flatten().copied();
+        let mut classes: BTreeSet<u32> = if added(selectors).any(|s| *s == Selector::Any) {
+            compiled.classes.keys().copied().collect()
+        } else {
+            added(selectors).flat_map(of).collect()
+        };
+        for class in taken(selectors).flat_map(of) {
+            classes.remove(&class);
         }
-        let of = |selector: &Selector| self.members.get(&selector.to_string());
-        selectors.iter().filter_map(of).flatten().copied().collect()
+        classes
     }
 
     /// The rules that speak of a pair, the first that decides first.
@@ -269,11 +279,18 @@ impl Kept {
             let selectors = compiled.classes.get(&class)?.iter().map(String::as_str).chain([ANY]);
             Some(selectors.filter_map(|text| index.get(text)).flatten().copied().collect())
         };
+        let takes = |selectors: &[Selector], class: u32| {
+            let texts = compiled.classes.get(&class).map_or(&[][..], Vec::as_slice);
+            taken(selectors).any(|selector| texts.contains(&selector.to_string()))
+        };
         let (from, to) = (by(&self.from, src)?, by(&self.to, dst)?);
         let mut rules = Vec::new();
         for number in from.intersection(&to) {
             let (policy, n) = self.rules.get(number)?;
             let rule = policy.rules.get(*n)?;
+            if takes(&rule.from, src) || takes(&rule.to, dst) {
+                continue;
+            }
             let place = (policy.tier, rule.action, *at.get(&Arc::as_ptr(policy))?, *n);
             rules.push((place, Ordered::at(*number, (policy, rule), now)));
         }

@@ -276,7 +276,7 @@ impl Documents {
     /// The selectors that policy is made of: ends that the same of them fit are of one class.
     pub(super) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         let rules = self.policies.iter().flat_map(|p| &p.rules).flat_map(|r| r.from.iter().chain(&r.to));
-        rules.chain(self.selectors_beside_rules())
+        rules.map(Selector::subject).chain(self.selectors_beside_rules())
     }
 
     /// Those that rules do not name.

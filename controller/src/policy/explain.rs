@@ -6,7 +6,7 @@ use super::native::rules_of_flow;
 use super::place::Place;
 use super::ports::{PortMatch, protocol_and_port, protocol_name};
 use super::prefix::Prefix;
-use super::selector::{Selector, selectors_text};
+use super::selector::{Selector, fits, selectors_text};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
 use super::trie::{ScopedPrefix, lookup};
@@ -216,7 +216,7 @@ impl<'d> Side<'d> {
     }
 
     fn matches(&self, selectors: &[Selector]) -> bool {
-        selectors.iter().any(|selector| match (selector, self.workload) {
+        fits(selectors, |selector| match (selector, self.workload) {
             (Selector::Any, _) => true,
             (Selector::Cidr(cidr), _) => cidr.covers(&self.prefix),
             (selector, Some(w)) => selector.matches_workload(&w.spiffe_id, &w.labels),

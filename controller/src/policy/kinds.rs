@@ -57,7 +57,7 @@ impl Kinds {
                 continue;
             };
             match selector {
-                Selector::Any => {}
+                Selector::Any | Selector::Not(_) => {}
                 Selector::Cidr(prefix) => {
                     kinds.lengths.insert(prefix.bits());
                     kinds.cidrs.insert(*prefix, number);

@@ -61,6 +61,8 @@ mod tests_of_limits;
 #[cfg(test)]
 mod tests_of_restrictions;
 #[cfg(test)]
+mod tests_of_rules;
+#[cfg(test)]
 mod tests_of_schema;
 #[cfg(test)]
 mod tests_of_scopes;

@@ -48,7 +48,7 @@ impl People {
             &self.by_id[first..first + count]
         };
         let found = match selector {
-            Selector::Any => &[],
+            Selector::Any | Selector::Not(_) => &[],
             Selector::Cidr(_) => &self.by_id[..],
             Selector::SpiffeId(id) => by_prefix(id.as_str()),
             Selector::SpiffePath(pattern) => {

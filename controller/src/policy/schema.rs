@@ -167,12 +167,12 @@ struct PolicySpec {
 struct Rule {
     name: Name,
     action: Action,
-    /// Who opens the connection: any of these.
+    /// Who opens the connection: any of these that is no `not`, and none that is.
     #[schemars(length(min = 1))]
-    from: Vec<Selector>,
-    /// Who answers: any of these.
+    from: Vec<RuleSelector>,
+    /// Who answers: any of these that is no `not`, and none that is.
     #[schemars(length(min = 1))]
-    to: Vec<Selector>,
+    to: Vec<RuleSelector>,
     /// All protocols and ports where it is absent.
     #[schemars(length(min = 1))]
     ports: Option<Vec<Port>>,
@@ -254,6 +254,23 @@ enum Selector {
     Cidr(Cidr),
     /// Everything, also what has no identity.
     Any(True),
+}
+
+/// The same, or `not`, which takes away. A list of `not` alone is everything else.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+enum RuleSelector {
+    SpiffeId(SpiffeId),
+    /// A pattern, such as spiffe://acme.example/ns/shop/*.
+    SpiffePath(String),
+    TrustDomain(String),
+    /// Workloads that carry all of these.
+    Labels(Labels),
+    Cidr(Cidr),
+    /// Everything, also what has no identity.
+    Any(True),
+    /// Not what this fits.
+    Not(Selector),
 }
 
 #[derive(JsonSchema)]

@@ -88,7 +88,7 @@ impl From<Target> for TargetFields {
             Some(Selector::SpiffePath(pattern)) => fields.spiffe_path = Some(pattern),
             Some(Selector::TrustDomain(domain)) => fields.trust_domain = Some(domain),
             Some(Selector::Labels(labels)) => fields.labels = Some(labels),
-            Some(Selector::Any) | None => {}
+            Some(Selector::Any | Selector::Not(_)) | None => {}
         }
         fields
     }

@@ -23,6 +23,7 @@ enum Edit {
     Lifetime(usize, Option<u64>),
     Hours(usize, Option<bool>),
     Ends(usize, usize),
+    Not(usize, usize),
     Again(usize, usize, bool),
     Drop(usize),
     Swap(usize),
@@ -43,6 +44,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => (n.clone(), select(&[None, Some(60), Some(3600)][..])).prop_map(|(n, s)| Edit::Lifetime(n, s)),
         2 => (n.clone(), select(&[None, Some(false), Some(true)][..])).prop_map(|(n, open)| Edit::Hours(n, open)),
         3 => (n.clone(), n.clone()).prop_map(|(n, m)| Edit::Ends(n, m)),
+        3 => (n.clone(), n.clone()).prop_map(|(n, m)| Edit::Not(n, m)),
         3 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(n, m, front)| Edit::Again(n, m, front)),
         2 => n.clone().prop_map(Edit::Drop),
         2 => n.clone().prop_map(Edit::Swap),
@@ -83,6 +85,15 @@ impl Edit {
                 rule.hours = open.map(|open| hours(if open { "06:00" } else { "13:00" }));
             }),
             Self::Ends(n, m) => change(n, &mut |rule| rule.from = rules[m % rules.len()].to.clone()),
+            Self::Not(n, m) => change(n, &mut |rule| {
+                let other = rules[m % rules.len()].to[0].subject();
+                let not = Selector::Not(Box::new(other.clone()));
+                match rule.from.iter().position(|selector| *selector == not) {
+                    Some(at) if rule.from.len() > 1 => drop(rule.from.remove(at)),
+                    _ if *other != Selector::Any => rule.from.push(not),
+                    _ => {}
+                }
+            }),
             Self::Touch(n) => change(n, &mut |rule| rule.place.line += 1),
             Self::Stranger(n) => change(n, &mut |rule| {
                 let id = "spiffe://b.example/stranger".parse().expect("an ID");

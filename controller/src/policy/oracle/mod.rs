@@ -147,12 +147,18 @@ fn selector() -> impl Strategy<Value = Selector> {
     ]
 }
 
+/// An end of a rule.
+fn ends() -> impl Strategy<Value = Vec<Selector>> {
+    let taken = selector().prop_filter("`not` of something", |s| *s != Selector::Any);
+    vec(prop_oneof![3 => selector(), 1 => taken.prop_map(|s| Selector::Not(Box::new(s)))], 1..4)
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
     let action = select(&[RuleAction::Allow, RuleAction::Deny][..]);
     let mode = select(&[RuleMode::Enforce, RuleMode::Audit][..]);
     let ports = vec(select(&PORTS[..]).prop_map(|t| t.parse::<PortMatch>().expect(t)), 1..4);
     let lifetime = select(&[None, Some(60), Some(3600)][..]);
-    (action, vec(selector(), 1..3), vec(selector(), 1..3), ports, mode, lifetime).prop_map(
+    (action, ends(), ends(), ports, mode, lifetime).prop_map(
         |(action, from, to, ports, mode, lifetime_seconds)| Rule {
             name: String::new(),
             action,
@@ -291,11 +297,20 @@ fn naive_workload(documents: &Documents, at: Addr) -> Option<&Workload> {
 
 fn naive_matches(documents: &Documents, selectors: &[Selector], at: Addr) -> bool {
     let workload = naive_workload(documents, at);
-    selectors.iter().any(|selector| match selector {
+    let one = |selector: &Selector| match selector {
         Selector::Any => true,
         Selector::Cidr(prefix) => prefix.covers(&Prefix::host(at)),
         other => workload.is_some_and(|w| other.matches_workload(&w.spiffe_id, &w.labels)),
-    })
+    };
+    let (mut listed, mut found) = (false, false);
+    for selector in selectors {
+        match selector {
+            Selector::Not(taken) if one(taken) => return false,
+            Selector::Not(_) => {}
+            other => (listed, found) = (true, found || one(other)),
+        }
+    }
+    found || !listed
 }
 
 /// The first rule that matches: policy, rule and what it decides.
