@@ -166,7 +166,7 @@ fn said<'d>(
     for policy in policies.iter().filter(|policy| !alike.policies.contains(policy.name.as_str())) {
         for rule in &policy.rules {
             let name = Documents::rule_key(&policy.name, &rule.name);
-            let text = format!("tier {}: {}", policy.tier, rule_text(rule));
+            let text = format!("{}: {}", policy.rank_text(), rule_text(rule));
             said.insert((What::Rule, name), (text, Some(&rule.place)));
         }
     }

@@ -274,9 +274,12 @@ fn unreachable(
     if let Some((policy, rule, _)) = met.iter().find(|(.., earlier)| earlier.covers(reach)) {
         let first = format!("{} ({})", label(policy, rule), rule.place);
         if policy.tier == own_policy.tier && rule.action != own.action {
-            let text = format!(
-                "rule {name} contradicts {first}: a deny is asked before an allow, so it is never reached"
-            );
+            let why = if policy.rank() == own_policy.rank() {
+                "a deny is asked before an allow"
+            } else {
+                "its priority puts that first"
+            };
+            let text = format!("rule {name} contradicts {first}: {why}, so it is never reached");
             return (WarningKind::Contradiction, text);
         }
         return (WarningKind::Unreachable, format!("rule {name} is never reached: {first} decides first"));

@@ -68,6 +68,9 @@ pub struct RuleInfo {
     pub name: String,
     /// Tier of the policy; 0 for all else.
     pub tier: u32,
+    /// Priority of the policy in its tier, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// What it decides.
     pub action: RuleAction,
     /// Whether it is enforced.
@@ -161,11 +164,11 @@ pub fn rules_of_policies(documents: &Documents, numbering: &mut Numbering) -> BT
     ordered(documents, numbering, Timestamp::UNIX_EPOCH).iter().map(|o| (o.number, o.info())).collect()
 }
 
-/// Every rule in the order in which they are asked: tier, deny before allow, order of the files.
+/// Every rule in the order in which they are asked: tier, priority, deny before allow, order of the files.
 pub fn precedence(documents: &Documents) -> Vec<(&Policy, &Rule)> {
     let mut rules: Vec<_> =
         documents.policies.iter().flat_map(|p| p.rules.iter().map(move |r| (&**p, r))).collect();
-    rules.sort_by_key(|(policy, rule)| (policy.tier, rule.action));
+    rules.sort_by_key(|(policy, rule)| (policy.rank(), rule.action));
     rules
 }
 
@@ -237,6 +240,7 @@ impl<'d> Ordered<'d> {
             policy: policy.name.clone(),
             name: rule.name.clone(),
             tier: policy.tier,
+            priority: policy.priority,
             action: rule.action,
             mode: rule.mode,
             limits: rule.limits.clone(),

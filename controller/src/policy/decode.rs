@@ -261,19 +261,9 @@ pub(super) fn end(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<Timestamp
 }
 
 fn policy(cx: &mut Context<'_>, spec: &Node) -> Option<Policy> {
-    let fields = Fields::of(cx, spec, "the spec of a Policy", &["tier", "rules"])?;
-    let tier = match fields.optional("tier") {
-        Some(node) => {
-            let text = cx.text(node, "`tier`")?;
-            let tier = text.parse().ok();
-            if tier.is_none() {
-                let accepted = "accepted: a whole number from 0; lower tiers decide first";
-                cx.mistake(node, format!("`{text}` is no tier"), accepted);
-            }
-            tier
-        }
-        None => Some(DEFAULT_TIER),
-    };
+    let fields = Fields::of(cx, spec, "the spec of a Policy", &["tier", "priority", "rules"])?;
+    let tier = number(cx, &fields, "tier", "lower tiers decide first");
+    let priority = number(cx, &fields, "priority", "lower ones decide first, those without one last");
     let mut rules: Vec<Rule> = Vec::new();
     // An empty list is a policy too: nothing is allowed.
     if let Some(node) = fields.required(cx, "rules", "write `rules: []` to allow nothing")
@@ -289,7 +279,19 @@ fn policy(cx: &mut Context<'_>, spec: &Node) -> Option<Policy> {
         }
     }
     let (name, place) = (String::new(), cx.place(spec));
-    Some(Policy { name, tier: tier.unwrap_or(DEFAULT_TIER), rules, place })
+    Some(Policy { name, tier: tier.unwrap_or(DEFAULT_TIER), priority, rules, place })
+}
+
+/// A whole number, where there is one.
+fn number(cx: &mut Context<'_>, fields: &Fields<'_>, name: &str, means: &str) -> Option<u32> {
+    let node = fields.optional(name)?;
+    let text = cx.text(node, &format!("`{name}`"))?;
+    let number = text.parse().ok();
+    if number.is_none() {
+        let accepted = format!("accepted: a whole number from 0; {means}");
+        cx.mistake(node, format!("`{text}` is no {name}"), accepted);
+    }
+    number
 }
 
 fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {

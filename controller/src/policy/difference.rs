@@ -201,7 +201,7 @@ impl Kept {
             after.policies.iter().enumerate().map(|(n, policy)| (Arc::as_ptr(policy), n)).collect();
         let mut ordered: Vec<(&Arc<Policy>, usize)> =
             middle.after.iter().flat_map(|p| (0..p.rules.len()).map(move |n| (p, n))).collect();
-        ordered.sort_by_key(|(policy, n)| (policy.tier, policy.rules[*n].action));
+        ordered.sort_by_key(|(policy, n)| (policy.rank(), policy.rules[*n].action));
         for (policy, n) in ordered {
             let rule = &policy.rules[n];
             let number = numbering.known_rule(&policy.name, &rule.name).unwrap_or_else(|| {
@@ -291,7 +291,7 @@ impl Kept {
             if takes(&rule.from, src) || takes(&rule.to, dst) {
                 continue;
             }
-            let place = (policy.tier, rule.action, *at.get(&Arc::as_ptr(policy))?, *n);
+            let place = (policy.rank(), rule.action, *at.get(&Arc::as_ptr(policy))?, *n);
             rules.push((place, Ordered::at(*number, (policy, rule), now)));
         }
         rules.sort_by_key(|(place, _)| *place);

@@ -130,10 +130,38 @@ pub struct Policy {
     pub name: String,
     /// Lower tiers decide first.
     pub tier: u32,
+    /// Inside a tier, lower ones decide first, and those without one last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// In the order of the file.
     pub rules: Vec<Rule>,
     /// Where the document begins.
     pub place: Place,
+}
+
+/// Where the rules of a policy stand among those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    tier: u32,
+    is_last: bool,
+    priority: Option<u32>,
+}
+
+impl Policy {
+    /// Lower ones are asked first. Inside of one, denies come before allows.
+    pub fn rank(&self) -> Rank {
+        Rank { tier: self.tier, is_last: self.priority.is_none(), priority: self.priority }
+    }
+
+    /// `tier 100`, `tier 100, priority 5`.
+    pub fn rank_text(&self) -> String {
+        rank_text(self.tier, self.priority)
+    }
+}
+
+/// `tier 100`, `tier 100, priority 5`.
+pub fn rank_text(tier: u32, priority: Option<u32>) -> String {
+    priority.map_or(format!("tier {tier}"), |priority| format!("tier {tier}, priority {priority}"))
 }
 
 /// A rule.

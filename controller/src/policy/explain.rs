@@ -1,7 +1,7 @@
 //! Why a connection is judged as it is: the rule that decides, or those that come closest.
 
 use super::compile::{Compiled, RuleInfo, precedence};
-use super::document::{Documents, Open, Policy, Rule, RuleAction, Workload};
+use super::document::{Documents, Open, Policy, Rule, RuleAction, Workload, rank_text};
 use super::native::rules_of_flow;
 use super::place::Place;
 use super::ports::{PortMatch, protocol_and_port, protocol_name};
@@ -384,7 +384,8 @@ impl fmt::Display for Explanation {
         write!(f, "  to    {}", self.destination)?;
         match &self.rule {
             Some(rule) => {
-                write!(f, "\n  rule  {} (tier {}, {}): {}", rule.label(), rule.tier, rule.place, rule.text)?
+                let rank = rank_text(rule.tier, rule.priority);
+                write!(f, "\n  rule  {} ({rank}, {}): {}", rule.label(), rule.place, rule.text)?
             }
             None if self.verdict == Action::Dropped.name() && self.reason != Reason::LeaseExpired.name() => {
                 f.write_str("\n  rule  none allows it")?;

@@ -118,6 +118,7 @@ fn info(numbering: &mut Numbering, grant: &Grant) -> RuleInfo {
         text: format!("grant {grant}"),
         name: grant.name.clone(),
         tier: 0,
+        priority: None,
         action: RuleAction::Allow,
         mode: RuleMode::Enforce,
         limits: Limits::default(),

@@ -132,6 +132,7 @@ impl IdentityLimit {
             policy: "limit".into(),
             name: self.name.clone(),
             tier: 0,
+            priority: None,
             action: RuleAction::Allow,
             mode: self.mode,
             limits: Limits { rate: self.rate.clone(), ..Limits::default() },

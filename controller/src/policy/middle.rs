@@ -40,7 +40,7 @@ impl<'d> Middle<'d> {
             return None;
         }
         let both = self.after.iter().map(|will| match was.get(will.name.as_str()) {
-            Some(was) if was.tier == will.tier => rules(was, will),
+            Some(was) if was.rank() == will.rank() => rules(was, will),
             _ => Vec::new(),
         });
         Some(both.collect())

@@ -158,6 +158,8 @@ enum OnExpiry {
 struct PolicySpec {
     /// Lower tiers decide first; 100 where it is absent.
     tier: Option<u32>,
+    /// Inside a tier, lower ones decide first; last where it is absent.
+    priority: Option<u32>,
     rules: Vec<Rule>,
 }
 

@@ -1,4 +1,5 @@
-//! What a rule takes away of its ends with `not`: what it compiles to, how it is told, and what is a mistake in it.
+//! What a rule takes away of its ends with `not`, and in which order policies are asked: what it compiles to, how it is told, and
+//! what is a mistake in it.
 
 use super::check::{WarningKind, check_documents};
 use super::explain::Explanation;
@@ -180,4 +181,40 @@ fn mistakes_in_not_point_at_it() {
     );
     let text = Documents::parse("g.yaml", &grant, now()).expect_err("a mistake").to_string();
     assert!(text.contains("unknown field `not` in a selector"), "{text}");
+}
+
+const TO_DB: &str = "from: [{trustDomain: acme.example}], to: [{labels: {app: db}}]";
+
+#[test]
+fn a_lower_priority_is_asked_first_and_a_policy_without_one_last() {
+    let (allow, deny) =
+        (format!("name: a, action: allow, {TO_DB}"), format!("name: d, action: deny, {TO_DB}"));
+    let first = |specs: [&str; 2]| {
+        let documents = read(&[(specs[0], &[&deny]), (specs[1], &[&allow])]).expect("right");
+        judged(&documents, WEB, 443)
+    };
+    let denied = ("DROPPED", Some("p0/d".to_owned()));
+    let allowed = ("FORWARDED", Some("p1/a".to_owned()));
+    assert_eq!(first(["", ""]), denied, "a deny comes first");
+    assert_eq!(first(["  priority: 5\n", "  priority: 5\n"]), denied);
+    assert_eq!(first(["  priority: 5\n", "  priority: 4\n"]), allowed);
+    assert_eq!(first(["", "  priority: 4000000000\n"]), allowed);
+    assert_eq!(first(["  priority: 0\n", ""]), denied);
+    assert_eq!(first(["  tier: 1\n", "  tier: 2\n  priority: 0\n"]), denied, "the tier comes first");
+}
+
+#[test]
+fn a_rule_tells_its_priority_and_one_that_it_hides_is_found() {
+    let (allow, deny) =
+        (format!("name: a, action: allow, {TO_DB}"), format!("name: d, action: deny, {TO_DB}"));
+    let documents = read(&[("  priority: 7\n", &[&deny]), ("  priority: 3\n", &[&allow])]).expect("right");
+    let said = asked(&documents, WEB, 443);
+    assert_eq!(said.rule.as_ref().map(|rule| (rule.tier, rule.priority)), Some((100, Some(3))));
+    assert!(said.to_string().contains("rule  p1/a (tier 100, priority 3, p.yaml:"), "{said}");
+    let found = warnings(&documents);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].0, WarningKind::Contradiction);
+    assert!(found[0].1.ends_with("its priority puts that first, so it is never reached"), "{}", found[0].1);
+    let text = read(&[("  priority: -1\n", &[&allow])]).expect_err("a mistake");
+    assert!(text.contains("`-1` is no priority"), "{text}");
 }

@@ -8,7 +8,7 @@ use super::super::intent::hours::Hours;
 use super::super::numbering::Numbering;
 use super::super::ports::PortMatch;
 use super::super::selector::Selector;
-use super::{PORTS, clock, documents, place};
+use super::{PORTS, clock, documents, place, priority};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -28,6 +28,7 @@ enum Edit {
     Drop(usize),
     Swap(usize),
     Tier(usize, u32),
+    Priority(usize, Option<u32>),
     Move(usize),
     Without(usize),
     Touch(usize),
@@ -49,6 +50,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => n.clone().prop_map(Edit::Drop),
         2 => n.clone().prop_map(Edit::Swap),
         2 => (n.clone(), select(&[1_u32, 100, 200][..])).prop_map(|(n, tier)| Edit::Tier(n, tier)),
+        2 => (n.clone(), priority()).prop_map(|(n, priority)| Edit::Priority(n, priority)),
         1 => n.clone().prop_map(Edit::Move),
         1 => n.clone().prop_map(Edit::Without),
         1 => n.clone().prop_map(Edit::Touch),
@@ -113,6 +115,7 @@ impl Edit {
             }
             Self::Swap(n) => Arc::make_mut(&mut all[n % policies]).rules.reverse(),
             Self::Tier(n, tier) => Arc::make_mut(&mut all[n % policies]).tier = tier,
+            Self::Priority(n, priority) => Arc::make_mut(&mut all[n % policies]).priority = priority,
             Self::Move(n) => all.rotate_left(n % policies),
             Self::Without(n) => drop(all.remove(n % policies)),
         }
@@ -209,7 +212,13 @@ fn policy(rules: Vec<Rule>) -> Documents {
     };
     let text = [workload(1, "web"), workload(2, "db")].join("---\n");
     let mut documents = Documents::parse("w.yaml", &text, clock().wall_now).expect("workloads");
-    documents.policies.push(Arc::new(Policy { name: "p".into(), tier: 100, rules, place: place() }));
+    documents.policies.push(Arc::new(Policy {
+        name: "p".into(),
+        tier: 100,
+        priority: None,
+        rules,
+        place: place(),
+    }));
     documents
 }
 

@@ -260,8 +260,12 @@ fn grant() -> impl Strategy<Value = Grant> {
     })
 }
 
+fn priority() -> impl Strategy<Value = Option<u32>> {
+    select(&[None, Some(0), Some(1), Some(1000)][..])
+}
+
 fn documents() -> impl Strategy<Value = Documents> {
-    let policy = (select(&[1_u32, 100, 200][..]), vec(rule(), 0..5));
+    let policy = (select(&[1_u32, 100, 200][..]), priority(), vec(rule(), 0..5));
     let guards = (vec(block(), 0..5), vec(quarantine(), 0..3), vec(grant(), 0..4));
     (vec(workload(), 0..6), vec(policy, 0..4), guards, vec(limit(), 0..3)).prop_map(
         |(mut workloads, policies, (entries, mut quarantines, mut grants), mut limits)| {
@@ -270,9 +274,9 @@ fn documents() -> impl Strategy<Value = Documents> {
             for workload in &mut workloads {
                 workload.addresses.retain(|prefix| seen.insert(*prefix));
             }
-            let named = |(n, (tier, mut rules)): (usize, (u32, Vec<Rule>))| {
+            let named = |(n, (tier, priority, mut rules)): (usize, (u32, Option<u32>, Vec<Rule>))| {
                 rules.iter_mut().enumerate().for_each(|(m, rule)| rule.name = format!("r{m}"));
-                Arc::new(Policy { name: format!("p{n}"), tier, rules, place: place() })
+                Arc::new(Policy { name: format!("p{n}"), tier, priority, rules, place: place() })
             };
             let policies = policies.into_iter().enumerate().map(named).collect();
             let blocklists = vec![Blocklist { name: "b".into(), entries, feeds: Vec::new(), place: place() }];
@@ -321,7 +325,9 @@ fn naive_rule(d: &Documents, src: Addr, dst: Addr, proto: u8, port: u16) -> Opti
             let matches = rule.ports.iter().any(|p| p.matches(proto, port))
                 && naive_matches(d, &rule.from, src)
                 && naive_matches(d, &rule.to, dst);
-            let rank = |p: &Policy, r: &Rule| (p.tier, r.action == RuleAction::Allow);
+            let rank = |p: &Policy, r: &Rule| {
+                (p.tier, p.priority.map_or(u64::MAX, u64::from), r.action == RuleAction::Allow)
+            };
             if matches && best.is_none_or(|(p, r)| rank(policy, rule) < rank(p, r)) {
                 best = Some((policy, rule));
             }
