@@ -203,7 +203,14 @@ fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<W
         let reach = Reach::of(rule, &classes);
         let hours_meet = || ordered[..n].iter().any(|(_, earlier)| earlier.hours.is_some());
         let unsure = rule.hours.is_some() && hours_meet();
-        if !reach.from.is_empty() && !reach.to.is_empty() && !decisive.contains(&rule.place) && !unsure {
+        if reach.from.is_empty() || reach.to.is_empty() || unsure {
+            continue;
+        }
+        if rule.action == RuleAction::Pass {
+            if let Some((kind, text)) = idle_pass(&name, (policy, rule), &reach, (&ordered, n), &classes) {
+                warn(kind, rule, text);
+            }
+        } else if !decisive.contains(&rule.place) {
             let (kind, text) = unreachable(&name, (policy, rule), &reach, &ordered[..n], &classes);
             warn(kind, rule, text);
         }
@@ -257,6 +264,38 @@ impl<'r> Reach<'r> {
     }
 }
 
+fn passes(rule: &Rule) -> bool {
+    rule.action == RuleAction::Pass
+}
+
+/// Why a rule that passes on what is left of a tier changes nothing: one before it decides, or there is nothing left.
+fn idle_pass(
+    name: &str,
+    own @ (policy, _): (&Policy, &Rule),
+    reach: &Reach<'_>,
+    (ordered, n): (&[(&Policy, &Rule)], usize),
+    classes: &Classes<'_>,
+) -> Option<(WarningKind, String)> {
+    let decides = |(p, r): &&(&Policy, &Rule)| {
+        r.hours.is_none() && (!passes(r) || p.tier == policy.tier) && Reach::of(r, classes).covers(reach)
+    };
+    // What decides in another tier may itself be passed by for some of it.
+    let is_passed = |(p, _): &&(&Policy, &Rule)| {
+        let mut before = ordered[..n].iter().filter(|(q, r)| passes(r) && q.tier == p.tier);
+        p.tier != policy.tier && before.any(|(_, r)| Reach::of(r, classes).meets(reach))
+    };
+    if ordered[..n].iter().any(|one| decides(&one) && !is_passed(&one)) {
+        return Some(unreachable(name, own, reach, &ordered[..n], classes));
+    }
+    let left = |(p, r): &&(&Policy, &Rule)| p.tier == policy.tier && Reach::of(r, classes).meets(reach);
+    let passed = ordered[n + 1..].iter().find(left);
+    passed.is_none().then(|| {
+        let text =
+            format!("rule {name} changes nothing: no rule of its tier comes after it that it could pass by");
+        (WarningKind::NoEffect, text)
+    })
+}
+
 /// Names the rule that decides in its place, or those that do together.
 fn unreachable(
     name: &str,
@@ -267,13 +306,17 @@ fn unreachable(
 ) -> (WarningKind, String) {
     let met: Vec<_> = before
         .iter()
-        .filter(|(_, rule)| rule.hours.is_none())
+        .filter(|(policy, rule)| rule.hours.is_none() && (!passes(rule) || policy.tier == own_policy.tier))
         .map(|(p, r)| (*p, *r, Reach::of(r, classes)))
         .filter(|(.., r)| r.meets(reach))
         .collect();
     if let Some((policy, rule, _)) = met.iter().find(|(.., earlier)| earlier.covers(reach)) {
         let first = format!("{} ({})", label(policy, rule), rule.place);
-        if policy.tier == own_policy.tier && rule.action != own.action {
+        if passes(rule) {
+            let text = format!("rule {name} is never reached: {first} passes its tier by");
+            return (WarningKind::Unreachable, text);
+        }
+        if policy.tier == own_policy.tier && rule.action != own.action && !passes(own) {
             let why = if policy.rank() == own_policy.rank() {
                 "a deny is asked before an allow"
             } else {

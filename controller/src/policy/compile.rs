@@ -196,12 +196,21 @@ impl<'d> Ordered<'d> {
     /// What it says; nothing outside its hours.
     pub fn speaks(&self) -> Option<Speaks<'d>> {
         let said = (self.decision(), self.rule.ports.as_slice());
-        (self.open != Open::Shut).then_some(Speaks { said, ends: self.end().is_some() })
+        let (ends, tier) = (self.end().is_some(), self.policy.tier);
+        let passes = self.rule.action == RuleAction::Pass;
+        (self.open != Open::Shut).then_some(Speaks { said, ends, tier, passes })
     }
 
-    /// Whether nothing behind it is ever reached.
-    pub fn closes(&self) -> bool {
-        self.open == Open::Always && self.rule.ports.contains(&PortMatch::Any)
+    /// Whether nothing behind it is ever reached, where no rule of its tier passes something by it.
+    fn closes(&self) -> bool {
+        self.open == Open::Always
+            && self.rule.ports.contains(&PortMatch::Any)
+            && self.rule.action != RuleAction::Pass
+    }
+
+    /// The tier that it passes something by.
+    fn passes(&self) -> Option<u32> {
+        (self.open != Open::Shut && self.rule.action == RuleAction::Pass).then_some(self.policy.tier)
     }
 
     /// When the kernel ends what it lets pass. What it drops, it drops until the daemon says otherwise.
@@ -224,6 +233,8 @@ impl<'d> Ordered<'d> {
         let action = match self.rule.action {
             RuleAction::Allow => Decision::ALLOW,
             RuleAction::Deny => Decision::DENY,
+            // Never an entry: what comes after it decides.
+            RuleAction::Pass => Decision::DEFAULT,
         };
         let audit = u8::from(self.rule.mode == RuleMode::Audit);
         let ends = if self.end().is_some() { Bits::LIFETIME as u8 } else { 0 };
@@ -258,6 +269,7 @@ pub fn rule_text(rule: &Rule) -> String {
         (RuleAction::Deny, RuleMode::Enforce) if rule.limits.reject => "reject",
         (RuleAction::Deny, RuleMode::Enforce) => "deny",
         (RuleAction::Deny, RuleMode::Audit) => "deny (audit)",
+        (RuleAction::Pass, _) => "pass",
     };
     let ports = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
     let limits = match rule.limits.to_string() {
@@ -279,13 +291,31 @@ struct Speakers {
 #[derive(Default)]
 struct Pair {
     speakers: Speakers,
-    /// Its last rule is for every protocol: nothing behind it is reached.
+    reach: Reach,
+}
+
+/// How far the rules of a pair of classes are asked, in order of precedence.
+#[derive(Default)]
+pub(super) struct Reach {
+    /// The last tier that a rule passes something by.
+    passed: Option<u32>,
+    /// The last rule is for every protocol: nothing behind it is reached.
     closed: bool,
+}
+
+impl Reach {
+    /// Whether a rule is reached that comes behind all that were asked about before.
+    pub fn reaches(&mut self, next: &Ordered<'_>) -> bool {
+        let reached = !self.closed;
+        self.passed = next.passes().or(self.passed);
+        self.closed |= next.closes() && self.passed != Some(next.policy.tier);
+        reached
+    }
 }
 
 /// The entries of a pair of classes.
 pub(super) fn entries_of(rules: &[Speaks<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
-    if !grants.is_empty() || rules.iter().any(|rule| rule.ends) {
+    if !grants.is_empty() || rules.iter().any(|rule| rule.ends || rule.passes) {
         return beyond(rules, grants);
     }
     let said: Vec<Said<'_>> = rules.iter().map(|rule| rule.said).collect();
@@ -299,14 +329,12 @@ fn decisions(
 ) -> BTreeMap<PolicyPrefix, Decision> {
     let mut pairs: HashMap<(u32, u32), Pair> = HashMap::new();
     for (n, one) in ordered.iter().enumerate().filter(|(_, one)| one.open != Open::Shut) {
-        let (rule, closes) = (one.rule, one.closes());
-        let to = classes.matching(&rule.to);
-        for src in classes.matching(&rule.from) {
+        let to = classes.matching(&one.rule.to);
+        for src in classes.matching(&one.rule.from) {
             for dst in &to {
                 let pair = pairs.entry((src, *dst)).or_default();
-                if !pair.closed {
+                if pair.reach.reaches(one) {
                     pair.speakers.rules.push(n);
-                    pair.closed = closes;
                 }
             }
         }

@@ -301,11 +301,15 @@ fn rule(cx: &mut Context<'_>, node: &Node) -> Option<Rule> {
     let fields = Fields::of(cx, node, "a rule", &names)?;
     let name = fields.required(cx, "name", "verdicts show it").and_then(|node| cx.name(node, "`name`"));
     // A reject is a deny that answers.
-    let (allow, deny, reject) =
-        ((RuleAction::Allow, false), (RuleAction::Deny, false), (RuleAction::Deny, true));
-    let actions = [("allow", allow), ("deny", deny), ("reject", reject)];
+    let (allow, deny, reject, pass) = (
+        (RuleAction::Allow, false),
+        (RuleAction::Deny, false),
+        (RuleAction::Deny, true),
+        (RuleAction::Pass, false),
+    );
+    let actions = [("allow", allow), ("deny", deny), ("reject", reject), ("pass", pass)];
     let action = fields
-        .required(cx, "action", "accepted: `allow`, `deny`, `reject`")
+        .required(cx, "action", "accepted: `allow`, `deny`, `reject`, `pass`")
         .and_then(|node| cx.word(node, "action", &actions));
     let [from, to] = ["from", "to"].map(|end| selectors_of(cx, &fields, end, selector_of_rule));
     let ports = ports(cx, &fields);

@@ -3,7 +3,7 @@
 //! That is enough where no selector comes or goes: then the classes are what they were, and only pairs of classes of which a changed rule
 //! speaks are decided anew. Everything else is a compile. A property test holds the one to the other.
 
-use super::compile::{Compiled, Ordered, entries_of};
+use super::compile::{Compiled, Ordered, Reach, entries_of};
 use super::document::{Documents, Policy, Rule};
 use super::grant::Grant;
 use super::granted::{self, Said, Speaks};
@@ -295,10 +295,10 @@ impl Kept {
             rules.push((place, Ordered::at(*number, (policy, rule), now)));
         }
         rules.sort_by_key(|(place, _)| *place);
-        // Behind a rule for everything, nothing is reached.
-        let closing = rules.iter().position(|(_, ordered)| ordered.closes());
-        rules.truncate(closing.map_or(rules.len(), |n| n + 1));
-        Some(rules.into_iter().filter_map(|(_, ordered)| ordered.speaks()).collect())
+        let mut reach = Reach::default();
+        let reached =
+            rules.into_iter().map(|(_, ordered)| ordered).take_while(|ordered| reach.reaches(ordered));
+        Some(reached.filter_map(|ordered| ordered.speaks()).collect())
     }
 
     /// Grants with the classes that they are for, in the order in which they are asked.

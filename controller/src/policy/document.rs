@@ -215,8 +215,10 @@ pub enum Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleAction {
-    /// Dropped with `POLICY_DENY`. Before allow inside a tier.
+    /// Dropped with `POLICY_DENY`. Before pass and allow inside a tier.
     Deny,
+    /// The rest of the tier is not asked: the next that speaks of it decides. Before allow inside a tier.
+    Pass,
     /// Passed.
     Allow,
 }

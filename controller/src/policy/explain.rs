@@ -1,12 +1,13 @@
 //! Why a connection is judged as it is: the rule that decides, or those that come closest.
 
-use super::compile::{Compiled, RuleInfo, precedence};
-use super::document::{Documents, Open, Policy, Rule, RuleAction, Workload, rank_text};
+use super::compile::{Compiled, RuleInfo};
+use super::document::{Documents, Workload, rank_text};
 use super::native::rules_of_flow;
+use super::nearby::{overridden, rules_nearby};
 use super::place::Place;
-use super::ports::{PortMatch, protocol_and_port, protocol_name};
+use super::ports::protocol_and_port;
 use super::prefix::Prefix;
-use super::selector::{Selector, fits, selectors_text};
+use super::selector::{Selector, fits};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
 use super::trie::{ScopedPrefix, lookup};
@@ -19,9 +20,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
-
-/// As many near misses as help.
-const MAX_MISSES: usize = 3;
 
 /// The connection that is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -164,7 +162,7 @@ fn judge(compiled: &Compiled, flow: &Flow, now_ns: u64) -> Judgement {
 }
 
 /// One end: what the maps and what the documents say of it.
-struct Side<'d> {
+pub(super) struct Side<'d> {
     prefix: Prefix,
     binding: Binding,
     workload: Option<&'d Workload>,
@@ -207,7 +205,8 @@ impl<'d> Side<'d> {
         Self { prefix, binding, workload, claimants: Vec::new() }
     }
 
-    fn address(&self) -> IpAddr {
+    /// Its address.
+    pub fn address(&self) -> IpAddr {
         self.prefix.addr().to_ip()
     }
 
@@ -215,7 +214,8 @@ impl<'d> Side<'d> {
         now_ns >= self.binding.not_after_ns
     }
 
-    fn matches(&self, selectors: &[Selector]) -> bool {
+    /// Whether a rule's selectors are about it.
+    pub fn matches(&self, selectors: &[Selector]) -> bool {
         fits(selectors, |selector| match (selector, self.workload) {
             (Selector::Any, _) => true,
             (Selector::Cidr(cidr), _) => cidr.covers(&self.prefix),
@@ -267,97 +267,6 @@ impl<'d> Side<'d> {
         );
         Some(NearMiss { kind: MissKind::LeaseExpired, rule: None, place: Some(workload.place.clone()), text })
     }
-}
-
-/// Rules that would allow it, had not a deny come first.
-fn overridden(
-    documents: &Documents,
-    (flow, now): (&Flow, Timestamp),
-    src: &Side<'_>,
-    dst: &Side<'_>,
-) -> Vec<NearMiss> {
-    let fits = |rule: &Rule| {
-        let ports = rule.ports.iter().any(|p| p.matches(flow.proto, flow.port));
-        let fits = ports && src.matches(&rule.from) && dst.matches(&rule.to);
-        rule.action == RuleAction::Allow && fits && rule.open(now) != Open::Shut
-    };
-    let allowing = precedence(documents).into_iter().filter(|(_, rule)| fits(rule)).take(1);
-    allowing
-        .map(|(policy, rule)| {
-            miss(MissKind::Overridden, policy, rule, "would allow it, but is asked later".into())
-        })
-        .collect()
-}
-
-/// The allow rules of which only one thing does not fit.
-fn rules_nearby(
-    documents: &Documents,
-    (flow, now): (&Flow, Timestamp),
-    src: &Side<'_>,
-    dst: &Side<'_>,
-) -> Vec<NearMiss> {
-    let mut found: Vec<(MissKind, u32, NearMiss)> = Vec::new();
-    for (policy, rule) in precedence(documents) {
-        if rule.action != RuleAction::Allow {
-            continue;
-        }
-        let Some((kind, distance, text)) = nearly(rule, (flow, now), src, dst) else { continue };
-        found.push((kind, distance, miss(kind, policy, rule, text)));
-    }
-    found.sort_by_key(|(kind, distance, _)| (*kind, *distance));
-    found.into_iter().take(MAX_MISSES).map(|(.., miss)| miss).collect()
-}
-
-fn nearly(
-    rule: &Rule,
-    (flow, now): (&Flow, Timestamp),
-    src: &Side<'_>,
-    dst: &Side<'_>,
-) -> Option<(MissKind, u32, String)> {
-    let ports = rule.ports.iter().any(|p| p.matches(flow.proto, flow.port));
-    let (from, to) = (src.matches(&rule.from), dst.matches(&rule.to));
-    let listed = rule.ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
-    match (from, to, ports) {
-        (true, true, true) => {
-            let hours = rule.hours.as_ref().filter(|hours| !hours.contain(now))?;
-            Some((MissKind::Hours, 0, format!("would allow it {hours}; now it is {}", hours.told(now))))
-        }
-        (true, true, false) => Some(match rule.ports.iter().filter_map(|p| port_distance(p, flow)).min() {
-            Some(distance) => (MissKind::Port, distance, format!("would allow it on {listed}")),
-            None => {
-                let text = format!("allows {listed} between them, not {}", protocol_name(flow.proto));
-                (MissKind::Protocol, 0, text)
-            }
-        }),
-        (_, _, true) if dst.matches(&rule.from) && src.matches(&rule.to) => {
-            let text =
-                format!("allows the other direction: {} may open it to {}", dst.address(), src.address());
-            Some((MissKind::Direction, 0, text))
-        }
-        (false, true, true) => {
-            Some((MissKind::Source, 0, format!("allows it from {}", selectors_text(&rule.from))))
-        }
-        (true, false, true) => {
-            Some((MissKind::Destination, 0, format!("allows it to {}", selectors_text(&rule.to))))
-        }
-        _ => None,
-    }
-}
-
-/// How far a port is from a range of the same protocol.
-fn port_distance(ports: &PortMatch, flow: &Flow) -> Option<u32> {
-    match *ports {
-        PortMatch::Protocol { proto, first, last } if proto == flow.proto => {
-            Some(u32::from(first.saturating_sub(flow.port).max(flow.port.saturating_sub(last))))
-        }
-        _ => None,
-    }
-}
-
-fn miss(kind: MissKind, policy: &Policy, rule: &Rule, text: String) -> NearMiss {
-    let name = Documents::rule_key(&policy.name, &rule.name);
-    let text = format!("{name} {text} ({})", rule.place);
-    NearMiss { kind, rule: Some(name), place: Some(rule.place.clone()), text }
 }
 
 impl fmt::Display for End {

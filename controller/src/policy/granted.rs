@@ -67,11 +67,10 @@ pub fn beyond(rules: &[Speaks<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
     let ports: Vec<PortMatch> =
         of_rules.chain(grants.iter().flat_map(|(_, ports)| *ports)).copied().collect();
     resolve(&ports, Decision::NONE, |service| {
-        let about = |rule: &&Speaks<'_>| is_about(rule.said.1, service);
-        let by_rule = rules.iter().find(about);
+        let by_rule = first(rules.iter(), service);
         let decision = by_rule.map_or(Decision::NONE, |rule| rule.said.0);
         if by_rule.is_some_and(|rule| rule.ends) {
-            let behind = rules.iter().filter(|rule| !rule.ends).find(about);
+            let behind = first(rules.iter().filter(|rule| !rule.ends), service);
             let goes_on = behind.is_some_and(|rule| lets_pass(&rule.said.0));
             let end = if goes_on { Bits::LIFETIME as u8 } else { 0 };
             return Decision { limits: decision.limits & !end, ..decision };
@@ -84,6 +83,27 @@ pub fn beyond(rules: &[Speaks<'_>], grants: &[Said<'_>]) -> Vec<Entry> {
     })
 }
 
+/// The rule that decides on a service: the first, unless one before it passes its tier by.
+fn first<'r, 'd>(
+    rules: impl Iterator<Item = &'r Speaks<'d>>,
+    service: Option<(u8, u16)>,
+) -> Option<&'r Speaks<'d>>
+where
+    'd: 'r,
+{
+    let mut passed = None;
+    for rule in rules.filter(|rule| is_about(rule.said.1, service)) {
+        if passed == Some(rule.tier) {
+            continue;
+        }
+        if !rule.passes {
+            return Some(rule);
+        }
+        passed = Some(rule.tier);
+    }
+    None
+}
+
 /// What a rule says, and whether it ends by itself.
 #[derive(Clone, Copy)]
 pub struct Speaks<'d> {
@@ -91,6 +111,10 @@ pub struct Speaks<'d> {
     pub said: Said<'d>,
     /// Whether the kernel ends what it lets pass.
     pub ends: bool,
+    /// Its tier.
+    pub tier: u32,
+    /// Whether it leaves what it is about to the next tier.
+    pub passes: bool,
 }
 
 /// Whether ports list a service; `None` stands for protocols that nobody names.

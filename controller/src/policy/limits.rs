@@ -175,11 +175,20 @@ pub(super) fn decode(cx: &mut Context<'_>, fields: &Fields<'_>) -> Limits {
 
 /// Notes limits that cannot hold.
 pub(super) fn check(cx: &mut Context<'_>, fields: &Fields<'_>, rule: &Rule) {
-    if rule.action == RuleAction::Deny {
+    if rule.action != RuleAction::Allow {
+        let why = match rule.action {
+            RuleAction::Pass => "passes on to the next tier: it lets nothing through",
+            _ => "denies: nothing passes",
+        };
         for (name, key, _) in fields.all().iter().filter(|(name, ..)| Limits::FIELDS.contains(name)) {
-            let what = format!("`{name}` in a rule that denies: nothing passes that it could limit");
+            let what = format!("`{name}` in a rule that {why} that it could limit");
             cx.mistake(key, what, "limits belong into rules with `action: allow`");
         }
+    }
+    if let (RuleAction::Pass, RuleMode::Audit, Some(node)) = (rule.action, rule.mode, fields.optional("mode"))
+    {
+        let what = "`mode: audit` of a rule with `action: pass`, which drops nothing";
+        cx.mistake(node, what, "leave it out; the rule of the next tier may have it");
     }
     if let (Some(_), Some(node), RuleAction::Allow) = (&rule.hours, fields.optional("hours"), rule.action) {
         if rule.limits.lifetime_seconds.is_some() {

@@ -30,6 +30,7 @@ pub mod limits;
 mod load;
 mod middle;
 pub mod native;
+mod nearby;
 pub mod numbering;
 #[cfg(test)]
 mod oracle;

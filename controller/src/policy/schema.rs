@@ -192,6 +192,7 @@ struct Rule {
 #[schemars(rename_all = "lowercase")]
 enum Action {
     Allow,
+    Pass,
     Deny,
     Reject,
 }

@@ -109,7 +109,7 @@ shop.yaml:6:7: error: a rule has no `action`
   |
 6 |     - name: a
   |       ^
-  = accepted: `allow`, `deny`, `reject`
+  = accepted: `allow`, `deny`, `reject`, `pass`
 
 shop.yaml:7:7: error: unknown field `acton` in a rule
   |
@@ -184,7 +184,7 @@ fn single_mistakes_say_what_is_accepted() {
     assert!(rule(&format!("action: alow, {any}")).contains("`alow` is no action"));
     assert!(
         rule(&format!("action: alow, {any}"))
-            .contains("accepted: `allow`, `deny`, `reject`; did you mean `allow`?")
+            .contains("accepted: `allow`, `deny`, `reject`, `pass`; did you mean `allow`?")
     );
     assert!(rule(&format!("action: allow, {any}, ports: [443]")).contains("no such protocol name"));
     assert!(rule("action: allow, from: [], to: [{any: true}]").contains("`from` is an empty list"));

@@ -218,3 +218,80 @@ fn a_rule_tells_its_priority_and_one_that_it_hides_is_found() {
     let text = read(&[("  priority: -1\n", &[&allow])]).expect_err("a mistake");
     assert!(text.contains("`-1` is no priority"), "{text}");
 }
+
+#[test]
+fn a_pass_leaves_what_it_is_about_to_the_next_tier_that_speaks_of_it() {
+    let cut = "name: batch-is-somebody-elses, action: pass, from: [{labels: {app: batch}}], to: [{any: true}], ports: [tcp/443-444]";
+    let allow = format!("name: all, action: allow, {TO_DB}");
+    let below = "name: cut, action: deny, from: [{any: true}], to: [{any: true}], ports: [tcp/443]";
+    let documents = read(&[("  tier: 1\n", &[&allow, cut]), ("  tier: 2\n", &[below])]).expect("right");
+    let by = |rule: &str| Some(rule.to_owned());
+    assert_eq!(judged(&documents, BATCH, 443), ("DROPPED", by("p1/cut")));
+    assert_eq!(judged(&documents, BATCH, 444), ("DROPPED", None), "no further tier speaks of it");
+    assert_eq!(judged(&documents, BATCH, 445), ("FORWARDED", by("p0/all")));
+    assert_eq!(judged(&documents, WEB, 443), ("FORWARDED", by("p0/all")));
+    assert_eq!(warnings(&documents), []);
+    for port in [443, 444] {
+        let misses = asked(&documents, BATCH, port).near_misses;
+        let text = "p0/all would allow it, but p0/batch-is-somebody-elses passes its tier by";
+        assert!(misses.iter().any(|miss| miss.text.starts_with(text)), "{port}: {misses:?}");
+    }
+}
+
+#[test]
+fn a_deny_of_its_tier_comes_before_a_pass_and_a_priority_before_both() {
+    let deny = format!("name: d, action: deny, {TO_DB}, ports: [tcp/1]");
+    let pass = format!("name: p, action: pass, {TO_DB}");
+    let allow = format!("name: a, action: allow, {TO_DB}");
+    let documents = read(&[("  tier: 1\n", &[&pass, &deny]), ("  tier: 2\n", &[&allow])]).expect("right");
+    assert_eq!(judged(&documents, WEB, 1), ("DROPPED", Some("p0/d".to_owned())));
+    assert_eq!(judged(&documents, WEB, 2), ("FORWARDED", Some("p1/a".to_owned())));
+    let first = "  tier: 1\n  priority: 1\n";
+    let documents =
+        read(&[("  tier: 1\n", &[&deny]), (first, &[&pass]), ("  tier: 2\n", &[&allow])]).expect("right");
+    assert_eq!(judged(&documents, WEB, 1), ("FORWARDED", Some("p2/a".to_owned())));
+}
+
+#[test]
+fn a_pass_that_changes_nothing_and_a_rule_that_one_passes_by_are_found() {
+    let pass = format!("name: p, action: pass, {TO_DB}");
+    let allow = format!("name: a, action: allow, {TO_DB}");
+    let found = |policies: &[(&str, &[&str])]| warnings(&read(policies).expect("right"));
+    let idle = found(&[("  tier: 1\n", &[&pass]), ("  tier: 2\n", &[&allow])]);
+    assert_eq!(
+        idle,
+        [(
+            WarningKind::NoEffect,
+            "rule p0/p changes nothing: no rule of its tier comes after it that it could pass by".to_owned()
+        )]
+    );
+    let passed_by = found(&[("", &[&pass, &allow])]);
+    assert_eq!(passed_by.len(), 1);
+    assert_eq!(passed_by[0].0, WarningKind::Unreachable);
+    assert!(passed_by[0].1.ends_with("passes its tier by"), "{}", passed_by[0].1);
+    let again = found(&[("  tier: 1\n", &[&pass, &allow_all()]), ("  tier: 2\n", &[&pass, &allow])]);
+    assert!(
+        !again.iter().any(|(_, text)| text.starts_with("rule p1/p ")),
+        "the first tier is passed by: {again:?}"
+    );
+    let deny = format!("name: d, action: deny, {TO_DB}");
+    let hidden = found(&[("", &[&deny, &pass])]);
+    assert_eq!(hidden.len(), 1);
+    assert!(hidden[0].1.starts_with("rule p0/p is never reached: p0/d ("), "{}", hidden[0].1);
+}
+
+#[test]
+fn a_pass_has_neither_limits_nor_audit() {
+    for (field, what) in [
+        ("lifetime: 1h", "`lifetime` in a rule that passes on to the next tier"),
+        ("mode: audit", "`mode: audit` of a rule with `action: pass`"),
+    ] {
+        let text =
+            read(&[("", &[&format!("name: p, action: pass, {field}, {TO_DB}")])]).expect_err("a mistake");
+        assert!(text.contains(what), "{text}");
+    }
+}
+
+fn allow_all() -> String {
+    "name: everything, action: allow, from: [{any: true}], to: [{any: true}]".to_owned()
+}

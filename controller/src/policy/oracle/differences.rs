@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 enum Edit {
     Ports(usize, Vec<PortMatch>),
-    Turn(usize, bool),
+    Turn(usize, RuleAction),
     Audit(usize),
     Lifetime(usize, Option<u64>),
     Hours(usize, Option<bool>),
@@ -38,9 +38,10 @@ enum Edit {
 fn edit() -> impl Strategy<Value = Edit> {
     let n = 0..1000usize;
     let ports = vec(select(&PORTS[..]).prop_map(|t| t.parse::<PortMatch>().expect(t)), 1..4);
+    let actions = select(&[RuleAction::Allow, RuleAction::Deny, RuleAction::Pass][..]);
     prop_oneof![
         4 => (n.clone(), ports).prop_map(|(n, ports)| Edit::Ports(n, ports)),
-        2 => (n.clone(), any::<bool>()).prop_map(|(n, allow)| Edit::Turn(n, allow)),
+        3 => (n.clone(), actions).prop_map(|(n, action)| Edit::Turn(n, action)),
         1 => n.clone().prop_map(Edit::Audit),
         2 => (n.clone(), select(&[None, Some(60), Some(3600)][..])).prop_map(|(n, s)| Edit::Lifetime(n, s)),
         2 => (n.clone(), select(&[None, Some(false), Some(true)][..])).prop_map(|(n, open)| Edit::Hours(n, open)),
@@ -78,9 +79,7 @@ impl Edit {
         };
         match self {
             Self::Ports(n, ports) => change(n, &mut |rule| rule.ports = ports.clone()),
-            Self::Turn(n, allow) => change(n, &mut |rule| {
-                rule.action = if allow { RuleAction::Allow } else { RuleAction::Deny };
-            }),
+            Self::Turn(n, action) => change(n, &mut |rule| rule.action = action),
             Self::Audit(n) => change(n, &mut |rule| rule.mode = RuleMode::Audit),
             Self::Lifetime(n, seconds) => change(n, &mut |rule| rule.limits.lifetime_seconds = seconds),
             Self::Hours(n, open) => change(n, &mut |rule| {

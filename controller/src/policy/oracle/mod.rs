@@ -29,7 +29,7 @@ use datapath::policy::{Ends, Moment, decide};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 const NOW: &str = "2026-11-22T12:00:00Z";
@@ -154,7 +154,9 @@ fn ends() -> impl Strategy<Value = Vec<Selector>> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let action = select(&[RuleAction::Allow, RuleAction::Deny][..]);
+    let action = select(
+        &[RuleAction::Allow, RuleAction::Allow, RuleAction::Deny, RuleAction::Deny, RuleAction::Pass][..],
+    );
     let mode = select(&[RuleMode::Enforce, RuleMode::Audit][..]);
     let ports = vec(select(&PORTS[..]).prop_map(|t| t.parse::<PortMatch>().expect(t)), 1..4);
     let lifetime = select(&[None, Some(60), Some(3600)][..]);
@@ -319,15 +321,29 @@ fn naive_matches(documents: &Documents, selectors: &[Selector], at: Addr) -> boo
 
 /// The first rule that matches: policy, rule and what it decides.
 fn naive_rule(d: &Documents, src: Addr, dst: Addr, proto: u8, port: u16) -> Option<(&Policy, &Rule)> {
+    let tiers: BTreeSet<u32> = d.policies.iter().map(|policy| policy.tier).collect();
+    let of_tier = |tier| naive_rule_of_tier(d, tier, (src, dst), (proto, port));
+    tiers.into_iter().filter_map(of_tier).find(|(_, rule)| rule.action != RuleAction::Pass)
+}
+
+fn naive_rule_of_tier(
+    d: &Documents,
+    tier: u32,
+    (src, dst): (Addr, Addr),
+    (proto, port): (u8, u16),
+) -> Option<(&Policy, &Rule)> {
     let mut best: Option<(&Policy, &Rule)> = None;
-    for policy in &d.policies {
+    for policy in d.policies.iter().filter(|policy| policy.tier == tier) {
         for rule in &policy.rules {
             let matches = rule.ports.iter().any(|p| p.matches(proto, port))
                 && naive_matches(d, &rule.from, src)
                 && naive_matches(d, &rule.to, dst);
-            let rank = |p: &Policy, r: &Rule| {
-                (p.tier, p.priority.map_or(u64::MAX, u64::from), r.action == RuleAction::Allow)
+            let order = |r: &Rule| match r.action {
+                RuleAction::Deny => 1,
+                RuleAction::Pass => 2,
+                RuleAction::Allow => 3,
             };
+            let rank = |p: &Policy, r: &Rule| (p.priority.map_or(u64::MAX, u64::from), order(r));
             if matches && best.is_none_or(|(p, r)| rank(policy, rule) < rank(p, r)) {
                 best = Some((policy, rule));
             }
@@ -434,6 +450,7 @@ fn agrees(d: &Documents, compiled: &Compiled, flows: &[FlowTuple]) -> Result<(),
         let action = naive.map_or(Decision::DEFAULT, |(_, r)| match r.action {
             RuleAction::Allow => Decision::ALLOW,
             RuleAction::Deny => Decision::DENY,
+            RuleAction::Pass => unreachable!("the next tier decides"),
         });
         prop_assert_eq!(found.action, action);
         prop_assert_eq!(found.audit == 1, naive.is_some_and(|(_, r)| r.mode == RuleMode::Audit));
