@@ -13,6 +13,7 @@ use crate::policy::spiffe::SpiffeId;
 use crate::state::PolicySet;
 use datapath::abi::{Action, Addr, Binding, Event, HandshakeOutcome, Reason};
 use jiff::Timestamp;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +33,9 @@ struct Declared {
     set: Arc<PolicySet>,
     labels: HashMap<SpiffeId, BTreeMap<String, String>>,
     expected: HashSet<Ends>,
+    /// Who the ends of connections are by `names`, and by the labels of the set.
+    ends: HashMap<Ends, Arc<Seen>>,
+    names: Arc<Names>,
     /// The first intent of identities, by its place.
     classes: HashMap<u32, Option<usize>>,
     /// Identities of whose habits no intent says anything.
@@ -53,15 +57,26 @@ impl Declared {
             self.labels = workloads.map(|w| (w.spiffe_id.clone(), w.labels.clone())).collect();
         }
         self.expected.clear();
+        self.ends.clear();
         self.classes.clear();
         self.without_habits.clear();
         self.set = set;
         true
     }
 
-    fn seen(&self, names: &Names, ends: &Ends) -> Seen {
+    /// Who the ends are. In a storm the same ones come by the thousand, so that they are remembered.
+    fn seen(&mut self, names: &Arc<Names>, ends: &Ends) -> Arc<Seen> {
+        if !Arc::ptr_eq(names, &self.names) || self.ends.len() >= EXPECTED {
+            self.ends.clear();
+            self.names = names.clone();
+        }
+        if let Some(seen) = self.ends.get(ends) {
+            return seen.clone();
+        }
         let [client, server] = ends.of.map(|(number, address)| self.end(names, number, address));
-        Seen { client, server, proto: ends.proto, port: ends.port }
+        let seen = Arc::new(Seen { client, server, proto: ends.proto, port: ends.port });
+        self.ends.insert(*ends, seen.clone());
+        seen
     }
 
     /// Whose class the client of a connection is of.
@@ -119,6 +134,14 @@ struct Watch {
     refusals: Refusals,
     roles: Roles,
     rules: Rules,
+    usual: HashMap<Ends, Usual>,
+}
+
+/// Connections between two ends that are known to be expected: counted, and noted together.
+struct Usual {
+    seen: Arc<Seen>,
+    many: u64,
+    last: Judged,
 }
 
 /// The loop. Ends with the daemon.
@@ -134,8 +157,9 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
                     watch.rules.clear();
                 }
                 for judged in std::iter::once(first).chain(outlet.try_iter().take(BATCH)) {
-                    shared.look_at(&mut watch, &judged);
+                    shared.look_at(&mut watch, judged);
                 }
+                shared.note_usual(&mut watch);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -164,11 +188,15 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
 }
 
 impl Shared {
-    fn look_at(&self, watch: &mut Watch, judged: &Judged) {
+    fn look_at(&self, watch: &mut Watch, judged: Judged) {
+        if let What::Verdict(event) = judged.what {
+            return self.look_at_verdict(watch, judged, &event);
+        }
+        let judged = &judged;
         let set = watch.declared.set.clone();
         let intents = &set.documents.intents[..];
         match &judged.what {
-            What::Verdict(event) => self.look_at_verdict(watch, intents, judged, event),
+            What::Verdict(_) => {}
             What::Handshake(event, kind, outcome) => {
                 let seen = watch.declared.seen(&judged.names, &Ends::of_event(event));
                 for mut departure in watch.failures.look(intents, &seen, (*kind, *outcome), judged.time) {
@@ -183,12 +211,12 @@ impl Shared {
                     let departures = watch.latencies.look(intents, &seen, took, judged.time);
                     departures.iter().for_each(|departure| self.note(departure, &seen, judged));
                 }
-                self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Handshake(*kind, *outcome));
+                self.look_at_attempt(watch, intents, (&*seen, judged), Attempt::Handshake(*kind, *outcome));
                 self.ask_rules(watch, intents, &seen, judged);
             }
             What::Closed(ends, bytes) => {
                 let seen = watch.declared.seen(&judged.names, ends);
-                self.look_at_count(watch, intents, (&seen, judged), (ends.of[0].0, Adds::Bytes(*bytes)));
+                self.look_at_count(watch, intents, (&*seen, judged), (ends.of[0].0, Adds::Bytes(*bytes)));
             }
             What::Query(ends, name) => {
                 let seen = watch.declared.seen(&judged.names, ends);
@@ -279,19 +307,32 @@ impl Shared {
         }
     }
 
-    fn look_at_verdict(&self, watch: &mut Watch, intents: &[Intent], judged: &Judged, event: &Event) {
+    /// Notes what was expected of a batch.
+    fn note_usual(&self, watch: &mut Watch) {
+        let set = watch.declared.set.clone();
+        for (ends, Usual { seen, many, last }) in std::mem::take(&mut watch.usual) {
+            lock(&self.governance.pairs).note(&seen, many, false, last.time);
+            let adds = (ends.of[0].0, Adds::Connections(many));
+            self.look_at_count(watch, &set.documents.intents, (&*seen, &last), adds);
+        }
+    }
+
+    fn look_at_verdict(&self, watch: &mut Watch, judged: Judged, event: &Event) {
         let ends = Ends::of_event(event);
         let seen = watch.declared.seen(&judged.names, &ends);
         let is_denied = event.action() == Action::Dropped;
-        lock(&self.governance.pairs).note(&seen, is_denied, judged.time);
         watch.roles.note(&seen.client, judged.time);
         watch.roles.note(&seen.server, judged.time);
-        self.look_at_attempt(watch, intents, (&seen, judged), Attempt::Passed(!is_denied));
-        self.look_at_count(watch, intents, (&seen, judged), (ends.of[0].0, Adds::Connection));
+        let set = watch.declared.set.clone();
+        let intents = &set.documents.intents[..];
+        self.look_at_attempt(watch, intents, (&*seen, &judged), Attempt::Passed(!is_denied));
         let is_over = event.reason() == Reason::LeaseExpired;
         if !is_denied && !is_over && watch.declared.is_known(&ends) {
-            return;
+            return watch.note_usual(ends, seen, judged);
         }
+        let judged = &judged;
+        lock(&self.governance.pairs).note(&seen, 1, is_denied, judged.time);
+        self.look_at_count(watch, intents, (&*seen, judged), (ends.of[0].0, Adds::Connections(1)));
         let mut departures = compare(intents, &seen);
         let is_expected = departures.is_empty();
         match Habits::of(intents, &seen.client) {
@@ -336,6 +377,18 @@ impl Shared {
 }
 
 impl Watch {
+    fn note_usual(&mut self, ends: Ends, seen: Arc<Seen>, judged: Judged) {
+        match self.usual.entry(ends) {
+            Entry::Occupied(mut usual) => {
+                usual.get_mut().many += 1;
+                usual.get_mut().last = judged;
+            }
+            Entry::Vacant(place) => {
+                place.insert(Usual { seen, many: 1, last: judged });
+            }
+        }
+    }
+
     /// Whether a denied connection is one of a scan.
     fn scan<'s>(&mut self, intents: &'s [Intent], seen: &'s Seen, at: Timestamp) -> Option<Departure<'s>> {
         let scan = departs(intents, seen, Role::Client, (Signal::Scan, None))?;

@@ -37,8 +37,8 @@ enum Measure {
 /// What an event adds to the counts of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adds {
-    /// A connection, and perhaps a peer.
-    Connection,
+    /// So many connections, and perhaps a peer.
+    Connections(u64),
     /// So many bytes of one that is over.
     Bytes(u64),
 }
@@ -212,8 +212,8 @@ impl Running {
     fn add(&mut self, seen: &Seen, adds: Adds) {
         match adds {
             Adds::Bytes(bytes) => self.counts[Measure::Bytes as usize] += bytes,
-            Adds::Connection => {
-                self.counts[Measure::Connections as usize] += 1;
+            Adds::Connections(many) => {
+                self.counts[Measure::Connections as usize] += many;
                 if self.peers.len() < MOST_PEERS {
                     self.peers.insert(hash(&seen.server));
                 }
@@ -294,7 +294,7 @@ spec:
 
     fn opened(baselines: &mut Baselines, job: i64, hour: i64, many: usize) -> Vec<String> {
         let (intents, seen) = (intents(), seen(job));
-        let look = |_| baselines.look(&intents[0], &seen, Adds::Connection, at(hour));
+        let look = |_| baselines.look(&intents[0], &seen, Adds::Connections(1), at(hour));
         (0..many).flat_map(look).filter_map(|departure| departure.detail).collect()
     }
 
@@ -370,7 +370,7 @@ spec:
         let (intents, one) = (intents(), seen(1));
         let shared = Seen { client: End::Ambiguous(one.client.address()), ..one };
         for _ in 0..1000 {
-            assert!(baselines.look(&intents[0], &shared, Adds::Connection, at(24)).is_empty());
+            assert!(baselines.look(&intents[0], &shared, Adds::Connections(1), at(24)).is_empty());
         }
     }
 }

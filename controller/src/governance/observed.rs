@@ -162,11 +162,11 @@ impl Pairs {
         rows.filter_map(Result::transpose).collect()
     }
 
-    /// Notes a connection, for each end that is somebody.
-    pub fn note(&mut self, seen: &Seen, is_denied: bool, at: Timestamp) {
-        self.each(seen, at, 1, |sight| {
-            sight.count += 1;
-            sight.denied += u64::from(is_denied);
+    /// Notes connections, for each end that is somebody.
+    pub fn note(&mut self, seen: &Seen, many: u64, is_denied: bool, at: Timestamp) {
+        self.each(seen, at, many, |sight| {
+            sight.count += many;
+            sight.denied += if is_denied { many } else { 0 };
         });
     }
 
@@ -354,8 +354,8 @@ mod tests {
         let path = dir.path().join("observed.db");
         let mut pairs = Pairs::open(&path, at(1)).expect("pairs");
         let web_db = seen(end("web"), end("db"), 443);
-        pairs.note(&web_db, false, at(10));
-        pairs.note(&web_db, true, at(20));
+        pairs.note(&web_db, 1, false, at(10));
+        pairs.note(&web_db, 1, true, at(20));
         let hello = ClientHello {
             tls_sni: Some("DB.example".into()),
             tls_alpn: Some(vec!["h2".into()]),
@@ -381,9 +381,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let mut pairs = Pairs::open(&dir.path().join("observed.db"), at(1)).expect("pairs");
         for n in 0..600 {
-            pairs.note(&seen(end("scanner"), host(n), 80), true, at(2));
+            pairs.note(&seen(end("scanner"), host(n), 80), 1, true, at(2));
         }
-        pairs.note(&seen(end("web"), host(1), 80), false, at(3));
+        pairs.note(&seen(end("web"), host(1), 80), 1, false, at(3));
         let scanner = all(&pairs, "spiffe://a.example/scanner");
         assert_eq!((scanner.pairs.len(), scanner.not_kept), (512, 88));
         let web = all(&pairs, "spiffe://a.example/web");
@@ -394,7 +394,7 @@ mod tests {
     fn when_there_is_no_room_the_quarter_goes_that_was_heard_of_longest_ago() {
         let mut pairs = Pairs::of(Connection::open_in_memory().expect("SQLite"), at(0)).expect("pairs");
         for n in 0..=65_536u32 {
-            pairs.note(&seen(end(&format!("web/{n}")), host(1), 80), false, at(i64::from(n)));
+            pairs.note(&seen(end(&format!("web/{n}")), host(1), 80), 1, false, at(i64::from(n)));
         }
         assert_eq!(pairs.forgotten, 16_385);
         assert_eq!(all(&pairs, "spiffe://a.example/web/16384").pairs, []);
@@ -409,7 +409,7 @@ mod tests {
         std::fs::write(&path, "no database, and long enough to be taken for the header of one ".repeat(20))
             .expect("a file");
         let mut pairs = Pairs::open(&path, at(1)).expect("pairs in memory");
-        pairs.note(&seen(end("web"), host(1), 80), false, at(2));
+        pairs.note(&seen(end("web"), host(1), 80), 1, false, at(2));
         pairs.flush().expect("kept in memory");
         assert_eq!(all(&pairs, "spiffe://a.example/web").pairs.len(), 1);
     }
