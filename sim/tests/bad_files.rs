@@ -54,7 +54,10 @@ fn a_missing_file_is_named() {
 fn an_unknown_key_is_answered_with_the_known_ones() {
     let message = mistake("traffic:", "trafic:");
     assert!(message.starts_with("13:1: "), "{message}");
-    assert!(message.contains("`trafic`") && message.contains("policies, traffic, expect"), "{message}");
+    assert!(
+        message.contains("`trafic`") && message.contains("policies, clock, traffic, expect"),
+        "{message}"
+    );
 }
 
 #[test]

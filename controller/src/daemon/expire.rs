@@ -1,5 +1,6 @@
 //! Connections that are over: only the passing of time tells, so user space reports and removes them.
 
+use super::lock;
 use super::observe::Hub;
 use crate::exit_code::Result;
 use crate::view::flow::Moment;
@@ -43,8 +44,10 @@ impl Expiry {
             // A busy flow looks at its connection now and then, an idle one may have had packets since.
             let record = counted(maps, &key, &connection)?;
             let last_ns = record.map_or(0, |record| record.last_ns);
-            if now_ns.saturating_sub(last_ns) > limit_ns && maps.connections.remove(&key)? {
-                report(maps, hub, &key, connection, record, (now_ns, &moment))?;
+            if now_ns.saturating_sub(last_ns) > limit_ns
+                && remove(maps, hub, || Ok(maps.connections.remove(&key)?))?
+            {
+                report(hub, &key, connection, record, (now_ns, &moment));
             }
         }
         Ok(())
@@ -64,15 +67,24 @@ pub fn counted(maps: &Maps, key: &FlowKey, connection: &Connection) -> Result<Op
     Ok(flows.into_iter().map(|flow| flow.record).find(|record| record.incarnation == connection.incarnation))
 }
 
-/// Tells everybody of a connection that was removed, and counts it.
+/// Removes a connection, and counts it as one that is over. Says whether it was there.
+pub fn remove(maps: &Maps, hub: &Hub, from_table: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    let _both = lock(&hub.ending);
+    let is_removed = from_table()?;
+    if is_removed {
+        maps.expired(1)?;
+    }
+    Ok(is_removed)
+}
+
+/// Tells everybody of a connection that was removed.
 pub fn report(
-    maps: &Maps,
     hub: &Hub,
     key: &FlowKey,
     mut connection: Connection,
     record: Option<FlowRecord>,
     (now_ns, moment): (u64, &Moment),
-) -> Result<()> {
+) {
     stream::obey(&mut connection);
     let [orig, resp] = connection.identity;
     let event = Event {
@@ -86,5 +98,4 @@ pub fn report(
     };
     let flow = record.unwrap_or_else(FlowRecord::zeroed);
     hub.publish(bytemuck::bytes_of(&ClosedEvent { event, flow, connection }), moment);
-    Ok(maps.expired(1)?)
 }

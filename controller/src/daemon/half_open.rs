@@ -32,8 +32,8 @@ pub fn sweep(maps: &Maps, hub: &Hub) -> Result<()> {
         {
             tell(maps, hub, &key, &connection, ended, (now_ns, &moment))?;
         }
-        if maps.half_open.remove(&key, &config) {
-            expire::report(maps, hub, &key, connection, record, (now_ns, &moment))?;
+        if expire::remove(maps, hub, || Ok(maps.half_open.remove(&key, &config)))? {
+            expire::report(hub, &key, connection, record, (now_ns, &moment));
         }
     }
     Ok(())

@@ -46,6 +46,8 @@ pub struct Hub {
     recorded: Mutex<Cursor>,
     /// Events that slow listeners did not get.
     pub lost: AtomicU64,
+    /// Held while a connection is removed and counted as over, and by who counts both.
+    pub ending: Mutex<()>,
 }
 
 impl Hub {
@@ -65,6 +67,7 @@ impl Hub {
             pen,
             recorded: Mutex::new(recorded),
             lost: AtomicU64::new(0),
+            ending: Mutex::default(),
         }
     }
 

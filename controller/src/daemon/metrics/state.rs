@@ -17,6 +17,7 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     // Before the tables are counted, and what is closed after them: what comes or goes meanwhile is not evicted.
     let opened = shared.maps.tally(Tally::Opened)?;
     let maps = &shared.maps;
+    let ending = lock(&shared.hub.ending);
     let (revision, identities, unconfirmed) = shared.with_state(|state| {
         let identities = state.documents().workloads.len() + state.bindings.len();
         (state.revision, identities, state.confirmation.is_some())
@@ -50,6 +51,7 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     let living: f64 = connections.iter().map(|(_, n)| n).sum();
     let replaced = maps.tally(Tally::Replaced)?;
     let expired = maps.tally(Tally::Expired)?;
+    drop(ending);
     let closed = [(labels(&[("how", "replaced")]), replaced), (labels(&[("how", "expired")]), expired)];
     let evicted = opened.saturating_sub(replaced + expired + living as u64);
     let held = holdings(shared)?;
