@@ -176,8 +176,8 @@ pub fn run(shared: &Shared, outlet: &Receiver<Judged>) {
             let Watch { counted, failures, latencies, scans, retries, .. } = &watch;
             let pairs = lock(&shared.governance.pairs).forgotten;
             let forgotten = counted.forgotten
-                + failures.forgotten
-                + latencies.forgotten
+                + failures.forgotten()
+                + latencies.forgotten()
                 + scans.forgotten
                 + retries.forgotten
                 + pairs;

@@ -3,22 +3,14 @@
 //! A class is an intent, as for handshakes that fail. What is compared is the middle of the last minutes with the upper end of the hour
 //! before: when half of them take longer than nineteen of twenty did, no single slow one is the reason.
 
-use super::compare::{Departure, End, Role, Seen, departs};
-use super::finding::Peer;
+use super::compare::{Departure, Seen, departs};
+use super::minutes::{Class, Classes, Minutes, spans};
 use super::signal::Signal;
 use crate::policy::intent::Intent;
-use crate::policy::time::duration_text;
 use crate::view::table;
 use datapath::abi::HandshakeKind;
 use jiff::Timestamp;
-use std::collections::{HashMap, VecDeque};
 
-/// Classes and peers that are timed, 6 kB each. Beyond that the quarter is forgotten of which nothing was heard for longest.
-const MOST: usize = 4096;
-/// What is compared: the last so many minutes, the one that runs among them.
-const RECENT: usize = 5;
-/// With what: so many minutes before these.
-const BEFORE: usize = 60;
 /// With fewer handshakes in the last minutes, the middle is an accident.
 const FEWEST: u32 = 20;
 /// With fewer before, nobody knows what is usual.
@@ -29,35 +21,32 @@ const LEAST_NS: u64 = 2_000_000;
 const BUCKETS: usize = 42;
 const FIRST_NS: u64 = 1 << 16;
 
-/// What is timed together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Class {
-    intent: String,
-    role: Role,
-    kind: u8,
-    peer: Peer,
+/// How long handshakes of a minute took.
+#[derive(Debug)]
+struct Timed {
+    counts: Box<[u16; BUCKETS]>,
+    /// Whether a shift was said in it.
+    said: bool,
 }
 
-type Histogram = [u16; BUCKETS];
+impl Default for Timed {
+    fn default() -> Self {
+        Self { counts: Box::new([0; BUCKETS]), said: false }
+    }
+}
 
 /// Durations by class.
 #[derive(Debug, Default)]
 pub struct Latencies {
-    of: HashMap<Class, Minutes>,
-    /// Classes that were forgotten.
-    pub forgotten: u64,
-}
-
-/// Durations by minute, the latest first.
-#[derive(Debug, Default)]
-struct Minutes {
-    latest: i64,
-    counts: VecDeque<Box<Histogram>>,
-    /// In which minute a shift was said.
-    said: Option<i64>,
+    classes: Classes<Timed>,
 }
 
 impl Latencies {
+    /// Classes that were forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.classes.forgotten
+    }
+
     /// Counts how long a handshake took that was completed, for both ends, and says where that has shifted: once in the minutes that
     /// are compared.
     pub fn look<'s>(
@@ -68,87 +57,45 @@ impl Latencies {
         at: Timestamp,
     ) -> Vec<Departure<'s>> {
         let mut departures = Vec::new();
-        for (role, own, peer) in
-            [(Role::Client, &seen.client, &seen.server), (Role::Server, &seen.server, &seen.client)]
-        {
-            if !matches!(own, End::Identified { .. }) {
+        for (role, class) in Class::of_ends(intents, seen, kind) {
+            let minutes = self.classes.of(class);
+            minutes.at(at).count(duration_ns);
+            if minutes.recent().any(|minute| minute.said) {
                 continue;
             }
-            let Some(intent) = intents.iter().find(|intent| own.is_any_of(&intent.identities)) else {
-                continue;
-            };
-            let with = if role == Role::Client { Peer::of(peer) } else { Peer::Several };
-            let class = Class { intent: intent.name.clone(), role, kind: kind as u8, peer: with };
-            let Some(shift) = self.count(class, duration_ns, at) else { continue };
+            let Some(shift) = shift(minutes) else { continue };
+            minutes.at(at).said = true;
             let detail = Some(format!("{} {shift}", kind.name().to_uppercase()));
             departures.extend(departs(intents, seen, role, (Signal::LatencyShift, detail)));
         }
         departures
     }
+}
 
-    fn count(&mut self, class: Class, duration_ns: u64, at: Timestamp) -> Option<String> {
-        if self.of.len() >= MOST && !self.of.contains_key(&class) {
-            self.forget();
-        }
-        let minute = at.as_second().div_euclid(60);
-        let minutes = self.of.entry(class).or_default();
-        minutes.count(minute, duration_ns);
-        if minutes.said.is_some_and(|said| minute - said < RECENT as i64) {
-            return None;
-        }
-        let shift = minutes.shift()?;
-        minutes.said = Some(minute);
-        Some(shift)
-    }
-
-    fn forget(&mut self) {
-        let mut heard: Vec<i64> = self.of.values().map(|minutes| minutes.latest).collect();
-        let (_, last, _) = heard.select_nth_unstable(self.of.len() / 4);
-        let last = *last;
-        let before = self.of.len();
-        self.of.retain(|_, minutes| minutes.latest > last);
-        self.forgotten += (before - self.of.len()) as u64;
+impl Timed {
+    fn count(&mut self, duration_ns: u64) {
+        let count = &mut self.counts[bucket(duration_ns)];
+        *count = count.saturating_add(1);
     }
 }
 
-impl Minutes {
-    fn count(&mut self, minute: i64, duration_ns: u64) {
-        if self.counts.is_empty() {
-            self.latest = minute;
-        }
-        let later = usize::try_from(minute - self.latest).unwrap_or(0).min(RECENT + BEFORE);
-        for _ in 0..later {
-            self.counts.push_front(Box::new([0; BUCKETS]));
-        }
-        self.latest = self.latest.max(minute);
-        self.counts.truncate(RECENT + BEFORE);
-        if self.counts.is_empty() {
-            self.counts.push_front(Box::new([0; BUCKETS]));
-        }
-        let count = &mut self.counts[0][bucket(duration_ns)];
-        *count = count.saturating_add(1);
+/// What it is, in words: half of them take longer than 19 of 20 did before, and twice what half did.
+fn shift(minutes: &Minutes<Timed>) -> Option<String> {
+    let (recent, before) = (sum(minutes.recent()), sum(minutes.before()));
+    let (many, many_before) = (recent.iter().sum::<u32>(), before.iter().sum::<u32>());
+    if many < FEWEST || many_before < BASELINE {
+        return None;
     }
-
-    /// What it is, in words: half of them take longer than 19 of 20 did before, and twice what half did.
-    fn shift(&self) -> Option<String> {
-        let recent = sum(self.counts.iter().take(RECENT));
-        let before = sum(self.counts.iter().skip(RECENT));
-        let (many, many_before) = (recent.iter().sum::<u32>(), before.iter().sum::<u32>());
-        if many < FEWEST || many_before < BASELINE {
-            return None;
-        }
-        let (middle, usual, upper) = (quantile(&recent, 50), quantile(&before, 50), quantile(&before, 95));
-        if middle <= upper || middle < usual + 2 || lower_ns(middle) < LEAST_NS {
-            return None;
-        }
-        let [middle, usual, upper] =
-            [lower_ns(middle), upper_ns(usual), upper_ns(upper)].map(table::duration);
-        let (minutes, hour) = (duration_text(60 * RECENT as u64), duration_text(60 * BEFORE as u64));
-        Some(format!(
-            "half of {many} took {middle} or longer in {minutes}; of {many_before} in {hour} before half took less than {usual}, 19 of \
+    let (middle, usual, upper) = (quantile(&recent, 50), quantile(&before, 50), quantile(&before, 95));
+    if middle <= upper || middle < usual + 2 || lower_ns(middle) < LEAST_NS {
+        return None;
+    }
+    let [middle, usual, upper] = [lower_ns(middle), upper_ns(usual), upper_ns(upper)].map(table::duration);
+    let (minutes, hour) = spans();
+    Some(format!(
+        "half of {many} took {middle} or longer in {minutes}; of {many_before} in {hour} before half took less than {usual}, 19 of \
              20 less than {upper}"
-        ))
-    }
+    ))
 }
 
 /// Half octaves: 1, 1.5, 2, 3, 4, 6 ...
@@ -168,9 +115,9 @@ fn upper_ns(bucket: usize) -> u64 {
     lower_ns(bucket + 1)
 }
 
-fn sum<'c>(minutes: impl Iterator<Item = &'c Box<Histogram>>) -> [u32; BUCKETS] {
+fn sum<'c>(minutes: impl Iterator<Item = &'c Timed>) -> [u32; BUCKETS] {
     minutes.fold([0; BUCKETS], |mut all, minute| {
-        all.iter_mut().zip(minute.iter()).for_each(|(all, one)| *all += u32::from(*one));
+        all.iter_mut().zip(minute.counts.iter()).for_each(|(all, one)| *all += u32::from(*one));
         all
     })
 }
@@ -192,8 +139,9 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn take(minutes: &mut Minutes, minute: i64, many: usize, duration_ns: u64) {
-        (0..many).for_each(|_| minutes.count(minute, duration_ns));
+    fn take(minutes: &mut Minutes<Timed>, minute: i64, many: usize, duration_ns: u64) {
+        let minute = minutes.at(Timestamp::from_second(60 * minute).expect("a time"));
+        (0..many).for_each(|_| minute.count(duration_ns));
     }
 
     #[test]
@@ -212,21 +160,21 @@ mod tests {
         take(&mut usual, 0, 995, 3 * MS);
         take(&mut usual, 0, 5, 40 * MS);
         take(&mut usual, 30, 19, 20 * MS);
-        assert_eq!(usual.shift(), None, "nineteen are too few");
+        assert_eq!(shift(&usual), None, "nineteen are too few");
         take(&mut usual, 31, 1, 20 * MS);
         assert_eq!(
-            usual.shift().as_deref(),
+            shift(&usual).as_deref(),
             Some(
                 "half of 20 took 16.8 ms or longer in 5m00s; of 1000 in 1h00m before half took less than 3.1 ms, 19 of 20 less than 3.1 ms"
             )
         );
         take(&mut usual, 31, 21, 3 * MS);
-        assert_eq!(usual.shift(), None, "less than half are slow");
+        assert_eq!(shift(&usual), None, "less than half are slow");
         // What goes on becomes usual.
         take(&mut usual, 40, 100, 20 * MS);
-        assert!(usual.shift().is_some());
+        assert!(shift(&usual).is_some());
         take(&mut usual, 50, 100, 20 * MS);
-        assert_eq!(usual.shift(), None);
+        assert_eq!(shift(&usual), None);
     }
 
     #[test]
@@ -234,12 +182,12 @@ mod tests {
         let mut quick = Minutes::default();
         take(&mut quick, 0, 100, MS / 10);
         take(&mut quick, 30, 100, MS);
-        assert_eq!(quick.shift(), None, "a millisecond is not noticed");
+        assert_eq!(shift(&quick), None, "a millisecond is not noticed");
         let mut new = Minutes::default();
         take(&mut new, 0, 59, MS);
         take(&mut new, 30, 100, 50 * MS);
-        assert_eq!(new.shift(), None, "what is usual is not known");
+        assert_eq!(shift(&new), None, "what is usual is not known");
         take(&mut new, 1000, 1, MS);
-        assert!(new.counts.len() <= RECENT + BEFORE);
+        assert_eq!(new.recent().chain(new.before()).count(), 65, "old minutes are forgotten");
     }
 }

@@ -17,6 +17,7 @@ mod habits;
 mod latency;
 pub mod learn;
 pub mod lookups;
+mod minutes;
 mod observed;
 pub mod places;
 pub mod processes;
