@@ -12,6 +12,7 @@ use crate::policy::ports::PortMatch;
 use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::State;
+use crate::view::standing::Standing;
 use crate::view::{self, OutputArg, say};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -22,6 +23,16 @@ use std::collections::BTreeMap;
 pub enum IdentityCommand {
     /// Workloads with SPIFFE IDs, addresses and leases, and who says so
     List(OutputArg),
+    /// One identity: where it acts from, what it reached, whether that was expected, whether to trust it
+    #[command(after_help = "\
+Example:
+  tidegate identity show spiffe://acme.example/ns/shop/sa/orders")]
+    Show {
+        /// Its SPIFFE ID
+        spiffe_id: SpiffeId,
+        #[command(flatten)]
+        output: OutputArg,
+    },
     /// Bind an address to a SPIFFE ID at once, without a file; again to renew it
     #[command(after_help = "\
 Example:
@@ -103,6 +114,11 @@ pub fn run(instance: &Instance, command: IdentityCommand) -> Result<()> {
     let source = SourceName::manual();
     match command {
         IdentityCommand::List(output) => view::lists::identities(&State::of(instance)?, output.output),
+        IdentityCommand::Show { spiffe_id, output } => {
+            let path = format!("/v1/identity?id={spiffe_id}");
+            let standing: Standing = block_on(client::call(instance, Method::GET, &path, &()))?;
+            view::standing::print(&standing, output.output)
+        }
         IdentityCommand::Bind { at, spiffe_id, for_, on_expiry, grace, labels, reason } => {
             let Slot { address, scope } = at.slot();
             let grace_s = grace_seconds(on_expiry, grace)?;

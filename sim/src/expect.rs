@@ -13,6 +13,8 @@ use crate::seen::{Drop, End, Flow, Seen};
 use crate::topology::plan::{Expectation, Expectations, HandshakeKind, HandshakeOutcome, Party, What};
 
 const AGAIN: Duration = Duration::from_millis(250);
+/// How late what must not be may come: the daemon writes and tells within a second.
+const LATE: Duration = Duration::from_secs(1);
 
 /// An expectation and whether it held.
 #[derive(Clone, Debug, Serialize)]
@@ -45,17 +47,21 @@ impl fmt::Display for Checked {
     }
 }
 
-/// Asks until everything holds or the time is up; what was seen last counts.
+/// Asks until everything holds or the time is up; what was seen last counts. What must not be has to be absent a second time, a while
+/// later: it may only have been late.
 pub async fn check(expect: &Expectations, gateway: &Gateway) -> anyhow::Result<(Seen, Vec<Checked>)> {
     let deadline = tokio::time::Instant::now() + expect.within;
+    let mut was_right = expect.all.iter().all(|e| e.max.is_none());
     loop {
         let mut seen = Seen::ask(gateway).await?;
         seen.governed = Governed::ask(gateway, &expect.all).await?;
         let checked: Vec<_> = expect.all.iter().map(|e| check_one(e, &seen)).collect();
-        if checked.iter().all(|c| c.passed) || tokio::time::Instant::now() >= deadline {
+        let is_right = checked.iter().all(|c| c.passed);
+        if is_right && was_right || !is_right && tokio::time::Instant::now() >= deadline {
             return Ok((seen, checked));
         }
-        tokio::time::sleep(AGAIN).await;
+        was_right |= is_right;
+        tokio::time::sleep(if is_right { LATE } else { AGAIN }).await;
     }
 }
 

@@ -3,7 +3,9 @@
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{Access, Asked, Contain, Containment, Radius, Request, RequestState, Share};
+use crate::governance::{
+    Access, Approvals, Asked, Contain, Containment, Radius, Request, RequestState, Share,
+};
 use crate::policy::approval::{Approvals as Rules, Unanswered};
 use crate::policy::ports::protocol_and_port;
 use crate::policy::spiffe::SpiffeId;
@@ -67,13 +69,13 @@ impl Shared {
 
     /// Asks people, which is recorded first, and tells of it.
     pub(super) fn ask(&self, asked: Asked, rules: &Rules, by: &Author) -> Result<Request> {
-        let what = json!({
-            "decision": "asked", "why": asked.why, "over": asked.over, "radius": asked.radius,
-            "finding": asked.finding, "act": asked.access.is_none().then(|| asked.act.to_string()),
-            "access": asked.access, "seconds": asked.seconds, "approvers": rules.approvers,
-        });
-        self.record_approval(&asked.identity, by, what)?;
-        let request = lock(&self.approvals).ask(asked, rules, Timestamp::now())?;
+        let mut approvals = lock(&self.approvals);
+        approvals.make_room()?;
+        let request = approvals.draft(asked, rules, Timestamp::now());
+        let what = json!({"over": request.over, "radius": request.radius, "approvers": request.approvers});
+        self.record_approval(&request, "asked", by, what)?;
+        approvals.keep(request.clone())?;
+        drop(approvals);
         tracing::warn!("approval {} is asked for: {}; {}", request.id, request.why, request.over);
         self.hub.send(event::approval_json(&request));
         Ok(request)
@@ -121,8 +123,8 @@ impl Shared {
         let mut request = approvals.get(id)?.clone();
         let now = Timestamp::now();
         let is_enough = request.agree(&by.who.to_string(), now)?;
-        let what = json!({"approval": id, "decision": "approved", "agreed": request.agreed, "of": request.approvers});
-        self.record_approval(&request.identity, by, what)?;
+        let what = json!({"agreed": request.agreed, "of": request.approvers});
+        self.record_approval(&request, "approved", by, what)?;
         if is_enough {
             request.state = self.do_asked(&request, by, now)?;
         }
@@ -138,13 +140,27 @@ impl Shared {
         let mut request = approvals.get(id)?.clone();
         let who = by.who.to_string();
         request.may_decide(&who)?;
-        let what = json!({"approval": id, "decision": "rejected", "note": note});
-        self.record_approval(&request.identity, by, what)?;
+        self.record_approval(&request, "rejected", by, json!({"note": note}))?;
         request.state = RequestState::Rejected { at: Timestamp::now(), by: who, note };
         approvals.keep(request.clone())?;
         drop(approvals);
         self.told(&request);
         Ok(request)
+    }
+
+    /// Takes back what a finding asked of people, since somebody has decided about the finding itself.
+    pub(super) fn withdraw_requests(&self, finding: u64, by: &Author) -> Result<()> {
+        let mut approvals = lock(&self.approvals);
+        let waiting = approvals.waiting_for(finding);
+        waiting.into_iter().try_for_each(|request| self.withdraw_request(&mut approvals, request, by))
+    }
+
+    fn withdraw_request(&self, approvals: &mut Approvals, mut request: Request, by: &Author) -> Result<()> {
+        self.record_approval(&request, "withdrawn", by, json!({}))?;
+        request.state = RequestState::Withdrawn { at: Timestamp::now(), by: by.who.to_string() };
+        approvals.keep(request.clone())?;
+        self.told(&request);
+        Ok(())
     }
 
     /// Does with requests that nobody answered in time what the gateway document said when they were made.
@@ -161,15 +177,17 @@ impl Shared {
             return Ok(()); // somebody was quicker
         }
         let author = Author::daemon(format!("approval {} was not answered", request.id));
+        if request.finding.is_some_and(|finding| self.governance.is_decided(finding, now)) {
+            return self.withdraw_request(&mut approvals, request, &author);
+        }
         let does = match request.unanswered {
             // The brake holds what nobody decided, and it is asked again in a second.
             Unanswered::Contain if self.governance.is_held(now) => return Ok(()),
             Unanswered::Contain => "done",
             Unanswered::Reject => "not done",
         };
-        let what =
-            json!({"approval": request.id, "decision": "lapsed", "it_is": does, "agreed": request.agreed});
-        self.record_approval(&request.identity, &author, what)?;
+        let what = json!({"it_is": does, "agreed": request.agreed});
+        self.record_approval(&request, "lapsed", &author, what)?;
         request.state = match request.unanswered {
             Unanswered::Contain => self.do_asked(&request, &author, now)?,
             Unanswered::Reject => RequestState::Lapsed { at: now },
@@ -203,22 +221,32 @@ impl Shared {
         let revision = self.act_until(&request.identity, &request.act, &reason, (now, until), &author)?;
         if let Some(finding) = request.finding {
             let (identity, act, step) = (request.identity.clone(), request.act.name(), request.step);
-            self.governance.contained(finding, Containment { identity, act, step, at: now, until, revision });
+            let by_people = request.agreed.len() >= request.approvers as usize;
+            let done = Containment { identity, act, step, at: now, until, revision, by_people };
+            self.governance.contained(finding, done);
         }
         Ok(RequestState::Approved { at: now, until, revision })
     }
 
     fn told(&self, request: &Request) {
-        if let (Some(finding), false) =
-            (request.finding, matches!(request.state, RequestState::Approved { .. }))
-        {
+        let is_held = matches!(request.state, RequestState::Rejected { .. } | RequestState::Lapsed { .. });
+        if let (Some(finding), true) = (request.finding, is_held || request.waits()) {
             self.governance.hold_back(finding, request.holds());
         }
         self.hub.send(event::approval_json(request));
     }
 
-    fn record_approval(&self, id: &SpiffeId, by: &Author, what: Value) -> Result<()> {
-        self.record_about(Kind::Approval, by, BTreeSet::from([id.to_string()]), what)
+    /// Records a word about a request, with all that says which one it is: years later there is nothing else to look it up in.
+    fn record_approval(&self, request: &Request, decision: &str, by: &Author, more: Value) -> Result<()> {
+        let mut what = json!({
+            "approval": request.id, "decision": decision, "asked_by": request.asked_by, "why": request.why,
+            "finding": request.finding, "act": request.access.is_none().then(|| request.act.to_string()),
+            "access": request.access, "seconds": request.seconds,
+        });
+        if let (Value::Object(what), Value::Object(more)) = (&mut what, more) {
+            what.extend(more);
+        }
+        self.record_about(Kind::Approval, by, BTreeSet::from([request.identity.to_string()]), what)
     }
 }
 

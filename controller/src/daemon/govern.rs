@@ -57,7 +57,7 @@ impl Governance {
     /// Opens the findings. `per_hour` is how many containments an hour may have.
     pub fn open(path: &Path, observed: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
         let book = Book::open(path)?;
-        let brake = Brake::new(per_hour, book.paused()?);
+        let brake = Brake::new(per_hour, book.paused()?, book.done());
         let desk = Mutex::new(Desk { book, brake, intents: 0, contained: Default::default(), held_back: 0 });
         let pairs = Mutex::new(Pairs::open(observed, Timestamp::now())?);
         Ok(Self { inlet, desk, pairs, forgotten: AtomicU64::new(0) })
@@ -143,7 +143,19 @@ impl Governance {
     pub(super) fn contained(&self, finding: u64, containment: Containment) {
         let mut desk = lock(&self.desk);
         desk.contained[containment.act as usize] += 1;
+        if !containment.by_people {
+            desk.brake.count(containment.at);
+        }
         desk.book.contained(finding, containment);
+        // The next daemon counts it too, however this one ends.
+        if let Err(e) = desk.book.flush() {
+            tracing::error!("{e}");
+        }
+    }
+
+    /// Whether somebody has resolved or muted a finding.
+    pub(super) fn is_decided(&self, finding: u64, now: Timestamp) -> bool {
+        lock(&self.desk).book.get(finding).is_ok_and(|finding| !finding.state.is_open(now))
     }
 
     /// Whether the brake holds back what nobody decided.
@@ -178,6 +190,16 @@ pub struct GovernanceStatus {
     pub forgotten: u64,
 }
 
+/// What came of a decision.
+enum Outcome {
+    /// There was nothing to do.
+    Nothing,
+    /// It was done.
+    Contained,
+    /// It was not done, and why.
+    HeldBack(String),
+}
+
 impl Shared {
     /// Has somebody decide what becomes of a finding, which is recorded first.
     pub(super) fn decide_finding(&self, id: u64, state: FindingState, by: &Author) -> Result<Finding> {
@@ -186,7 +208,11 @@ impl Shared {
         let about = finding.identities.iter().map(ToString::to_string).collect();
         let what = json!({"finding": id, "intent": finding.key.intent, "why": finding.why, "state": state});
         self.record_about(Kind::Finding, by, about, what)?;
-        self.governance.set_state(id, state)
+        let finding = self.governance.set_state(id, state)?;
+        if !finding.state.is_open(Timestamp::now()) {
+            self.withdraw_requests(id, by)?;
+        }
+        Ok(finding)
     }
 
     /// Pauses containment, or lets it go on, which is recorded first.
@@ -197,43 +223,63 @@ impl Shared {
 
     /// Does what was decided, and tells of it.
     pub(super) fn act(&self, noted: &Noted) {
-        let mut is_news = noted.is_new;
-        if let Some(contain) = &noted.contain {
-            match self.contain(noted.id, contain) {
-                Ok(true) => is_news = true,
-                Ok(false) => {}
-                Err(e) => {
-                    tracing::error!("finding {}: {} is not contained: {e}", noted.id, contain.identity);
-                    is_news |= self.governance.hold_back(noted.id, e.to_string());
-                }
-            }
+        let outcome = match &noted.contain {
+            None => Outcome::Nothing,
+            Some(contain) => self.contain(noted.id, contain).unwrap_or_else(|e| {
+                tracing::error!("finding {}: {} is not contained: {e}", noted.id, contain.identity);
+                Outcome::HeldBack(e.to_string())
+            }),
+        };
+        let is_news = match &outcome {
+            Outcome::Nothing => noted.is_new,
+            Outcome::Contained => true,
+            Outcome::HeldBack(why) => self.governance.hold_back(noted.id, why.clone()) || noted.is_new,
+        };
+        if !is_news {
+            return;
         }
-        if is_news {
-            let mut desk = lock(&self.governance.desk);
-            if let Err(e) = desk.book.flush() {
-                tracing::error!("{e}");
-            }
-            if let Ok(finding) = desk.book.get(noted.id) {
-                tracing::warn!("finding {}: {}", finding.id, finding.why);
-                self.hub.send(event::finding_json(finding));
-            }
+        let mut desk = lock(&self.governance.desk);
+        if let Err(e) = desk.book.flush() {
+            tracing::error!("{e}");
+        }
+        let Ok(finding) = desk.book.get(noted.id).cloned() else { return };
+        drop(desk);
+        tracing::warn!("finding {}: {}", finding.id, finding.why);
+        self.hub.send(event::finding_json(&finding));
+        // What was done was recorded before it was.
+        if !matches!(outcome, Outcome::Contained)
+            && let Err(e) = self.record_finding(&finding, &outcome, noted)
+        {
+            tracing::error!("finding {}: {e}", finding.id);
         }
     }
 
-    /// Takes the next step about an identity. Returns whether there is something new to tell.
-    fn contain(&self, finding: u64, contain: &Contain) -> Result<bool> {
+    /// Records that something was found and nothing is done about it, and why not.
+    fn record_finding(&self, finding: &Finding, outcome: &Outcome, noted: &Noted) -> Result<()> {
+        let decision = if matches!(outcome, Outcome::HeldBack(_)) { "held back" } else { "flag" };
+        let what = json!({
+            "finding": finding.id, "decision": decision, "intent": finding.key.intent, "signal": finding.key.signal,
+            "why": finding.why, "held_back": finding.held_back,
+        });
+        let about = noted.contain.as_ref().map(|contain| &contain.identity).or(finding.identities.back());
+        let about = about.map(ToString::to_string).into_iter().collect();
+        self.record_about(Kind::Finding, &Author::daemon(format!("finding {}", finding.id)), about, what)
+    }
+
+    /// Takes the next step about an identity.
+    fn contain(&self, finding: u64, contain: &Contain) -> Result<Outcome> {
         let now = Timestamp::now();
         let Contain { identity: id, step, number } = contain;
         let known = lock(&self.governance.desk).book.get(finding)?.clone();
         if self.is_undone(&known, id, now) {
-            return Ok(false);
+            return Ok(Outcome::Nothing);
         }
         let held = lock(&self.governance.desk).brake.holds(now);
         if let Some(why) = held {
-            return Ok(self.governance.hold_back(finding, why));
+            return Ok(Outcome::HeldBack(why));
         }
         if let Some(why) = self.awaits(finding, contain, &known.why)? {
-            return Ok(self.governance.hold_back(finding, why));
+            return Ok(Outcome::HeldBack(why));
         }
         let until = now + SignedDuration::from_secs(i64::try_from(step.seconds).unwrap_or(i64::MAX));
         let author = Author::daemon(format!("finding {finding}"));
@@ -243,10 +289,9 @@ impl Shared {
         });
         self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
         let revision = self.act_until(id, &step.act, &format!("finding {finding}"), (now, until), &author)?;
-        lock(&self.governance.desk).brake.count(now);
-        let (identity, act) = (id.clone(), step.act.name());
-        let containment = Containment { identity, act, step: *number, at: Timestamp::now(), until, revision };
-        self.governance.contained(finding, containment);
-        Ok(true)
+        let (identity, act, at) = (id.clone(), step.act.name(), Timestamp::now());
+        let done = Containment { identity, act, step: *number, at, until, revision, by_people: false };
+        self.governance.contained(finding, done);
+        Ok(Outcome::Contained)
     }
 }

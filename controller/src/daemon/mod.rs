@@ -31,6 +31,7 @@ mod recent;
 mod recover;
 mod service_manager;
 mod settings;
+mod standing;
 mod start;
 mod stream;
 mod tell;

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 const FORM: Form = Form {
     what: "approvals",
     table: "requests",
-    version: 1,
+    version: 2,
     schema: "CREATE TABLE requests (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
-        PRAGMA user_version = 1;",
+        PRAGMA user_version = 2;",
     synchronous: "FULL",
 };
 /// Requests that are kept; beyond that the oldest that was decided goes.
@@ -84,6 +84,13 @@ pub enum RequestState {
     Lapsed {
         /// When.
         at: Timestamp,
+    },
+    /// There is no need for an answer any more: somebody has resolved or muted the finding that led to it.
+    Withdrawn {
+        /// When.
+        at: Timestamp,
+        /// Who.
+        by: String,
     },
 }
 
@@ -197,6 +204,7 @@ impl Request {
             RequestState::Approved { at, .. } => format!("approval {id} was given at {at:.0}"),
             RequestState::Rejected { by, .. } => format!("approval {id} was refused by {by}"),
             RequestState::Lapsed { .. } => format!("nobody answered approval {id} in time"),
+            RequestState::Withdrawn { by, .. } => format!("{by} has made approval {id} needless"),
         }
     }
 
@@ -260,16 +268,22 @@ impl Approvals {
     pub fn asked(&self, identity: &SpiffeId, finding: u64) -> Option<&Request> {
         let same = |request: &&Request| request.identity == *identity && request.finding == Some(finding);
         let last = self.requests.values().rfind(same)?;
-        // What was done and is over may be asked for again.
-        (!matches!(last.state, RequestState::Approved { .. })).then_some(last)
+        // What was done and is over may be asked for again, and so may what nobody had to answer.
+        (!matches!(last.state, RequestState::Approved { .. } | RequestState::Withdrawn { .. })).then_some(last)
     }
 
-    /// A new request.
-    pub fn ask(&mut self, asked: Asked, rules: &Rules, now: Timestamp) -> Result<Request> {
+    /// Those of a finding that wait.
+    pub fn waiting_for(&self, finding: u64) -> Vec<Request> {
+        let same = |request: &&Request| request.waits() && request.finding == Some(finding);
+        self.requests.values().filter(same).cloned().collect()
+    }
+
+    /// A new request, with its number. It counts when it is [kept](Self::keep).
+    pub fn draft(&self, asked: Asked, rules: &Rules, now: Timestamp) -> Request {
         let id = self.requests.last_key_value().map_or(1, |(last, _)| last + 1);
         let Asked { by, identity, act, step, access, seconds, finding, why, over, radius } = asked;
         let within = SignedDuration::from_secs(i64::try_from(rules.within_s).unwrap_or(i64::MAX));
-        let request = Request {
+        Request {
             id,
             asked_at: now,
             asked_by: by,
@@ -288,18 +302,22 @@ impl Approvals {
             agreed: Vec::new(),
             answer_by: now.checked_add(within).unwrap_or(Timestamp::MAX),
             state: RequestState::Waiting,
-        };
-        if self.requests.len() >= MOST {
-            let decided = self.requests.values().find(|request| !request.waits()).map(|request| request.id);
-            let Some(oldest) = decided else {
-                let message = format!("{MOST} requests wait for approval: there is no room for another");
-                return Err(Failure::new(Code::Unprocessable, message));
-            };
-            FORM.remove(&self.db, oldest).map_err(|e| FORM.failed(&self.path, &e))?;
-            self.requests.remove(&oldest);
         }
-        self.keep(request.clone())?;
-        Ok(request)
+    }
+
+    /// Has room for one more: the oldest goes that was decided.
+    pub fn make_room(&mut self) -> Result<()> {
+        if self.requests.len() < MOST {
+            return Ok(());
+        }
+        let decided = self.requests.values().find(|request| !request.waits()).map(|request| request.id);
+        let Some(oldest) = decided else {
+            let message = format!("{MOST} requests wait for approval: there is no room for another");
+            return Err(Failure::new(Code::Unprocessable, message));
+        };
+        FORM.remove(&self.db, oldest).map_err(|e| FORM.failed(&self.path, &e))?;
+        self.requests.remove(&oldest);
+        Ok(())
     }
 
     /// Keeps what a request has become. It is written before it counts.

@@ -122,6 +122,9 @@ fn became(request: &Request) -> String {
             format!("{by} said no{note}: {identity} {is_not}")
         }
         RequestState::Lapsed { at } => format!("nobody answered until {at:.0}: {identity} {is_not}"),
+        RequestState::Withdrawn { at, by } => {
+            format!("needless since {by} decided about the finding at {at:.0}: {identity} {is_not}")
+        }
     }
 }
 
@@ -131,6 +134,7 @@ fn state(request: &Request) -> &'static str {
         RequestState::Approved { .. } => "approved",
         RequestState::Rejected { .. } => "rejected",
         RequestState::Lapsed { .. } => "lapsed",
+        RequestState::Withdrawn { .. } => "withdrawn",
     }
 }
 

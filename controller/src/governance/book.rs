@@ -8,6 +8,7 @@ use super::file::Form;
 use super::finding::{Containment, Evidence, Finding, FindingState, Key};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::act::Step;
+use crate::policy::intent::Sensitivity;
 use crate::policy::spiffe::SpiffeId;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -21,7 +22,8 @@ const FORM: Form = Form {
     schema: include_str!("schema.sql"),
     synchronous: "NORMAL",
 };
-/// Findings that are kept. Beyond that the oldest goes that is resolved; where none is, no new one is made.
+/// Findings that are kept. Beyond that the oldest goes that is resolved; where none is, one that matters less than the new one. Where
+/// none does, no new one is made.
 const MOST: usize = 10_000;
 
 /// All findings.
@@ -34,7 +36,7 @@ pub struct Book {
     current: HashMap<Key, u64>,
     /// Changed since they were last written.
     dirty: BTreeSet<u64>,
-    /// Departures for whose finding there was no room.
+    /// Departures for whose finding there was no room, and findings that gave way before anybody resolved them.
     pub turned_away: u64,
 }
 
@@ -87,7 +89,7 @@ impl Book {
         };
         let (id, is_new) = match self.current.get(&key).copied() {
             Some(id) => (id, false),
-            None if !self.make_room() => {
+            None if !self.make_room((is_act(&decision), departure.severity())) => {
                 self.turned_away += 1;
                 return None;
             }
@@ -134,16 +136,27 @@ impl Book {
         id
     }
 
-    /// Whether one more finds room.
-    fn make_room(&mut self) -> bool {
+    /// Whether one more finds room, that leads to an act or not, of that severity.
+    fn make_room(&mut self, new: (bool, Sensitivity)) -> bool {
         if self.findings.len() < MOST {
             return true;
         }
         let resolved = self.findings.values().find(|f| matches!(f.state, FindingState::Resolved { .. }));
-        let Some(id) = resolved.map(|f| f.id) else { return false };
-        self.findings.remove(&id);
-        self.dirty.insert(id);
+        // A flood of what is only flagged keeps nobody from being contained, and pushes nothing out that is like it.
+        let rank = |f: &&Finding| (is_act(&f.decision) || !f.containments.is_empty(), f.severity);
+        let lesser = || self.findings.values().filter(|f| rank(f) < new).min_by_key(|f| (rank(f), f.last_seen));
+        let Some(id) = resolved.or_else(lesser).map(|f| f.id) else { return false };
+        self.forget(id);
         true
+    }
+
+    fn forget(&mut self, id: u64) {
+        let Some(finding) = self.findings.remove(&id) else { return };
+        if !matches!(finding.state, FindingState::Resolved { .. }) {
+            self.current.remove(&finding.key);
+            self.turned_away += 1;
+        }
+        self.dirty.insert(id);
     }
 
     /// Notes what was done for a finding.
@@ -162,6 +175,12 @@ impl Book {
         finding.held_back = Some(why);
         self.dirty.insert(id);
         is_news
+    }
+
+    /// When something was done that nobody decided.
+    pub fn done(&self) -> Vec<Timestamp> {
+        let done = self.findings.values().flat_map(|finding| &finding.containments);
+        done.filter(|done| !done.by_people).map(|done| done.at).collect()
     }
 
     /// All of them, oldest first.
@@ -222,4 +241,9 @@ impl Book {
         let done = self.db.execute("UPDATE brake SET paused = ?1", params![why]);
         done.map(drop).map_err(|e| FORM.failed(&self.path, &e))
     }
+}
+
+/// Whether something is done about it.
+fn is_act(decision: &Decision) -> bool {
+    matches!(decision, Decision::Contain { .. })
 }

@@ -1,8 +1,9 @@
 //! What a departure leads to, how sure that is, and why.
 
 use super::compare::{Departure, End, Role};
+use super::finding::HOUR;
 use super::signal::Signal;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -44,9 +45,10 @@ pub struct Brake {
 }
 
 impl Brake {
-    /// A brake that lets so many pass an hour, or none where it is paused.
-    pub fn new(per_hour: usize, paused: Option<String>) -> Self {
-        Self { paused, per_hour, recent: VecDeque::new() }
+    /// A brake that lets so many pass an hour, or none where it is paused. `done` is when there were some before.
+    pub fn new(per_hour: usize, paused: Option<String>, mut done: Vec<Timestamp>) -> Self {
+        done.sort_unstable();
+        Self { paused, per_hour, recent: done.into() }
     }
 
     /// What holds a containment back now.
@@ -71,8 +73,6 @@ impl Brake {
         self.recent.iter().filter(|at| now.duration_since(**at) < HOUR).count()
     }
 }
-
-const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a departure leads to: the decision, how sure it is, and the reason in words.
 pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence, String) {

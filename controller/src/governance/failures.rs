@@ -14,6 +14,8 @@ use jiff::Timestamp;
 const FEWEST: u32 = 5;
 /// With fewer handshakes before, nobody knows what is usual.
 const BASELINE: u32 = 20;
+/// Whoever restarts a server has its clients refused for a minute or two. That is a surge when it is seen in more minutes than that.
+const REFUSED_MINUTES: usize = 3;
 /// Outcomes that end a handshake: completed, and six ways to fail.
 const OUTCOMES: usize = 7;
 
@@ -58,7 +60,11 @@ impl Failures {
 
 /// What it is, in words: half or more fail, five or more, and four times the share that is usual.
 fn surge(minutes: &Minutes<Outcomes>) -> Option<String> {
-    let (recent, before) = (sum(minutes.recent()), sum(minutes.before()));
+    let (mut recent, before) = (sum(minutes.recent()), sum(minutes.before()));
+    let refused = HandshakeOutcome::Refused as usize;
+    if minutes.recent().filter(|minute| minute[refused] > 0).count() < REFUSED_MINUTES {
+        recent[refused] = 0;
+    }
     let (failed, all) = (failed(&recent), recent.iter().sum::<u32>());
     let (failed_before, all_before) = (self::failed(&before), before.iter().sum::<u32>());
     if failed < FEWEST || failed * 2 < all {
@@ -106,16 +112,16 @@ mod tests {
 
     #[test]
     fn a_surge_is_half_and_five_and_four_times_what_is_usual() {
-        use HandshakeOutcome::{Alert, Completed, Refused};
+        use HandshakeOutcome::{Alert, Completed, NoAnswer};
         let mut usual = Minutes::default();
         ends(&[(Completed, 90), (Alert, 10)], &mut usual, 0);
         ends(&[(Completed, 4), (Alert, 4)], &mut usual, 30);
         assert_eq!(surge(&usual), None, "four are too few");
-        ends(&[(Refused, 1)], &mut usual, 31);
+        ends(&[(NoAnswer, 1)], &mut usual, 31);
         let text = surge(&usual);
         assert_eq!(
             text.as_deref(),
-            Some("5 of 9 failed in 5m00s (refused 1, alert 4), 10 of 100 in 1h00m before")
+            Some("5 of 9 failed in 5m00s (no_answer 1, alert 4), 10 of 100 in 1h00m before")
         );
         ends(&[(Completed, 2)], &mut usual, 31);
         assert_eq!(surge(&usual), None, "less than half fail");
@@ -124,6 +130,19 @@ mod tests {
         assert!(surge(&usual).is_some());
         ends(&[(Alert, 100)], &mut usual, 50);
         assert_eq!(surge(&usual), None);
+    }
+
+    #[test]
+    fn a_server_that_restarts_is_no_surge_and_one_that_stays_away_is() {
+        use HandshakeOutcome::{Completed, Refused};
+        let mut minutes = Minutes::default();
+        ends(&[(Completed, 30)], &mut minutes, 0);
+        ends(&[(Refused, 50)], &mut minutes, 10);
+        ends(&[(Refused, 50)], &mut minutes, 11);
+        assert_eq!(surge(&minutes), None, "two minutes");
+        ends(&[(Refused, 1)], &mut minutes, 13);
+        let text = surge(&minutes).expect("a surge");
+        assert_eq!(text, "101 of 101 failed in 5m00s (refused 101), 0 of 30 in 1h00m before");
     }
 
     #[test]

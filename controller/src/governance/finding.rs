@@ -16,6 +16,8 @@ use std::net::IpAddr;
 
 /// Of everything that can repeat without end, the last so many are kept.
 const KEPT: usize = 16;
+/// What was done is known for that long, whatever came after: so long the brake counts it.
+pub const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// Who was at the other end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -120,6 +122,9 @@ pub struct Containment {
     pub until: Timestamp,
     /// The revision of the commit.
     pub revision: u64,
+    /// Whether people decided that. What nobody decided is counted by the brake.
+    #[serde(default)]
+    pub by_people: bool,
 }
 
 /// What departures have in common that are one finding.
@@ -171,7 +176,7 @@ pub struct Finding {
     pub services: VecDeque<String>,
     /// The last 16 events.
     pub evidence: VecDeque<Evidence>,
-    /// What was done: the last 16 times.
+    /// What was done: the last 16 times, and what holds or is of the last hour.
     pub containments: VecDeque<Containment>,
     /// What has become of it.
     #[serde(flatten)]
@@ -193,8 +198,13 @@ impl Finding {
 
     /// Notes what was done.
     pub fn contained(&mut self, containment: Containment) {
-        if self.containments.len() == KEPT {
-            self.containments.pop_front();
+        let now = containment.at;
+        while self.containments.len() >= KEPT {
+            // What holds says what comes next, and whether somebody has undone it.
+            let is_past =
+                |done: &Containment| done.until <= now && now.duration_since(done.at) >= HOUR;
+            let Some(past) = self.containments.iter().position(is_past) else { break };
+            self.containments.remove(past);
         }
         self.containments.push_back(containment);
     }

@@ -44,12 +44,12 @@ pub use approvals::{Access, Approvals, Asked, Radius, Request, RequestState, Sha
 pub use baselines::{Adds, Baselines};
 pub use book::{Book, Contain, Noted};
 pub use compare::{Departure, End, Role, Seen, compare, compare_hello, denied_although_expected, departs};
-pub use decide::Brake;
+pub use decide::{Brake, Confidence, Decision};
 pub use failures::Failures;
 pub use finding::{Containment, Evidence, Finding, FindingState};
 pub use habits::{Counted, Habits};
 pub use latency::Latencies;
-pub use observed::{Observed, Pairs};
+pub use observed::{Observed, PairSeen, Pairs, With};
 pub use refusals::Refusals;
 pub use retries::{Attempt, Retries};
 pub use roles::Roles;

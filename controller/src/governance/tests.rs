@@ -143,9 +143,12 @@ fn evidence(of: &Departure<'_>, service: &str, at: Timestamp) -> Evidence {
 }
 
 fn note(book: &mut Book, seen: &Seen, at: Timestamp) -> Noted {
-    let documents = documents();
+    note_by(&documents(), book, seen, at).expect("room")
+}
+
+fn note_by(documents: &Documents, book: &mut Book, seen: &Seen, at: Timestamp) -> Option<Noted> {
     let departures = compare(&documents.intents, seen);
-    book.note(&departures[0], seen, evidence(&departures[0], &seen.service(), at)).expect("room")
+    book.note(&departures[0], seen, evidence(&departures[0], &seen.service(), at))
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn findings_outlive_the_daemon_and_a_resolved_one_is_not_begun_again() {
     assert_eq!(note(&mut book, &drift(), now()).contain, Some(quarantine()));
     let until = now() + SignedDuration::from_mins(15);
     let act = ActName::Quarantine;
-    book.contained(1, Containment { identity: id("orders"), act, step: 0, at: now(), until, revision: 4 });
+    book.contained(1, Containment { identity: id("orders"), act, step: 0, at: now(), until, revision: 4, by_people: false });
     book.pause(Some("tonight")).expect("written");
     book.flush().expect("written");
     let before: Vec<_> = book.all().cloned().collect();
@@ -217,7 +220,7 @@ fn a_muted_finding_counts_and_asks_for_nothing_until_the_muting_is_over() {
 
 #[test]
 fn the_brake_holds_when_it_is_pulled_and_when_an_hour_has_had_its_share() {
-    let mut brake = Brake::new(2, None);
+    let mut brake = Brake::new(2, None, Vec::new());
     for _ in 0..2 {
         assert_eq!(brake.holds(now()), None);
         brake.count(now());
@@ -259,4 +262,56 @@ fn an_intent_that_says_nothing_or_contains_for_ever_is_refused() {
     assert!(flag.contains("`for` is for `action: contain`"), "{flag}");
     let cidr = mistakes("{identities: [{cidr: 10.0.0.0/8}], workload: batch, client: []}");
     assert!(cidr.contains("an intent is of identities, not of 10.0.0.0/8"), "{cidr}");
+}
+
+#[test]
+fn a_flood_of_flags_keeps_nobody_from_being_contained_and_pushes_no_other_flag_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut book = Book::open(&dir.path().join("findings.db")).expect("a book");
+    let documents = documents();
+    let job = |n: u32| {
+        let peer = end(&format!("p{n}"), [10, 2, 0, 2]);
+        seen(end("jobs/7", [10, 4, 0, 7]), peer, 6, 22)
+    };
+    for n in 0..10_000 {
+        let noted = note_by(&documents, &mut book, &job(n), now() + SignedDuration::from_secs(n.into()));
+        assert_eq!(noted.map(|noted| noted.id), Some(u64::from(n) + 1));
+    }
+    // One more of the same kind finds no room, and takes none away.
+    assert!(note_by(&documents, &mut book, &job(10_000), now()).is_none());
+    assert_eq!((book.turned_away, book.get(1).expect("the first").id), (1, 1));
+    // What is contained does: the flag that was heard of least lately gives way.
+    let noted = note(&mut book, &orders_to(end("payments", [10, 2, 0, 2]), 6, 22), now());
+    assert!(noted.is_new && noted.contain.is_some());
+    assert_eq!((book.turned_away, book.all().count()), (2, 10_000));
+    assert_eq!(book.get(1).expect_err("it gave way").code, Code::NotFound);
+}
+
+#[test]
+fn what_was_done_is_kept_while_it_holds_and_for_the_hour_that_the_brake_counts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("findings.db");
+    let mut book = Book::open(&path).expect("a book");
+    note(&mut book, &orders_to(end("payments", [10, 2, 0, 2]), 6, 22), now());
+    let minute = SignedDuration::from_mins(1);
+    let did = |book: &mut Book, n: i32, at: Timestamp, by_people: bool| {
+        let (identity, until) = (id(&format!("jobs/{n}")), at + minute);
+        book.contained(
+            1,
+            Containment { identity, act: ActName::Quarantine, step: 0, at, until, revision: 1, by_people },
+        );
+    };
+    (0..20).for_each(|n| did(&mut book, n, now() + minute * n, n % 2 == 1));
+    book.flush().expect("written");
+    drop(book);
+    let mut book = Book::open(&path).expect("a book");
+    let kept = |book: &Book| book.get(1).expect("the finding").containments.len();
+    assert_eq!(kept(&book), 20, "all are of the last hour");
+    // What people decided is none of the brake's.
+    assert_eq!(book.done().len(), 10);
+    let mut brake = Brake::new(10, None, book.done());
+    assert!(brake.holds(now() + minute * 20).is_some(), "ten in the hour");
+    assert_eq!(brake.holds(now() + minute * 60), None, "the first is an hour ago");
+    did(&mut book, 20, now() + minute * 120, false);
+    assert_eq!(kept(&book), 16, "what is over goes, down to the last 16");
 }

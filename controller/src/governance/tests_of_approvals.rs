@@ -34,11 +34,18 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
+fn ask(approvals: &mut Approvals, asked: Asked, rules: &Rules) -> Request {
+    approvals.make_room().unwrap();
+    let request = approvals.draft(asked, rules, at(0));
+    approvals.keep(request.clone()).unwrap();
+    request
+}
+
 #[test]
 fn so_many_different_people_agree_as_have_to_and_who_asked_is_none_of_them() {
     let folder = tempdir().unwrap();
     let mut approvals = Approvals::open(&folder.path().join("approvals.db")).unwrap();
-    let mut request = approvals.ask(asked("ann", None), &rules(2), at(0)).unwrap();
+    let mut request = ask(&mut approvals, asked("ann", None), &rules(2));
     let error = request.agree("ann", at(1)).unwrap_err();
     assert_eq!(error.code, Code::NotPermitted);
     assert_eq!(error.to_string(), "ann asked for approval 1: somebody else has to decide");
@@ -59,7 +66,7 @@ fn what_became_of_a_request_outlives_the_daemon_and_keeps_the_loop_from_asking_a
     let path = folder.path().join("approvals.db");
     let id = asked("", None).identity;
     let mut approvals = Approvals::open(&path).unwrap();
-    let request = approvals.ask(asked("the daemon", Some(4)), &rules(1), at(0)).unwrap();
+    let request = ask(&mut approvals, asked("the daemon", Some(4)), &rules(1));
     let holds = |approvals: &Approvals, finding| approvals.asked(&id, finding).map(Request::holds);
     assert_eq!(holds(&approvals, 4).as_deref(), Some("it waits for approval 1: 3 peers, more than 2"));
     assert_eq!(holds(&approvals, 5), None, "another finding is another question");

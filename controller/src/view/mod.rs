@@ -9,6 +9,7 @@ pub mod lists;
 mod page;
 pub mod past;
 pub mod shadow;
+pub mod standing;
 pub mod status;
 pub mod story;
 pub mod table;

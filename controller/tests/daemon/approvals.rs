@@ -131,3 +131,86 @@ fn what_nobody_answers_lapses_to_what_was_declared() {
         assert_eq!(record["by"]["who"], "the daemon");
     }
 }
+
+#[test]
+#[ignore = "needs root"]
+fn who_resolves_or_mutes_a_finding_has_answered_what_it_asks_of_people() {
+    let lab = Lab::new();
+    let rules = "{over: {addresses: 0}, within: 4s, unanswered: contain}";
+    let file = lab.file("shop.yaml", &policy(rules));
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let _admin = lab.serve(9000);
+    let state = |id: usize| {
+        let all = lab.json(&["approvals", "list", "--all"]).remove(0);
+        all[id - 1]["state"].as_str().map(str::to_owned)
+    };
+    assert!(lab.connects(9000));
+    until(|| state(1).is_some());
+    lab.ok(&["findings", "resolve", "1", "--note", "a migration"]);
+    assert_eq!(state(1).as_deref(), Some("withdrawn"));
+    // The next departure is another finding, and asks anew.
+    assert!(lab.connects(9000));
+    until(|| state(2).is_some());
+    lab.ok(&["findings", "mute", "2", "--for", "1h"]);
+    assert_eq!(state(2).as_deref(), Some("withdrawn"));
+    let (_, said) = lab.fails(&["approvals", "approve", "2"]);
+    assert!(said.contains("root has made approval 2 needless"), "{said}");
+    // Longer than either would have waited.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!((quarantined(&lab), lab.connects(9000)), (0, true));
+    // Each record says which request it is of, and what that was for.
+    let records = lab.json(&["audit", "show", "--kind", "approval"]);
+    let told: Vec<_> = records.iter().map(|r| (&r["what"]["approval"], &r["what"]["decision"])).collect();
+    let (asked, withdrawn) = (json("asked"), json("withdrawn"));
+    let (one, two) = (json(1), json(2));
+    assert_eq!(told, [(&one, &asked), (&one, &withdrawn), (&two, &asked), (&two, &withdrawn)]);
+    for record in &records {
+        let what = &record["what"];
+        assert_eq!((&what["act"], &what["seconds"]), (&json("quarantine"), &json(3600)), "{record}");
+        assert_eq!(what["finding"], what["approval"], "{record}");
+        assert!(what["why"].as_str().unwrap().contains("tcp/9000"), "{record}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_nobody_answered_counts_for_the_bound_an_hour_also_of_the_next_daemon() {
+    let lab = Lab::new();
+    let rules = "{over: {addresses: 0}, within: 1s, unanswered: contain}";
+    // Payments departs too, by calling orders.
+    let both = policy(rules).replace(
+        "---\napiVersion: tidegate.dev/v1\nkind: Gateway",
+        "---\napiVersion: tidegate.dev/v1\nkind: Intent\nmetadata: {name: payments}\nspec:\n  identities: [{spiffeId: \
+         spiffe://acme.example/ns/shop/sa/payments}]\n  workload: service\n  client: []\n  response: {action: contain, for: \
+         1h}\n---\napiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {name: back}\nspec:\n  rules:\n    - {name: back, \
+         action: allow, from: [{spiffeId: spiffe://acme.example/ns/shop/sa/payments}], to: [{any: true}], ports: [any]}\n---\n\
+         apiVersion: tidegate.dev/v1\nkind: Gateway",
+    );
+    let file = lab.file("shop.yaml", &both);
+    let options = ["-i", "eth1", "-i", "eth2", "-p", &file, "--containments-per-hour", "1"];
+    let mut daemon = lab.run(&options);
+    let _admin = lab.serve(9000);
+    assert!(lab.connects(9000));
+    until(|| quarantined(&lab) == 1);
+    let status = lab.json(&["governance", "status"]).remove(0);
+    assert_eq!((&status["contained_last_hour"], &status["per_hour"]), (&json(1), &json(1)));
+    lab.ok(&["quarantine", "del", ORDERS]);
+    daemon.kill_nine();
+    let _daemon = lab.run(&options);
+    let status = lab.json(&["governance", "status"]).remove(0);
+    assert_eq!(status["contained_last_hour"], 1, "the next daemon knows of it");
+    // Another identity departs: the hour has had its share.
+    // Nobody listens there; it was asked all the same.
+    let refused = lab.client_of("right", ([10, 1, 0, 2], 22)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let held = || {
+        let findings = lab.json(&["findings", "list"]).remove(0);
+        let of_payments = findings.as_array().unwrap().iter().find(|f| f["intent"] == "payments").cloned();
+        of_payments.and_then(|finding| finding["held_back"].as_str().map(str::to_owned))
+    };
+    until(|| held().is_some());
+    assert_eq!(held().as_deref(), Some("1 containments in an hour are the most"));
+    assert_eq!(quarantined(&lab), 0);
+    let record = lab.json(&["audit", "show", "--kind", "finding"]).pop().unwrap();
+    assert_eq!((&record["what"]["decision"], &record["what"]["held_back"]), (&json("held back"), &json(held().unwrap())));
+}

@@ -311,9 +311,13 @@ impl Lab {
 
     /// A connection from the left to the right.
     pub fn client(&self, port: u16) -> std::io::Result<TcpStream> {
-        within(&self.namespace("left"), || {
-            let to = SocketAddr::from(([10, 2, 0, 2], port));
-            let stream = TcpStream::connect_timeout(&to, Duration::from_millis(1500))?;
+        self.client_of("left", ([10, 2, 0, 2], port))
+    }
+
+    /// A connection from a host.
+    pub fn client_of(&self, host: &str, to: ([u8; 4], u16)) -> std::io::Result<TcpStream> {
+        within(&self.namespace(host), || {
+            let stream = TcpStream::connect_timeout(&SocketAddr::from(to), Duration::from_millis(1500))?;
             stream.set_read_timeout(Some(Duration::from_millis(1500)))?;
             stream.set_nodelay(true)?;
             Ok(stream)

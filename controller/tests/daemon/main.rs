@@ -25,6 +25,7 @@ mod monitoring;
 mod past;
 mod policy;
 mod remote;
+mod standing;
 mod state;
 mod storm;
 

@@ -8,7 +8,8 @@ use crate::daemon::Shared;
 use crate::daemon::govern::GovernanceStatus;
 use crate::exit_code::Result;
 use crate::governance::{Finding, FindingState, Observed};
-use crate::policy::spiffe::SpiffePattern;
+use crate::policy::spiffe::{SpiffeId, SpiffePattern};
+use crate::view::standing::Standing;
 use axum::Json;
 use axum::extract::State as Extract;
 use jiff::Timestamp;
@@ -30,6 +31,14 @@ pub struct FindingRequest {
 pub struct ObservedRequest {
     /// A SPIFFE ID, or a pattern of them.
     pub identity: SpiffePattern,
+}
+
+/// `GET /v1/identity`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StandingRequest {
+    /// Its SPIFFE ID.
+    pub id: SpiffeId,
 }
 
 /// `POST /v1/findings/resolve`.
@@ -72,6 +81,13 @@ pub(super) async fn finding(
     Params(FindingRequest { id }): Params<FindingRequest>,
 ) -> Result<Json<Finding>> {
     shared.governance.finding(id).map(Json)
+}
+
+pub(super) async fn standing(
+    Extract(shared): Extract<Arc<Shared>>,
+    Params(StandingRequest { id }): Params<StandingRequest>,
+) -> Result<Json<Standing>> {
+    blocking(move || shared.standing(&id)).await.map(Json)
 }
 
 pub(super) async fn observed(

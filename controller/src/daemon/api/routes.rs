@@ -41,6 +41,7 @@ fn table() -> Table {
         .get(Viewer, "/v1/why/event", "Why an event was judged as it was, by what counted then", views::why_event)
         .get(Viewer, "/v1/story", "What happened to an identity: a line an event", views::story)
         .get(Viewer, "/v1/identities", "Workloads with SPIFFE IDs, addresses and leases", views::identities)
+        .get(Viewer, "/v1/identity", "One of them: where it acts from, what it reached, whether that was expected, whether to trust it", governance::standing)
         .get(Viewer, "/v1/blocks", "What is blocked", views::blocks)
         .get(Viewer, "/v1/quarantines", "Who is quarantined", views::quarantines)
         .get(Viewer, "/v1/grants", "Who has access for a while, or had it then", views::grants)

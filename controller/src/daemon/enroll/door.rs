@@ -170,6 +170,12 @@ impl Door {
     /// Counts it, and tells of it unless it was told of many just now.
     pub fn refuse(&self, why: Refused, id: Option<&SpiffeId>, address: IpAddr, detail: &str) {
         self.shared.enrolments.refuse(why);
+        // What the gateway could not do, and who was slow, is no sign of anything. Of who has proven who he is the loop hears also
+        // while others knock by the thousand.
+        let is_sign = !matches!(why, Refused::Failed | Refused::Slow);
+        if is_sign && id.is_some() {
+            self.shared.hub.compare(What::Refused(id.cloned(), address.into(), why.name()));
+        }
         let second = Timestamp::now().as_second();
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,9 +187,8 @@ impl Door {
                 return;
             }
         }
-        // What the gateway could not do, and who was slow, is no sign of anything.
-        if !matches!(why, Refused::Failed | Refused::Slow) {
-            self.shared.hub.compare(What::Refused(id.cloned(), address.into(), why.name()));
+        if is_sign && id.is_none() {
+            self.shared.hub.compare(What::Refused(None, address.into(), why.name()));
         }
         let who = id.map_or("somebody", SpiffeId::as_str);
         tracing::warn!("enrolment of {who} from {address} is refused, {}: {detail}", why.name());
