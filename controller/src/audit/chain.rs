@@ -74,6 +74,14 @@ impl Chain {
         }
     }
 
+    /// Somebody has been told of records up to that one: they have to be there.
+    pub fn was_told(&mut self, told: u64) {
+        let last = self.last();
+        if told > last {
+            self.find(last, cut_off(told, last));
+        }
+    }
+
     /// Takes what should be a record and is not.
     pub fn take_unreadable(&mut self, why: &str) {
         let seq = self.summary.head.seq + 1;
@@ -117,6 +125,11 @@ impl Chain {
         }
         if record.kind == "checkpoint" {
             self.take_checkpoint(&record, &last);
+        }
+        // What the daemon found that went on with a record that was cut.
+        let told = record.what.get("told_of").and_then(serde_json::Value::as_u64);
+        if let Some(told) = told.filter(|_| record.kind == "start") {
+            self.find(seq, cut_off(told, last.seq));
         }
         self.has_wanted |= self.wanted.as_deref() == Some(said);
         self.summary.records += 1;
@@ -162,4 +175,8 @@ impl Chain {
         self.summary.ok = self.summary.findings.is_empty();
         self.summary
     }
+}
+
+fn cut_off(told: u64, last: u64) -> String {
+    format!("the event stream had told of records up to {told}: those after record {last} were cut off")
 }

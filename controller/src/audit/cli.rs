@@ -6,6 +6,7 @@ use super::{Chain, Entry, Key, Kind, Line, PublicKey, Summary};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::state::{Author, Store, Who};
+use crate::stream::{Cursor, RECORDS};
 use crate::view::{Format, OutputArg, print_json, say};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -116,6 +117,7 @@ fn read_key(path: &Path) -> Result<PublicKey> {
 fn verify(instance: &Instance, files: &[PathBuf], mut chain: Chain) -> Result<Summary> {
     if files.is_empty() {
         take_store(&open(instance)?, &mut chain)?;
+        chain.was_told(Cursor::read(&instance.events_dir(), RECORDS).unwrap_or(0));
     }
     for path in files {
         let io = |e: std::io::Error| Failure::io(format!("read {}", path.display()), &e);

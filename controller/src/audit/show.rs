@@ -146,6 +146,9 @@ pub fn told(record: &Record, outcome: Option<&Value>) -> String {
             if what["unclean"] == true {
                 told.push_str("; the one before did not say that it ended");
             }
+            if let Some(last) = what["told_of"].as_u64() {
+                told.push_str(&format!("; records up to {last} had been told of, and were cut off"));
+            }
         }
         kind => {
             let fields = what.as_object().into_iter().flatten();

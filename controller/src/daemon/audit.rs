@@ -59,13 +59,12 @@ pub(super) fn record_start(
     store: &mut Store,
     key: &Key,
     args: &RunArgs,
-    interfaces: &[(String, Ingress)],
-    settings: &Settings,
-    reused: bool,
+    (interfaces, settings): (&[(String, Ingress)], &Settings),
+    (reused, cut): (bool, Option<u64>),
 ) -> Result<()> {
     let interfaces: Vec<_> = interfaces.iter().map(|(name, _)| name).collect();
     let policy: Vec<_> = args.policy.iter().map(|path| path.display().to_string()).collect();
-    let what = json!({
+    let mut what = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "options": settings.told(),
         "interfaces": interfaces,
@@ -75,6 +74,10 @@ pub(super) fn record_start(
         "key": key.public().hex(),
         "unclean": store.last_daemon_did_not_end()?,
     });
+    // For ever, so that who verifies it later sees it too.
+    if let Some(told) = cut {
+        what["told_of"] = told.into();
+    }
     store.record(&Entry::new(Kind::Start, &Author::daemon("run"), what))
 }
 

@@ -23,7 +23,8 @@ impl Shared {
         let pairs = self.governance.observed(&pattern).pairs;
         let is_open = |finding: &Finding| finding.state.is_open(now) && finding.identities.contains(id);
         let findings: Vec<_> = self.governance.findings().into_iter().filter(is_open).collect();
-        let waiting = lock(&self.approvals).all().filter(|r| r.waits() && r.identity == *id).cloned().collect();
+        let waiting =
+            lock(&self.approvals).all().filter(|r| r.waits() && r.identity == *id).cloned().collect();
         let revoked = self.revoked(id);
         let standing = self.with_state(|state| {
             let mut standing = of_state(state, id, now);

@@ -70,7 +70,8 @@ pub(super) fn start(
     let enrolment = args.enrolment.enroll.map(|addr| (TCP, addr.port()));
     let failsafe: Vec<_> = settings.failsafe.iter().copied().chain(enrolment).collect();
     let work = || -> Result<(Maps, Leases, Committed)> {
-        audit::record_start(&mut store, &audit_key, args, &interfaces, &settings, reused)?;
+        let cut = stream.told_of_what_was_cut();
+        audit::record_start(&mut store, &audit_key, args, (&interfaces, &settings), (reused, cut))?;
         let maps = Maps::open(&pin_dir)?;
         let mut attach = || -> Result<()> {
             for (interface, place) in &interfaces {

@@ -4,7 +4,7 @@ use crate::exit_code::Result;
 use crate::instance::Instance;
 use crate::state::Store;
 use crate::stream::deliver::{Counts, DeliverArgs, Delivery};
-use crate::stream::{Cursor, Files, Log, Pen};
+use crate::stream::{Cursor, Files, Log, Pen, RECORDS};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
@@ -14,6 +14,8 @@ pub(super) struct Stream {
     pen: Pen,
     log: Option<Log>,
     recorded: Cursor,
+    /// The last record that is there, where more were told of than are there.
+    cut: Option<u64>,
     deliveries: Vec<Delivery>,
 }
 
@@ -31,15 +33,31 @@ impl Stream {
         };
         let now = files.last()?;
         // A stream that begins tells of nothing that was recorded before it.
-        let recorded = Cursor::open(files.folder(), "records", || Ok(store.audit_head()?.seq))?;
+        let last = store.audit_head()?.seq;
+        let recorded = Cursor::open(files.folder(), RECORDS, || Ok(last))?;
+        let cut = (recorded.last() > last).then_some(last);
         let open = |sink| Delivery::open(sink, &files, &instance.name, now);
         let deliveries = sinks.into_iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { pen, log, recorded, deliveries })
+        Ok(Self { pen, log, recorded, cut, deliveries })
+    }
+
+    /// Of which record was told although it is not there any more.
+    pub(super) fn told_of_what_was_cut(&self) -> Option<u64> {
+        self.cut.map(|_| self.recorded.last())
     }
 
     /// Writes and delivers from now on.
     pub(super) fn begin(self) -> (Pen, Cursor, Deliveries) {
-        let Self { pen, log, recorded, deliveries } = self;
+        let Self { pen, log, mut recorded, cut, deliveries } = self;
+        if let Some(last) = cut {
+            tracing::error!(
+                "records were cut off the audit record after {last}: `tidegate audit verify` says more"
+            );
+            // What is recorded from now on has numbers that were told already, and is told all the same.
+            if let Err(e) = recorded.advance(last) {
+                tracing::error!("{e}");
+            }
+        }
         let written = log.as_ref().map(Log::written);
         let counts = deliveries.iter().map(|delivery| (delivery.name(), delivery.counts.clone())).collect();
         if let Some(log) = log {

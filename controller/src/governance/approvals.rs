@@ -269,7 +269,8 @@ impl Approvals {
         let same = |request: &&Request| request.identity == *identity && request.finding == Some(finding);
         let last = self.requests.values().rfind(same)?;
         // What was done and is over may be asked for again, and so may what nobody had to answer.
-        (!matches!(last.state, RequestState::Approved { .. } | RequestState::Withdrawn { .. })).then_some(last)
+        (!matches!(last.state, RequestState::Approved { .. } | RequestState::Withdrawn { .. }))
+            .then_some(last)
     }
 
     /// Those of a finding that wait.

@@ -144,7 +144,8 @@ impl Book {
         let resolved = self.findings.values().find(|f| matches!(f.state, FindingState::Resolved { .. }));
         // A flood of what is only flagged keeps nobody from being contained, and pushes nothing out that is like it.
         let rank = |f: &&Finding| (is_act(&f.decision) || !f.containments.is_empty(), f.severity);
-        let lesser = || self.findings.values().filter(|f| rank(f) < new).min_by_key(|f| (rank(f), f.last_seen));
+        let lesser =
+            || self.findings.values().filter(|f| rank(f) < new).min_by_key(|f| (rank(f), f.last_seen));
         let Some(id) = resolved.or_else(lesser).map(|f| f.id) else { return false };
         self.forget(id);
         true

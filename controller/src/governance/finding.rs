@@ -201,8 +201,7 @@ impl Finding {
         let now = containment.at;
         while self.containments.len() >= KEPT {
             // What holds says what comes next, and whether somebody has undone it.
-            let is_past =
-                |done: &Containment| done.until <= now && now.duration_since(done.at) >= HOUR;
+            let is_past = |done: &Containment| done.until <= now && now.duration_since(done.at) >= HOUR;
             let Some(past) = self.containments.iter().position(is_past) else { break };
             self.containments.remove(past);
         }

@@ -181,7 +181,10 @@ fn findings_outlive_the_daemon_and_a_resolved_one_is_not_begun_again() {
     assert_eq!(note(&mut book, &drift(), now()).contain, Some(quarantine()));
     let until = now() + SignedDuration::from_mins(15);
     let act = ActName::Quarantine;
-    book.contained(1, Containment { identity: id("orders"), act, step: 0, at: now(), until, revision: 4, by_people: false });
+    book.contained(
+        1,
+        Containment { identity: id("orders"), act, step: 0, at: now(), until, revision: 4, by_people: false },
+    );
     book.pause(Some("tonight")).expect("written");
     book.flush().expect("written");
     let before: Vec<_> = book.all().cloned().collect();

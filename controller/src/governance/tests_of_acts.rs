@@ -72,7 +72,10 @@ impl Case {
     /// That it was done, until then.
     fn done(&mut self, second: i64, step: usize, act: ActName, until: i64) {
         let (at, until) = (at(second), at(until));
-        self.book.contained(1, Containment { identity: orders(), act, step, at, until, revision: 1, by_people: false });
+        self.book.contained(
+            1,
+            Containment { identity: orders(), act, step, at, until, revision: 1, by_people: false },
+        );
     }
 }
 

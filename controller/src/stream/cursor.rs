@@ -3,6 +3,9 @@
 use crate::exit_code::{Failure, Result};
 use std::path::{Path, PathBuf};
 
+/// The cursor of the audit records that were told.
+pub const RECORDS: &str = "records";
+
 /// The number of the last thing that was done.
 #[derive(Debug)]
 pub struct Cursor {
@@ -30,6 +33,12 @@ impl Cursor {
             }
             Err(e) => Err(Failure::io(format!("read {}", path.display()), &e)),
         }
+    }
+
+    /// How far it was, where it has begun and can be read.
+    pub fn read(folder: &Path, name: &str) -> Option<u64> {
+        let text = std::fs::read_to_string(folder.join(format!("{name}.cursor"))).ok()?;
+        text.trim().parse().ok()
     }
 
     /// The last number.

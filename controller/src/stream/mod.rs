@@ -10,7 +10,7 @@ pub mod story;
 #[cfg(test)]
 mod tests;
 
-pub use cursor::Cursor;
+pub use cursor::{Cursor, RECORDS};
 pub use files::Files;
 pub use follow::Follow;
 pub use log::{Log, Pen};

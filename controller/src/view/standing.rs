@@ -125,7 +125,10 @@ pub fn print(standing: &Standing, format: Format) -> Result<()> {
     section("Acts from", &bindings(&standing.bindings, now), "nowhere: nothing is bound to it")?;
     section("Reached", &peers(&standing.peers), "nobody, and nobody reached it")?;
     let intents = standing.intents.join(", ");
-    say(&format!("\nExpected by: {}", if intents.is_empty() { "no intent; nothing is compared" } else { &intents }))?;
+    say(&format!(
+        "\nExpected by: {}",
+        if intents.is_empty() { "no intent; nothing is compared" } else { &intents }
+    ))?;
     let Standing { findings, acts, approvals, grants, .. } = standing;
     let mut more = String::new();
     for finding in findings {
@@ -170,7 +173,8 @@ fn peers(peers: &[Reached]) -> String {
     if peers.is_empty() {
         return String::new();
     }
-    let mut out = table::table(&["AS", "PEER", "SERVICE", ">CONNECTIONS", ">DENIED", "EXPECTED", "LAST SEEN"]);
+    let mut out =
+        table::table(&["AS", "PEER", "SERVICE", ">CONNECTIONS", ">DENIED", "EXPECTED", "LAST SEEN"]);
     for Reached { seen, expected } in peers {
         let PairSeen { pair, sight } = seen;
         let role = if pair.role == Role::Client { "client" } else { "server" };

@@ -212,5 +212,8 @@ fn what_nobody_answered_counts_for_the_bound_an_hour_also_of_the_next_daemon() {
     assert_eq!(held().as_deref(), Some("1 containments in an hour are the most"));
     assert_eq!(quarantined(&lab), 0);
     let record = lab.json(&["audit", "show", "--kind", "finding"]).pop().unwrap();
-    assert_eq!((&record["what"]["decision"], &record["what"]["held_back"]), (&json("held back"), &json(held().unwrap())));
+    assert_eq!(
+        (&record["what"]["decision"], &record["what"]["held_back"]),
+        (&json("held back"), &json(held().unwrap()))
+    );
 }

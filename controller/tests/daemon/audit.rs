@@ -140,3 +140,44 @@ fn a_record_is_verified_on_another_machine_and_a_change_in_the_file_is_found() {
     lab::until(|| lines(&lab).last().unwrap()["kind"] == "checkpoint");
     assert_eq!(lab.fails(&["audit", "verify"]).0, 1);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_record_that_was_cut_off_is_missed_by_the_daemon_itself_and_what_comes_after_is_told() {
+    let lab = Lab::new();
+    let mut daemon = lab.run(&["-i", "eth1"]);
+    let events = lab.state_file().with_file_name("events");
+    lab.ok(&["block", "add", "10.9.0.1"]);
+    lab.ok(&["block", "add", "10.9.0.2"]);
+    lab::until(|| {
+        let cursor = std::fs::read_to_string(events.join("records.cursor")).unwrap_or_default();
+        cursor.trim().parse::<usize>().is_ok_and(|told| told >= lines(&lab).len())
+    });
+    daemon.stop();
+    assert_eq!(lab.json(&["audit", "verify"])[0]["ok"], true);
+    let whole = lines(&lab).len();
+    // Somebody takes out what he did last, and leaves a chain that is whole.
+    let db = rusqlite::Connection::open(lab.state_file()).unwrap();
+    db.execute_batch(&format!(
+        "DROP TRIGGER audit_is_not_removed; DELETE FROM audit WHERE seq > {}",
+        whole - 3
+    ))
+    .unwrap();
+    drop(db);
+    let missed = |told: &str| {
+        let output = lab.tidegate(&["audit", "verify"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(told), "{said}");
+    };
+    let says = format!("those after record {} were cut off", whole - 3);
+    missed(&says);
+    // The next daemon says so for ever, and tells of what it records.
+    let _daemon = lab.run(&[]);
+    lab.ok(&["block", "add", "10.9.0.3"]);
+    missed(&says);
+    let is_told = |file: std::fs::DirEntry| {
+        std::fs::read_to_string(file.path()).is_ok_and(|text| text.contains("10.9.0.3"))
+    };
+    lab::until(|| std::fs::read_dir(&events).unwrap().flatten().any(is_told));
+}

@@ -35,7 +35,10 @@ fn who_acted_what_it_reached_whether_that_was_expected_and_whether_to_trust_it()
     until(|| peers().len() == 1);
     let shown = show(ORDERS);
     assert_eq!((&shown["trust"], &shown["intents"]), (&json("trusted"), &json(vec!["orders"])));
-    assert_eq!(shown["because"][0], "it is bound without an end, and nothing that was seen speaks against it");
+    assert_eq!(
+        shown["because"][0],
+        "it is bound without an end, and nothing that was seen speaks against it"
+    );
     assert_eq!(shown["bindings"][0]["address"], "10.1.0.2/32");
     let of = |peer: &Value| {
         let fields = ["role", "peer", "port", "count", "denied", "expected"];
@@ -79,7 +82,10 @@ fn a_lease_that_is_over_is_no_credential_to_trust() {
     lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "2s", "--reason", "a test"]);
     let shown = || lab.json(&["identity", "show", ORDERS]).remove(0);
     let before = shown();
-    assert_eq!((&before["trust"], &before["bindings"][0]["evidence"]["reason"]), (&json("trusted"), &json("a test")));
+    assert_eq!(
+        (&before["trust"], &before["bindings"][0]["evidence"]["reason"]),
+        (&json("trusted"), &json("a test"))
+    );
     assert!(before["because"][0].as_str().unwrap().starts_with("it has a lease until "), "{before}");
     until(|| shown()["trust"] == "denied");
     assert!(shown()["because"][0].as_str().unwrap().starts_with("its last lease ended at "));
