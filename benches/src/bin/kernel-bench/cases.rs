@@ -90,6 +90,10 @@ fn tc<'a>(kernel: &'a Kernel) -> Run<'a> {
     Box::new(|frame, repeat| Ok(kernel.run_tc(frame, 0, repeat)?))
 }
 
+fn tc_in<'a>(kernel: &'a Kernel) -> Run<'a> {
+    Box::new(|frame, repeat| Ok(kernel.run_tc_in(frame, repeat)?))
+}
+
 fn pinned<'a>(filter: &'a PinnedXdp) -> Run<'a> {
     Box::new(|frame, repeat| Ok(filter.run(frame, repeat)?))
 }
@@ -100,22 +104,19 @@ fn walked(walker: PeerXdp) -> Run<'static> {
 
 fn established<'a>(peers: &Peers<'a>, cpu: usize) -> Result<Vec<Case<'a>>> {
     let mut cases = Vec::new();
-    let by_xdp = RunResult::XDP_PASS;
-    let (best, good, enough) = (Bound::AtMost(0.45), Bound::AtMost(0.6), Bound::AtMost(0.75));
+    let (by_xdp, by_tc) = (RunResult::XDP_PASS, RunResult::TC_NEXT);
+    let (best, good) = (Bound::AtMost(0.45), Bound::AtMost(0.6));
+    let (enough, enough_at_tc) = (Bound::AtMost(0.75), Bound::AtMost(0.9));
+    let kernel = peers.kernel;
     for (name, stream, subject, passed, wanted, enforced) in [
-        ("established, IPv4", scene::ipv4(), xdp(peers.kernel), by_xdp, best, enough),
-        ("established, IPv6", scene::ipv6(), xdp(peers.kernel), by_xdp, best, enough),
-        ("established, IPv4, VLAN tag", scene::tagged(), xdp(peers.kernel), by_xdp, best, enough),
-        (
-            "established, IPv4, TC egress",
-            scene::sent_by_host(),
-            tc(peers.kernel),
-            RunResult::TC_NEXT,
-            good,
-            Bound::AtMost(0.9),
-        ),
+        ("established, IPv4", scene::ipv4(), xdp(kernel), by_xdp, best, enough),
+        ("established, IPv6", scene::ipv6(), xdp(kernel), by_xdp, best, enough),
+        ("established, IPv4, VLAN tag", scene::tagged(), xdp(kernel), by_xdp, best, enough),
+        ("established, IPv4, TC ingress", scene::ipv4(), tc_in(kernel), by_tc, good, enough_at_tc),
+        ("established, IPv6, TC ingress", scene::ipv6(), tc_in(kernel), by_tc, good, enough_at_tc),
+        ("established, IPv4, TC egress", scene::sent_by_host(), tc(kernel), by_tc, good, enough_at_tc),
     ] {
-        let data = settled(peers.kernel, &subject, passed, cpu, &stream).context(name)?;
+        let data = settled(kernel, &subject, passed, cpu, &stream).context(name)?;
         let reference = pinned(peers.filter);
         expect(&reference, &data, RunResult::XDP_PASS).with_context(|| format!("xdp-filter, {name}"))?;
         cases.push(Case {
@@ -151,7 +152,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
         Case {
             name: "blocked source, a new flow each",
             wanted: Bound::AtMost(0.6),
-            enforced: Some(Bound::AtMost(20.0)),
+            enforced: Some(Bound::AtMost(5.0)),
             frames: Frames::Walked(scene::nth_blocked, Segment::Data),
             subject: few_walked()?,
             reference: ("xdp-filter", filter_walked),
@@ -184,7 +185,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
 fn new<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
     let by_sources =
         |target| Ok::<_, anyhow::Error>(walked(walker(Walk::sources(scene::CROWD_SIZE), &target)?));
-    let (wanted, enforced) = (Bound::AtMost(2.5), Some(Bound::AtMost(12.0)));
+    let (wanted, enforced) = (Bound::AtMost(2.5), Some(Bound::AtMost(5.0)));
     let syn = scene::crowd(0).frame(Segment::Syn)?;
     let cases = vec![
         Case {

@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, default_value_t = 41)]
     rounds: u32,
     /// Frames of one kind to one of them in a round.
-    #[arg(long, default_value_t = 1 << 16)]
+    #[arg(long, default_value_t = 1 << 19)]
     packets: u32,
 }
 
@@ -107,7 +107,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         let [bare, ours, nft] = &series[..] else { continue };
         let random = kind.name.ends_with("random ports");
         for (reference, wanted, enforced) in
-            [(bare, 0.75, if random { 0.06 } else { 0.4 }), (nft, 2.5, if random { 0.25 } else { 1.5 })]
+            [(bare, 0.75, if random { 0.3 } else { 0.4 }), (nft, 2.5, if random { 1.0 } else { 1.5 })]
         {
             let bounds = (Some(Bound::AtLeast(wanted)), Some(Bound::AtLeast(enforced)));
             let case = format!("{} / {}", kind.name, reference.name);
