@@ -227,6 +227,15 @@ fn many_entries_are_written_at_once_and_those_that_fit_before_the_map_is_full_ar
         [Some((7, 1)), Some((7, 4000)), Some((7, 9)), Some((7, 9)), None]
     );
     blocklist.insert_all([]).unwrap();
+    // Those that are not there, first, last and in between, are no failure, and those behind them go all the same.
+    let gone = [6000, 0, 7000, 1, 5500].into_iter().chain(2..4500).chain([4999, 5001]);
+    blocklist.remove_all(gone.map(|n| (entry(n, 0).0, 128))).unwrap();
+    let entries = blocklist.entries().unwrap();
+    assert_eq!(
+        entries.keys().copied().collect::<Vec<_>>(),
+        (4500..4999).map(|n| (entry(n, 0).0, 128)).collect::<Vec<_>>()
+    );
+    blocklist.remove_all([]).unwrap();
 }
 
 const NATIVE: JudgedAt = JudgedAt::Xdp(XdpMode::Native);

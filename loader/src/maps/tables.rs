@@ -66,8 +66,9 @@ fn absent_is_none<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError>
 }
 
 /// Whether the kernel says that there is nothing to remove.
+const ENOENT: i32 = 2;
+
 fn is_absent(error: &MapError) -> bool {
-    const ENOENT: i32 = 2;
     matches!(error, MapError::KeyNotFound) || crate::error::os_error(error) == Some(ENOENT)
 }
 
@@ -201,7 +202,7 @@ impl<K: Pod + Eq + Hash, V: Pod> PerCpuTable<K, V> {
     }
 }
 
-/// Entries that are written by one system call.
+/// Entries that are written or removed by one system call.
 const BATCH: usize = 4096;
 
 /// A longest-prefix trie.
@@ -273,6 +274,36 @@ impl<K: Pod + Ord, V: Pod> Trie<K, V> {
             Err(e) if is_absent(&e) => Ok(false),
             Err(e) => Err(self.map.error(e)),
         }
+    }
+
+    /// Removes many prefixes, in few system calls. Those that are not there are none to remove.
+    pub fn remove_all(&self, prefixes: impl IntoIterator<Item = (K, u32)>) -> Result<()> {
+        let mut prefixes = prefixes.into_iter().peekable();
+        let _only_writer = self.map.write();
+        let mut keys = Vec::new();
+        while prefixes.peek().is_some() {
+            keys.clear();
+            let mut count = 0;
+            for (key, bits) in prefixes.by_ref().take(BATCH) {
+                keys.extend_from_slice(&bits.to_ne_bytes());
+                keys.extend_from_slice(bytemuck::bytes_of(&key));
+                count += 1;
+            }
+            let (size, mut done) = (keys.len() / count, 0);
+            while let Err((removed, source)) =
+                batch::delete(&self.fd, &keys[done * size..], (count - done) as u32)
+            {
+                if source.raw_os_error() != Some(ENOENT) {
+                    let source = SyscallError { call: "bpf_map_delete_batch", io_error: source }.into();
+                    return Err(self.map.error(source));
+                }
+                done += removed + 1;
+                if done >= count {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All prefixes with their lengths.
