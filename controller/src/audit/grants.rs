@@ -174,7 +174,7 @@ mod tests {
         change(&mut state);
         let by = Author { who: Who::User(0), how: how.into() };
         let kernel = InKernel { epoch: revision as u32, generation: "these maps".into() };
-        store.begin(&state, &kernel, &by, before, &Given::default()).unwrap();
+        store.begin(&state, &kernel, &by, before, || Some(Given::default())).unwrap();
         if counts {
             store.mark(&state, before.revision, &[]).unwrap();
             return state;

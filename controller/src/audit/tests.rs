@@ -41,7 +41,7 @@ fn commit(store: &mut Store, before: &State, by: &Author, change: impl FnOnce(&m
     state.applied_at = Some(Timestamp::now());
     change(&mut state);
     let kernel = InKernel { epoch: state.epoch, generation: "these maps".into() };
-    store.begin(&state, &kernel, by, before, &Given::default()).unwrap();
+    store.begin(&state, &kernel, by, before, || Some(Given::default())).unwrap();
     store.mark(&state, before.revision, &[]).unwrap();
     state
 }
@@ -335,7 +335,7 @@ fn what_a_daemon_left_pending_has_an_outcome_before_the_next_does_anything() {
         commit(&mut store, &State::default(), &operator("policy apply"), |state| state.apply(set("allow")));
     let kernel = InKernel { epoch: 2, generation: "these maps".into() };
     let second = State { revision: 2, epoch: 2, ..first.clone() };
-    store.begin(&second, &kernel, &operator("block add"), &first, &Given::default()).unwrap();
+    store.begin(&second, &kernel, &operator("block add"), &first, || Some(Given::default())).unwrap();
     store.resolve(&InKernel { epoch: 1, ..kernel }).unwrap();
     let last = records(&store).pop().unwrap();
     let why = "the daemon ended before it counted";

@@ -2,9 +2,10 @@
 
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
-use crate::state::{Outcome, Revision, Store};
+use crate::state::{InKernel, Outcome, Revision, Store};
 use crate::view::table::{self, or_dash};
 use crate::view::{Format, print_json, say};
+use loader::Maps;
 
 fn open(instance: &Instance) -> Result<Store> {
     Store::read(&instance.state_file())?.ok_or_else(|| {
@@ -15,7 +16,13 @@ fn open(instance: &Instance) -> Result<Store> {
 
 /// Prints the revisions, the latest first.
 pub fn print(instance: &Instance, format: Format) -> Result<()> {
-    let history = open(instance)?.history()?;
+    let store = open(instance)?;
+    // The maps may be gone, or not to be read by whoever asks: then the file alone is told of.
+    let kernel = Maps::open(&instance.pin_dir()).and_then(|maps| maps.config.get());
+    let history = match kernel {
+        Ok(config) => store.history_by(&InKernel::of(&config))?,
+        Err(_) => store.history()?,
+    };
     if format == Format::Json {
         return print_json(&history);
     }

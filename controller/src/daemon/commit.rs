@@ -1,26 +1,30 @@
 //! Commits: what the kernel is to hold, changed so that no packet sees a part of it.
 
+pub use super::entries::{remove, write};
+
 use super::crash::{Step, may_end};
+use super::entries::{remove_many, write_many};
 use super::mark::Mask;
 use crate::exit_code::{Code, Failure, Result};
+use crate::policy::contain::Changed;
 use crate::policy::difference::{Difference, Kept};
 use crate::policy::gateway::{Gateway, configure};
 use crate::policy::grant::Grant;
 use crate::policy::kinds::Kinds;
+use crate::policy::numbering::Counted;
 use crate::policy::quarantine::Quarantine;
 use crate::policy::{
-    Clock, Compiled, MapDelete, MapWrite, Numbering, PolicyPrefix, Prefix, RuleInfo, compile_with, diff,
-    sweep,
+    Clock, Compiled, Documents, MapDelete, MapWrite, Numbering, PolicyPrefix, Prefix, RuleInfo, compile_with,
+    diff, sweep,
 };
 use crate::state::{Author, Given, InKernel, State, Store};
 use datapath::abi::{Config, Interface};
 use jiff::Timestamp;
 use loader::Maps;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
-
-/// Rules, identities and interfaces are looked up by their whole number.
-const RULE_BITS: u32 = 32;
+use std::mem::take;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 /// What the maps hold, and what it means.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub struct Committed {
     pub(super) unmarked: Option<Unmarked>,
     /// What the last commit named otherwise.
     pub(super) renamed: Renamed,
+    /// How many numbers the store has been told of, while some are given or it could not be told of them.
+    pub(super) unsaved: Option<Counted>,
     /// Bits that have to have room for every identity.
     pub(super) mark: Mask,
 }
@@ -61,6 +67,7 @@ pub(super) struct Rest {
 pub(super) struct Written {
     pub(super) bindings: HashSet<Prefix>,
     decisions: HashSet<PolicyPrefix>,
+    guards: HashSet<PolicyPrefix>,
     rules: HashSet<u32>,
 }
 
@@ -70,6 +77,7 @@ impl Written {
         writes.iter().any(|write| match write {
             MapWrite::Binding(key, _) => self.bindings.contains(key),
             MapWrite::Decision(key, _) => self.decisions.contains(key),
+            MapWrite::Guard(key, _) => self.guards.contains(key),
             MapWrite::Rule(key, _) => self.rules.contains(key),
             _ => true,
         })
@@ -78,7 +86,9 @@ impl Written {
     fn extend(&mut self, writes: &[MapWrite]) {
         for write in writes {
             match write {
+                MapWrite::Binding(key, _) => drop(self.bindings.insert(*key)),
                 MapWrite::Decision(key, _) => drop(self.decisions.insert(*key)),
+                MapWrite::Guard(key, _) => drop(self.guards.insert(*key)),
                 MapWrite::Rule(key, _) => drop(self.rules.insert(*key)),
                 _ => {}
             }
@@ -103,13 +113,6 @@ pub(super) enum Renamed {
     Rules(Vec<(u32, String)>),
 }
 
-/// A state that is to count, with the way there.
-struct Planned {
-    state: State,
-    next: u32,
-    given: Given,
-}
-
 impl Committed {
     /// Does what the last commit left to be done. Waits for packets that are being judged: about 10 ms, once a commit.
     ///
@@ -131,9 +134,7 @@ impl Committed {
     /// Removes what only epochs before this needed. No packet may be judged by one of them any more.
     pub(super) fn sweep(&mut self, maps: &Maps) -> Result<()> {
         let Some(rest) = &self.rest else { return Ok(()) };
-        for delete in &rest.gone {
-            remove(maps, delete)?;
-        }
+        remove_many(maps, &rest.gone)?;
         self.rest = None;
         may_end(Step::Swept { revision: self.state.revision });
         Ok(())
@@ -159,8 +160,8 @@ impl Committed {
     pub fn commit(&mut self, maps: &Maps, by: &Author, change: impl FnOnce(&mut State)) -> Result<u64> {
         self.mark_late()?;
         // Numbers and what they mean are many: they go through no copy of the state.
-        let mut numbering = std::mem::take(&mut self.state.numbering);
-        let rules = std::mem::take(&mut self.state.rules);
+        let mut numbering = take(&mut self.state.numbering);
+        let rules = take(&mut self.state.rules);
         let done = self.flip(maps, by, change, &mut numbering);
         // Given is given: what becomes of the revision does not take a number back.
         self.state.numbering = numbering;
@@ -212,30 +213,57 @@ impl Committed {
         state.blocks.retain(|block| block.not_after.is_none_or(|end| end > now));
         state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
         state.grants.retain(|grant| grant.not_after > now);
-        let counted = numbering.counted();
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
+        self.unsaved.get_or_insert_with(|| numbering.counted());
         if let Some(difference) = self.by_difference(&state, numbering, &clock) {
-            let given = Given { numbers: difference.given.clone(), wall_of_boot_ns: None };
-            return self.flip_difference(maps, by, Planned { state, next, given }, difference);
+            return self.flip_difference(maps, by, state, (difference, numbering));
         }
         self.settle(maps)?;
         self.end_shadow(maps)?;
-        let mut compiled = compile_with(&state.effective(now), std::mem::take(numbering), &clock);
-        // Numbers are many, and the state has them.
-        *numbering = std::mem::take(&mut compiled.numbering);
-        self.mark.check(numbering)?;
-        compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
-        let writes = diff(&self.live, &compiled, next);
-        let planned = Planned { state, next, given: Given::since(&counted, numbering) };
-        self.record_and_turn(maps, by, planned, &writes, |maps| turn(maps, &compiled, next)).map(|before| {
-            self.rest = Some(Rest { gone: sweep(&self.live, &compiled), written: None });
-            (self.kinds, self.kept, self.renamed) = (None, None, Renamed::All);
-            self.live = compiled;
-            (before, self.live.rules.clone().into_iter().collect())
+        let kernel = InKernel { epoch: next, ..InKernel::of(&config) };
+        let (compiled, writes) = self.compile_and_record((&state, by, &kernel), numbering, &clock)?;
+        may_end(Step::Recorded);
+        let before = self.turn_to(maps, state, &writes, |maps| turn(maps, &compiled, next))?;
+        self.rest = Some(Rest { gone: sweep(&self.live, &compiled), written: None });
+        (self.kinds, self.kept, self.renamed) = (None, None, Renamed::All);
+        self.live = compiled;
+        Ok((before, self.live.rules.clone().into_iter().collect()))
+    }
+
+    /// Compiles a state, and records its revision beside that: what the files say is there already, and takes as long to save. What it
+    /// comes to is written to the kernel only when both are done. Where there is something against it, neither has happened.
+    fn compile_and_record(
+        &mut self,
+        (state, by, kernel): (&State, &Author, &InKernel),
+        numbering: &mut Numbering,
+        clock: &Clock,
+    ) -> Result<(Compiled, Vec<MapWrite>)> {
+        let Self { store, state: before, live, mark, unsaved, .. } = self;
+        thread::scope(|scope| {
+            let (give, given) = mpsc::channel();
+            let record = move || store.begin(state, kernel, by, before, || given.recv().ok());
+            let recorded = scope.spawn(record);
+            let mut compiled = compile_with(&state.effective(clock.wall_now), take(numbering), clock);
+            // Numbers are many, and the state has them.
+            *numbering = take(&mut compiled.numbering);
+            may_end(Step::Compiled);
+            let checked = mark.check(numbering);
+            if checked.is_ok() {
+                let given = unsaved.as_ref().map(|counted| Given::since(counted, numbering));
+                let _ = give.send(given.unwrap_or_default()); // to one that failed, who says so below
+            }
+            drop(give);
+            compiled.interfaces = interfaces(compiled.gateway.as_ref(), &compiled.named_interfaces);
+            let writes = diff(live, &compiled, kernel.epoch);
+            let recorded = recorded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            checked?;
+            recorded?;
+            *unsaved = None;
+            Ok((compiled, writes))
         })
     }
 
-    /// What a state comes to in which nothing but rules are others; nothing where that takes a compile.
+    /// What a state comes to in which nothing is another but rules, or but who is cut off by hand; nothing where that takes a compile.
     fn by_difference(
         &mut self,
         state: &State,
@@ -247,19 +275,35 @@ impl Committed {
         let alike = Arc::ptr_eq(&was.workloads, &will.workloads)
             && (&was.blocklists, &was.quarantines, &was.grants, &was.limits, &was.gateway)
                 == (&will.blocklists, &will.quarantines, &will.grants, &will.limits, &will.gateway)
-            && (&before.blocks, &before.quarantines, &before.grants)
-                == (&state.blocks, &state.quarantines, &state.grants)
+            && (&before.blocks, &before.grants) == (&state.blocks, &state.grants)
             && Arc::ptr_eq(&before.bindings, &state.bindings);
         let shadowed = !self.shadow.is_empty() || before.shadow.is_some() || state.shadow.is_some();
-        if !alike || shadowed || Arc::ptr_eq(&before.set, &state.set) || !numbering.keeps_deadlines(clock) {
+        let same_files = Arc::ptr_eq(&before.set, &state.set);
+        let same_cuts = before.quarantines == state.quarantines;
+        if !alike || shadowed || same_files == same_cuts || !numbering.keeps_deadlines(clock) {
             return None;
         }
-        let in_force = before.grants_in_force();
-        if in_force.iter().any(|grant| grant.not_after <= now) {
+        if before.grants_in_force().iter().any(|grant| grant.not_after <= now) {
             return None;
         }
+        // Sooner done than a compile, where nobody had the time for it yet.
+        self.prepare();
         let mut kept = self.kept.take()?;
-        let found = kept.advance((was, will), &in_force, &self.live, (numbering, now))?;
+        let before = &self.state;
+        let found = if same_cuts {
+            let documents = (before.documents(), state.documents());
+            kept.advance(documents, &before.grants_in_force(), &self.live, (numbering, now))?
+        } else {
+            let changed = Changed::between(&before.quarantines, &state.quarantines)?;
+            let concerned = state.concerned(&changed, now)?;
+            let found = kept.contain(&changed, &concerned, &self.live, (numbering, now))?;
+            // Newcomers of whom something is said now, or not any more.
+            let limits = state.documents().limits.clone();
+            if let Some(kinds) = &mut self.kinds {
+                kinds.guard(&Documents { limits, ..concerned });
+            }
+            found
+        };
         self.kept = Some(kept);
         Some(found)
     }
@@ -268,18 +312,24 @@ impl Committed {
         &mut self,
         maps: &Maps,
         by: &Author,
-        planned: Planned,
-        difference: Difference,
+        state: State,
+        (difference, numbering): (Difference, &Numbering),
     ) -> Result<(u64, Vec<(u32, RuleInfo)>)> {
-        let next = planned.next;
+        let next = state.epoch;
         let writes = diff(&difference.old, &difference.new, next);
         let meets = |rest: &Rest| rest.written.as_ref().is_none_or(|written| written.meets(&writes));
         if self.rest.as_ref().is_some_and(meets) {
             self.settle(maps)?;
         }
+        let kernel = InKernel { epoch: next, ..InKernel::of(&maps.config.get()?) };
+        let given = self.unsaved.as_ref().map(|counted| Given::since(counted, numbering));
+        let recorded = self.store.begin(&state, &kernel, by, &self.state, || Some(given.unwrap_or_default()));
+        recorded.inspect_err(|_| (self.kept, self.kinds) = (None, None))?;
+        self.unsaved = None;
+        may_end(Step::Recorded);
         let turn = |maps: &Maps| Ok(maps.config.update(|config| config.epoch = next).map(drop)?);
-        let done = self.record_and_turn(maps, by, planned, &writes, turn);
-        let before = done.inspect_err(|_| self.kept = None)?;
+        let turned = self.turn_to(maps, state, &writes, turn);
+        let before = turned.inspect_err(|_| (self.kept, self.kinds) = (None, None))?;
         let rest =
             self.rest.get_or_insert_with(|| Rest { written: Some(Written::default()), ..Rest::default() });
         if let Some(written) = &mut rest.written {
@@ -292,18 +342,14 @@ impl Committed {
         Ok((before, rules))
     }
 
-    /// Records the revision, writes the second versions and flips the epoch. Returns the revision that counted before.
-    fn record_and_turn(
+    /// Writes the second versions of a state whose revision is recorded, and flips the epoch. Returns the revision that counted before.
+    fn turn_to(
         &mut self,
         maps: &Maps,
-        by: &Author,
-        Planned { state, given, .. }: Planned,
+        state: State,
         writes: &[MapWrite],
         turn: impl FnOnce(&Maps) -> Result<()>,
     ) -> Result<u64> {
-        let kernel = InKernel { epoch: state.epoch, ..InKernel::of(&maps.config.get()?) };
-        self.store.begin(&state, &kernel, by, &self.state, &given)?;
-        may_end(Step::Recorded);
         let written = self.write_all(maps, writes).and_then(|()| {
             may_end(Step::Written);
             turn(maps).inspect_err(|_| self.give_up(maps, writes))
@@ -399,61 +445,4 @@ fn interfaces(gateway: Option<&Gateway>, named: &BTreeMap<String, u32>) -> BTree
         by_name.entry(name).or_insert(Interface::NONE).number = *number;
     }
     by_name.into_iter().filter_map(|(name, one)| Some((loader::netdev::index(name).ok()?, one))).collect()
-}
-
-/// Writes entries in their order, those that lie behind each other and go to one large table at once. On failure it says how many
-/// were written.
-fn write_many(maps: &Maps, mut writes: &[MapWrite]) -> std::result::Result<(), (usize, loader::Error)> {
-    let mut before = 0;
-    while let Some(first) = writes.first() {
-        let same = |write: &&MapWrite| std::mem::discriminant(*write) == std::mem::discriminant(first);
-        let (now, rest) = writes.split_at(writes.iter().take_while(same).count());
-        let done = match first {
-            MapWrite::Binding(..) => maps.bindings.insert_all(now.iter().filter_map(|write| match write {
-                MapWrite::Binding(key, v) => Some((key.addr(), key.bits(), *v)),
-                _ => None,
-            })),
-            MapWrite::Block(..) => maps.blocklist.insert_all(now.iter().filter_map(|write| match write {
-                MapWrite::Block(key, v) => Some((key.addr(), key.bits(), *v)),
-                _ => None,
-            })),
-            MapWrite::Decision(..) => maps.policy.insert_all(now.iter().filter_map(|write| match write {
-                MapWrite::Decision(key, v) => Some((key.key, key.bits, *v)),
-                _ => None,
-            })),
-            _ => now.iter().enumerate().try_for_each(|(n, one)| write(maps, one).map_err(|e| (n, e))),
-        };
-        done.map_err(|(n, e)| (before + n, e))?;
-        before += now.len();
-        writes = rest;
-    }
-    Ok(())
-}
-
-/// Writes one entry of a commit.
-pub fn write(maps: &Maps, write: &MapWrite) -> loader::Result<()> {
-    match write {
-        MapWrite::Binding(key, v) => maps.bindings.insert(&key.addr(), key.bits(), v),
-        MapWrite::Scoped(key, v) => maps.scoped.insert(&key.key, key.bits, v),
-        MapWrite::Block(key, v) => maps.blocklist.insert(&key.addr(), key.bits(), v),
-        MapWrite::Guard(key, v) => maps.guards.insert(&key.key, key.bits, v),
-        MapWrite::Decision(key, v) => maps.policy.insert(&key.key, key.bits, v),
-        MapWrite::Interface(key, v) => maps.interfaces.insert(key, RULE_BITS, v),
-        MapWrite::Rule(key, v) => maps.rules.insert(key, RULE_BITS, v),
-        MapWrite::Limit(key, v) => maps.limits.insert(key, RULE_BITS, v),
-    }
-}
-
-/// Removes an entry that no epoch needs any more. Returns whether it was there.
-pub fn remove(maps: &Maps, delete: &MapDelete) -> loader::Result<bool> {
-    match delete {
-        MapDelete::Binding(key) => maps.bindings.remove(&key.addr(), key.bits()),
-        MapDelete::Scoped(key) => maps.scoped.remove(&key.key, key.bits),
-        MapDelete::Block(key) => maps.blocklist.remove(&key.addr(), key.bits()),
-        MapDelete::Guard(key) => maps.guards.remove(&key.key, key.bits),
-        MapDelete::Decision(key) => maps.policy.remove(&key.key, key.bits),
-        MapDelete::Interface(key) => maps.interfaces.remove(key, RULE_BITS),
-        MapDelete::Rule(key) => maps.rules.remove(key, RULE_BITS),
-        MapDelete::Limit(key) => maps.limits.remove(key, RULE_BITS),
-    }
 }

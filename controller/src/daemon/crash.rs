@@ -6,6 +6,8 @@
 /// What has just been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// All is compiled, and the transaction that records the revision is open. A commit by difference has no such step.
+    Compiled,
     /// The revision stands in the store, pending.
     Recorded,
     /// Half of the second versions are in the maps.

@@ -12,6 +12,7 @@ mod compare;
 mod confirm;
 mod crash;
 mod enroll;
+mod entries;
 mod expire;
 mod failsafe;
 mod feeds;

@@ -95,6 +95,7 @@ impl Committed {
             kept: None,
             unmarked: None,
             renamed: Renamed::All,
+            unsaved: None,
             mark,
         })
     }

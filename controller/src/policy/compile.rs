@@ -5,7 +5,7 @@ use super::document::{Documents, Open, Policy, Rule, RuleAction, RuleMode};
 use super::flatten::{Entry, flatten};
 use super::gateway::Gateway;
 use super::granted::{Granted, Said, Speaks, beyond};
-use super::guards::Guards;
+use super::guards::{Guards, Peers};
 use super::identity_limits::IdentityLimits;
 use super::limits::Limits;
 use super::numbering::Numbering;
@@ -134,7 +134,11 @@ pub fn compile_with(documents: &Documents, mut numbering: Numbering, clock: &Clo
     let default_allow = documents.policies.is_empty();
     // Where everything passes, there is nothing to grant.
     let policy = if default_allow { BTreeMap::new() } else { decisions(&ordered, &granted, &classes) };
-    let guards = guards.entries(&classes);
+    let peers = Peers {
+        all: &mut classes.selectors.keys().copied(),
+        matching: &|selector| classes.matching(std::slice::from_ref(selector)),
+    };
+    let guards = guards.entries(classes.bindings.values().chain(classes.scoped.values()), peers);
     let texts =
         |selectors: &Vec<&super::selector::Selector>| selectors.iter().map(|s| s.to_string()).collect();
     let class_texts = classes.selectors.iter().map(|(class, selectors)| (*class, texts(selectors))).collect();

@@ -8,7 +8,7 @@ use super::document::{Documents, Policy, Rule};
 use super::grant::Grant;
 use super::granted::{self, Said, Speaks};
 use super::middle::Middle;
-use super::numbering::{Numbered, Numbering};
+use super::numbering::Numbering;
 use super::selector::{Selector, added, taken};
 use super::trie::{PolicyPrefix, TrieKey};
 use datapath::abi::PolicyKey;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// More pairs of classes than these are compiled with all others: that finds rules faster.
-const FEW: usize = 4096;
+pub(super) const FEW: usize = 4096;
 /// The selector of rules that speak of every class.
 const ANY: &str = "any";
 
@@ -30,11 +30,11 @@ pub struct Kept {
     from: HashMap<String, BTreeSet<u32>>,
     to: HashMap<String, BTreeSet<u32>>,
     /// How often each selector is named, by rules and by all else.
-    named: HashMap<String, usize>,
+    pub(super) named: HashMap<String, usize>,
     /// The classes that a selector matches.
     members: HashMap<String, Vec<u32>>,
     /// When the hours of a rule begin or end next: what was compiled holds until then.
-    holds_until: Option<Timestamp>,
+    pub(super) holds_until: Option<Timestamp>,
 }
 
 /// A difference between two compiles: what of the one is not in the other, and the other way round.
@@ -44,8 +44,6 @@ pub struct Difference {
     pub old: Compiled,
     /// What counts instead. All else stays.
     pub new: Compiled,
-    /// Numbers that new rules were given.
-    pub given: Vec<(Numbered, String, u32)>,
 }
 
 /// A grant, with the classes that it is for.
@@ -58,7 +56,10 @@ struct Held<'g> {
 impl Difference {
     /// Makes it of what is compiled.
     pub fn apply(&self, compiled: &mut Compiled) {
-        let Self { old, new, .. } = self;
+        let Self { old, new } = self;
+        replace(&mut compiled.bindings, &old.bindings, &new.bindings);
+        replace(&mut compiled.scoped, &old.scoped, &new.scoped);
+        replace(&mut compiled.guards, &old.guards, &new.guards);
         replace(&mut compiled.policy, &old.policy, &new.policy);
         replace(&mut compiled.settings, &old.settings, &new.settings);
         replace(&mut compiled.rules, &old.rules, &new.rules);
@@ -204,11 +205,7 @@ impl Kept {
         ordered.sort_by_key(|(policy, n)| (policy.rank(), policy.rules[*n].action));
         for (policy, n) in ordered {
             let rule = &policy.rules[n];
-            let number = numbering.known_rule(&policy.name, &rule.name).unwrap_or_else(|| {
-                let (key, number) = numbering.new_rule(&policy.name, &rule.name);
-                found.given.push((Numbered::Rule, key, number));
-                number
-            });
+            let number = numbering.rule(&policy.name, &rule.name);
             let ordered = Ordered::at(number, (policy, rule), now);
             found.new.rules.insert(number, ordered.info());
             if untouched.contains(&(policy.name.as_str(), rule.name.as_str())) {
@@ -255,7 +252,8 @@ impl Kept {
         Some(())
     }
 
-    fn matching(&self, selectors: &[Selector], compiled: &Compiled) -> BTreeSet<u32> {
+    /// The classes that selectors are about.
+    pub(super) fn matching(&self, selectors: &[Selector], compiled: &Compiled) -> BTreeSet<u32> {
         let of = |selector: &Selector| self.members.get(&selector.to_string()).into_iter().flatten().copied();
         let mut classes: BTreeSet<u32> = if added(selectors).any(|s| *s == Selector::Any) {
             compiled.classes.keys().copied().collect()

@@ -315,6 +315,23 @@ impl Documents {
         grants.chain(self.quarantines.iter().flat_map(Quarantine::peers))
     }
 
+    /// Puts what others say behind what these say. Of two gateways the first counts.
+    pub fn append(&mut self, others: Self) {
+        let Self { workloads, policies, blocklists, quarantines, grants, limits, intents, gateway } = others;
+        if self.workloads.is_empty() {
+            self.workloads = workloads;
+        } else if !workloads.is_empty() {
+            Arc::make_mut(&mut self.workloads).extend(Arc::unwrap_or_clone(workloads));
+        }
+        self.policies.extend(policies);
+        self.blocklists.extend(blocklists);
+        self.quarantines.extend(quarantines);
+        self.grants.extend(grants);
+        self.limits.extend(limits);
+        self.intents.extend(intents);
+        self.gateway = self.gateway.take().or(gateway);
+    }
+
     /// A name for a rule of a policy, as verdicts show it.
     pub fn rule_key(policy: &str, rule: &str) -> String {
         format!("{policy}/{rule}")

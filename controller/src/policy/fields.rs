@@ -3,6 +3,7 @@
 use super::place::{Mistake, Place, one_of};
 use super::yaml::{Node, Value};
 use jiff::Timestamp;
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use std::sync::Arc;
 /// The file that is read and the mistakes found so far.
 pub struct Context<'f> {
     file: Arc<str>,
-    lines: Vec<&'f str>,
+    text: &'f str,
+    /// Its lines, once a mistake asks for them.
+    lines: OnceCell<Vec<&'f str>>,
     mistakes: &'f mut Vec<Mistake>,
     /// When durations begin.
     pub now: Timestamp,
@@ -19,7 +22,11 @@ pub struct Context<'f> {
 impl<'f> Context<'f> {
     /// For one file.
     pub fn new(file: &str, text: &'f str, now: Timestamp, mistakes: &'f mut Vec<Mistake>) -> Self {
-        Self { file: file.into(), lines: text.lines().collect(), mistakes, now }
+        Self { file: file.into(), text, lines: OnceCell::new(), mistakes, now }
+    }
+
+    fn lines(&self) -> &[&'f str] {
+        self.lines.get_or_init(|| self.text.lines().collect())
     }
 
     /// Where a node stands.
@@ -41,17 +48,17 @@ impl<'f> Context<'f> {
         accepted: impl Into<String>,
     ) {
         // At the end of a file the place may be one line too far: show the last that there is.
-        let line = (place.line as usize).clamp(1, self.lines.len().max(1));
-        let source_line = self.lines.get(line - 1).copied().unwrap_or_default().to_owned();
+        let line = (place.line as usize).clamp(1, self.lines().len().max(1));
+        let source_line = self.lines().get(line - 1).copied().unwrap_or_default().to_owned();
         let (what, accepted) = (what.into(), accepted.into());
         self.mistakes.push(Mistake { place: Some(place), what, accepted, source_line, width });
     }
 
     /// Where a syntax error stands.
     pub fn place_at(&self, line: u32, column: u32) -> Place {
-        let last = self.lines.len().max(1) as u32;
+        let last = self.lines().len().max(1) as u32;
         if line > last {
-            let end = self.lines.last().map_or(0, |l| l.chars().count()) as u32;
+            let end = self.lines().last().map_or(0, |l| l.chars().count()) as u32;
             return Place { file: self.file.clone(), line: last, column: end + 1 };
         }
         Place { file: self.file.clone(), line: line.max(1), column: column.max(1) }
@@ -153,11 +160,23 @@ impl<'n> Fields<'n> {
 
     /// A field that has to be there.
     pub fn required(&self, cx: &mut Context<'_>, name: &str, example: &str) -> Option<&'n Node> {
+        self.required_as(cx, name, || example.to_owned())
+    }
+
+    /// The same, where the example takes words to make: they are made where they are needed.
+    pub fn required_as(
+        &self,
+        cx: &mut Context<'_>,
+        name: &str,
+        example: impl FnOnce() -> String,
+    ) -> Option<&'n Node> {
         let found = self.optional(name);
         if found.is_none() {
             match self.found.iter().find(|(n, ..)| *n == name) {
-                Some((_, key, _)) => cx.mistake(key, format!("`{name}` of {} is empty", self.noun), example),
-                None => cx.mistake(self.node, format!("{} has no `{name}`", self.noun), example),
+                Some((_, key, _)) => {
+                    cx.mistake(key, format!("`{name}` of {} is empty", self.noun), example());
+                }
+                None => cx.mistake(self.node, format!("{} has no `{name}`", self.noun), example()),
             }
         }
         found

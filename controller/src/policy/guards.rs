@@ -3,7 +3,7 @@
 //! A list is what a set of entries says of services and peers, resolved so that the longest prefix decides. Everything
 //! with the same set of entries names the same list.
 
-use super::classes::{Classes, Profile};
+use super::classes::Profile;
 use super::compile::{RuleInfo, RuleKind};
 use super::document::{BlockEntry, Documents, RuleAction, RuleMode, Workload};
 use super::feed::{self, Feed};
@@ -17,9 +17,9 @@ use super::selector::Selector;
 use super::target::Target;
 use super::time::boot_time_ns;
 use super::trie::PolicyPrefix;
-use datapath::abi::{Block, GuardKey, NEVER};
+use datapath::abi::{Binding, Block, GuardKey, NEVER};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// The numbers of entries, in the order in which they stand.
@@ -32,7 +32,20 @@ pub struct Guards<'d> {
     feeds: Vec<(&'d [feed::Entry], Block)>,
     quarantines: Vec<(&'d Quarantine, Block)>,
     lists: BTreeMap<u32, (Set, Set)>,
+    /// The lists that prefixes name.
+    of_prefixes: BTreeSet<u32>,
 }
+
+/// The classes that guard lists can speak of.
+pub(super) struct Peers<'a> {
+    /// All of them.
+    pub all: &'a mut dyn Iterator<Item = u32>,
+    /// Those that a selector matches, sorted.
+    pub matching: Matching<'a>,
+}
+
+/// The classes of a selector.
+type Matching<'a> = &'a dyn Fn(&Selector) -> Vec<u32>;
 
 impl<'d> Guards<'d> {
     /// Gives each entry a number and a line in `rules`.
@@ -48,8 +61,13 @@ impl<'d> Guards<'d> {
             rules.insert(info.number, info);
             block
         };
-        let mut guards =
-            Self { blocks: Vec::new(), feeds: Vec::new(), quarantines: Vec::new(), lists: BTreeMap::new() };
+        let mut guards = Self {
+            blocks: Vec::new(),
+            feeds: Vec::new(),
+            quarantines: Vec::new(),
+            lists: BTreeMap::new(),
+            of_prefixes: BTreeSet::new(),
+        };
         for list in &documents.blocklists {
             for entry in &list.entries {
                 let block = block(block_info(numbering, &list.name, entry), entry.not_after);
@@ -107,6 +125,7 @@ impl<'d> Guards<'d> {
                 Some(number) => *number,
                 None => {
                     let number = self.list(numbering, &set, &none);
+                    self.of_prefixes.insert(number);
                     numbers.insert(set.clone(), number);
                     number
                 }
@@ -188,12 +207,28 @@ impl<'d> Guards<'d> {
         found
     }
 
-    /// What every list says.
-    pub fn entries(&self, classes: &Classes<'_>) -> BTreeMap<PolicyPrefix, Block> {
+    /// What every list says that a prefix or one of these bindings names. Who comes anew and is somebody of whom something is said takes a
+    /// compile, so that no other is needed.
+    pub fn entries<'b>(
+        &self,
+        bindings: impl Iterator<Item = &'b Binding>,
+        peers: Peers<'_>,
+    ) -> BTreeMap<PolicyPrefix, Block> {
+        let named: HashSet<u32> = bindings.map(|binding| binding.guards).filter(|list| *list != 0).collect();
+        self.entries_of(|list| named.contains(&list) || self.of_prefixes.contains(&list), peers)
+    }
+
+    /// The same of lists that are chosen otherwise.
+    pub fn entries_of(
+        &self,
+        is_wanted: impl Fn(u32) -> bool,
+        peers: Peers<'_>,
+    ) -> BTreeMap<PolicyPrefix, Block> {
         let mut entries = BTreeMap::new();
-        for (list, (blocks, quarantines)) in &self.lists {
+        let all: Vec<u32> = peers.all.collect();
+        for (list, (blocks, quarantines)) in self.lists.iter().filter(|(list, _)| is_wanted(**list)) {
             self.block_entries(*list, blocks, &mut entries);
-            self.quarantine_entries(*list, quarantines, classes, &mut entries);
+            self.quarantine_entries(*list, quarantines, (&all, peers.matching), &mut entries);
         }
         entries
     }
@@ -219,7 +254,7 @@ impl<'d> Guards<'d> {
         &self,
         list: u32,
         set: &Set,
-        classes: &Classes<'_>,
+        (all_classes, matching): (&[u32], Matching<'_>),
         entries: &mut BTreeMap<PolicyPrefix, Block>,
     ) {
         let all = || set.iter().map(|n| &self.quarantines[*n]);
@@ -230,14 +265,12 @@ impl<'d> Guards<'d> {
         entries.insert(PolicyPrefix::new(GuardKey::quarantine(list, 0, 0, 0), GuardKey::LIST_BITS), whole);
         let reach: Vec<(&Target, Option<Vec<u32>>)> = all()
             .flat_map(|(quarantine, _)| &quarantine.except)
-            .map(|target| {
-                (target, target.selector.as_ref().map(|s| classes.matching(std::slice::from_ref(s))))
-            })
+            .map(|target| (target, target.selector.as_ref().map(matching)))
             .collect();
-        for class in classes.selectors.keys() {
+        for class in all_classes {
             let left: Vec<&Target> = reach
                 .iter()
-                .filter(|(_, peers)| peers.as_ref().is_none_or(|peers| peers.contains(class)))
+                .filter(|(_, peers)| peers.as_ref().is_none_or(|peers| peers.binary_search(class).is_ok()))
                 .map(|(target, _)| *target)
                 .collect();
             let ports: Vec<PortMatch> = left.iter().flat_map(|target| &target.ports).copied().collect();

@@ -71,6 +71,11 @@ impl Kinds {
         kinds
     }
 
+    /// Has other blocks, quarantines and limits count.
+    pub fn guard(&mut self, documents: &Documents) {
+        self.guarded = guarded(documents);
+    }
+
     /// Whether more than the claims of sources say something of just this prefix.
     pub fn is_contested(&self, prefix: &Prefix) -> bool {
         self.claimed.contains(prefix) || self.cidrs.contains_key(prefix)

@@ -11,6 +11,7 @@ pub mod changes;
 pub mod check;
 pub mod classes;
 pub mod compile;
+pub mod contain;
 mod decode;
 pub mod diff;
 pub mod difference;

@@ -205,11 +205,6 @@ impl Numbering {
         self.rules.get(&format!("grant/{name}")).copied()
     }
 
-    /// Gives a rule its number, and tells its key.
-    pub(super) fn new_rule(&mut self, policy: &str, rule: &str) -> (String, u32) {
-        (format!("policy/{policy}/{rule}"), self.rule(policy, rule))
-    }
-
     pub(super) fn block(&mut self, blocklist: &str, cidr: &str) -> u32 {
         give(&mut self.rules, format!("block/{blocklist}/{cidr}"))
     }

@@ -71,28 +71,24 @@ impl fmt::Display for SyntaxError {
     }
 }
 
-/// Reads every document of a file. Documents before the first error come back beside it.
-pub fn read(text: &str) -> (Vec<Node>, Option<SyntaxError>) {
-    let mut builder = Builder::default();
+/// Reads a file, or a part of one that begins with its `first` line, and hands out each document as soon as it is whole: those before the
+/// first error too.
+pub fn read(text: &str, first: u32, take: &mut dyn FnMut(Node)) -> Result<(), SyntaxError> {
+    let mut builder = Builder { first: first.saturating_sub(1), open: Vec::new() };
     for item in Parser::new_from_str(text) {
-        let result = match item {
-            Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(SyntaxError {
-                line: error.marker().line() as u32,
-                column: error.marker().col() as u32 + 1,
-                what: format!("this is not YAML: {}", error.info()),
-            }),
-        };
-        if let Err(error) = result {
-            return (builder.documents, Some(error));
-        }
+        let (event, span) = item.map_err(|error| SyntaxError {
+            line: builder.first + error.marker().line() as u32,
+            column: error.marker().col() as u32 + 1,
+            what: format!("this is not YAML: {}", error.info()),
+        })?;
+        builder.event(event, span)?.into_iter().for_each(&mut *take);
     }
-    (builder.documents, None)
+    Ok(())
 }
 
-#[derive(Default)]
 struct Builder {
-    documents: Vec<Node>,
+    /// Lines before the text.
+    first: u32,
     open: Vec<Open>,
 }
 
@@ -103,19 +99,12 @@ struct Open {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), SyntaxError> {
-        let at = |value, width| Node {
-            line: span.start.line() as u32,
-            column: span.start.col() as u32 + 1,
-            width,
-            value,
-        };
+    /// Returns the document that ends with it.
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<Option<Node>, SyntaxError> {
+        let line = self.first + span.start.line() as u32;
+        let at = |value, width| Node { line, column: span.start.col() as u32 + 1, width, value };
         let refuse = |what: &str| {
-            Err(SyntaxError {
-                line: span.start.line() as u32,
-                column: span.start.col() as u32 + 1,
-                what: what.to_owned(),
-            })
+            Err(SyntaxError { line, column: span.start.col() as u32 + 1, what: what.to_owned() })
         };
         match event {
             Event::Alias(_) => refuse("aliases (`*name`) are not accepted: write the value out"),
@@ -139,11 +128,11 @@ impl Builder {
             }
             Event::SequenceStart(..) => {
                 self.open.push(Open { node: at(Value::List(Vec::new()), 1), key: None });
-                Ok(())
+                Ok(None)
             }
             Event::MappingStart(..) => {
                 self.open.push(Open { node: at(Value::Map(Vec::new()), 1), key: None });
-                Ok(())
+                Ok(None)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(done) => self.put(done.node),
@@ -153,15 +142,12 @@ impl Builder {
             | Event::StreamStart
             | Event::StreamEnd
             | Event::DocumentStart(_)
-            | Event::DocumentEnd => Ok(()),
+            | Event::DocumentEnd => Ok(None),
         }
     }
 
-    fn put(&mut self, node: Node) -> Result<(), SyntaxError> {
-        let Some(parent) = self.open.last_mut() else {
-            self.documents.push(node);
-            return Ok(());
-        };
+    fn put(&mut self, node: Node) -> Result<Option<Node>, SyntaxError> {
+        let Some(parent) = self.open.last_mut() else { return Ok(Some(node)) };
         match &mut parent.node.value {
             Value::List(items) => items.push(node),
             Value::Map(pairs) => match parent.key.take() {
@@ -175,7 +161,7 @@ impl Builder {
             // Only collections are ever opened.
             Value::Scalar { .. } => {}
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -183,13 +169,19 @@ impl Builder {
 mod tests {
     use super::*;
 
+    fn all(text: &str) -> (Vec<Node>, Option<SyntaxError>) {
+        let mut documents = Vec::new();
+        let read = read(text, 1, &mut |node| documents.push(node));
+        (documents, read.err())
+    }
+
     fn error(text: &str) -> String {
-        read(text).1.map(|e| e.to_string()).unwrap_or_default()
+        all(text).1.map(|e| e.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn nodes_know_their_places() {
-        let (documents, error) = read("a: 1\n---\nb:\n  - \"x y\"\n");
+        let (documents, error) = all("a: 1\n---\nb:\n  - \"x y\"\n");
         assert_eq!(error, None);
         assert_eq!(documents.len(), 2);
         let Value::Map(pairs) = &documents[1].value else { panic!("{documents:?}") };
@@ -211,7 +203,7 @@ mod tests {
 
     #[test]
     fn documents_before_an_error_come_back() {
-        let (documents, error) = read("a: 1\n---\nb: [1,\n");
+        let (documents, error) = all("a: 1\n---\nb: [1,\n");
         assert_eq!(documents.len(), 1);
         assert!(error.is_some());
     }

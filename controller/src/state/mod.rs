@@ -1,5 +1,6 @@
 //! What was applied last: it outlives the daemon and gives the numbers in the maps their names.
 
+mod concerned;
 mod confirmation;
 mod said;
 mod set;
@@ -106,6 +107,12 @@ impl State {
             let bound = self.bindings.workloads(&self.documents().workloads);
             Arc::make_mut(&mut documents.workloads).extend(bound);
         }
+        self.add_guards(documents, now);
+        documents.grants = self.grants_at(now).into_iter().cloned().collect();
+    }
+
+    /// Blocks and quarantines of the command line, less what is over.
+    fn add_guards(&self, documents: &mut Documents, now: Timestamp) {
         let holds = |entry: &&BlockEntry| entry.not_after.is_none_or(|end| end > now);
         let entries: Vec<_> = self.blocks.iter().filter(holds).cloned().collect();
         if !entries.is_empty() {
@@ -118,7 +125,6 @@ impl State {
         }
         let holds = |quarantine: &&Quarantine| quarantine.not_after.is_none_or(|end| end > now);
         documents.quarantines.extend(self.quarantines.iter().filter(holds).cloned());
-        documents.grants = self.grants_at(now).into_iter().cloned().collect();
     }
 }
 

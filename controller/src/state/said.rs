@@ -59,20 +59,3 @@ impl<'d> Said<'d> {
         all
     }
 }
-
-/// Puts what a file says behind what those before it say.
-pub fn append(all: &mut Documents, said: Documents) {
-    let Documents { workloads, policies, blocklists, quarantines, grants, limits, intents, gateway } = said;
-    if all.workloads.is_empty() {
-        all.workloads = workloads;
-    } else if !workloads.is_empty() {
-        std::sync::Arc::make_mut(&mut all.workloads).extend(std::sync::Arc::unwrap_or_clone(workloads));
-    }
-    all.policies.extend(policies);
-    all.blocklists.extend(blocklists);
-    all.quarantines.extend(quarantines);
-    all.grants.extend(grants);
-    all.limits.extend(limits);
-    all.intents.extend(intents);
-    all.gateway = all.gateway.take().or(gateway);
-}

@@ -1,17 +1,22 @@
 //! What is worked out from a difference against a compile of everything.
 
+use super::super::act::Act;
 use super::super::compile::{Compiled, compile};
+use super::super::contain::Changed;
 use super::super::diff::{diff, sweep};
 use super::super::difference::{Difference, Kept};
 use super::super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
 use super::super::intent::hours::Hours;
 use super::super::numbering::Numbering;
 use super::super::ports::PortMatch;
+use super::super::quarantine::Quarantine;
 use super::super::selector::Selector;
-use super::{PORTS, clock, documents, place, priority};
+use super::super::target::Target;
+use super::{PORTS, clock, documents, place, priority, quarantine};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One change of policies. Numbers choose among what is there.
@@ -159,6 +164,71 @@ impl Live {
         self.compiled.numbering = numbering;
         found
     }
+
+    fn contain(&mut self, after: &Documents) -> Option<Difference> {
+        let changed =
+            Changed::between(&self.documents.quarantines, &after.quarantines).expect("cuts in order");
+        let ids: HashSet<_> = after
+            .workloads
+            .iter()
+            .filter(|w| changed.fit(&w.spiffe_id, &w.labels))
+            .map(|w| &w.spiffe_id)
+            .collect();
+        let own = after.workloads.iter().filter(|w| ids.contains(&w.spiffe_id)).cloned().collect();
+        let concerned = Documents {
+            workloads: Arc::new(own),
+            blocklists: after.blocklists.clone(),
+            quarantines: after.quarantines.clone(),
+            ..Documents::default()
+        };
+        let mut numbering = std::mem::take(&mut self.compiled.numbering);
+        let found =
+            self.kept.contain(&changed, &concerned, &self.compiled, (&mut numbering, clock().wall_now));
+        self.compiled.numbering = numbering;
+        found
+    }
+}
+
+/// One change: of policies, or of who is cut off.
+#[derive(Clone, Debug)]
+enum Step {
+    Rules(Vec<Edit>),
+    Cut(usize, Quarantine),
+    Free(usize),
+    Change(usize, Quarantine),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = || 0..1000usize;
+    // Peers that rules may name too, or nobody.
+    let cut = (quarantine(), any::<bool>()).prop_map(|(quarantine, peers)| {
+        if peers { quarantine } else { Quarantine { except: Vec::new(), ..quarantine } }
+    });
+    let cut = cut.boxed();
+    prop_oneof![
+        2 => vec(edit(), 1..4).prop_map(Step::Rules),
+        4 => (n(), cut.clone()).prop_map(|(n, cut)| Step::Cut(n, cut)),
+        3 => n().prop_map(Step::Free),
+        2 => (n(), cut).prop_map(|(n, cut)| Step::Change(n, cut)),
+    ]
+}
+
+impl Step {
+    fn of(self, documents: &mut Documents) {
+        let all = &mut documents.quarantines;
+        match self {
+            Self::Rules(edits) => edits.into_iter().for_each(|edit| edit.of(documents)),
+            Self::Cut(n, cut) if all.iter().all(|q| q.name != format!("x{n}")) => {
+                all.push(Quarantine { name: format!("x{n}"), ..cut });
+            }
+            Self::Free(n) if !all.is_empty() => drop(all.remove(n % all.len())),
+            Self::Change(n, cut) if !all.is_empty() => {
+                let at = n % all.len();
+                all[at] = Quarantine { name: all[at].name.clone(), ..cut };
+            }
+            _ => {}
+        }
+    }
 }
 
 proptest! {
@@ -175,6 +245,34 @@ proptest! {
             edits.into_iter().for_each(|edit| edit.of(&mut after));
             let wanted = compile(&after, &live.compiled.numbering, &clock());
             let Some(found) = live.advance(&after) else {
+                live = Live::of(after, &live.compiled.numbering);
+                continue;
+            };
+            prop_assert_eq!(diff(&found.old, &found.new, 7), diff(&live.compiled, &wanted, 7));
+            prop_assert_eq!(sweep(&found.old, &found.new), sweep(&live.compiled, &wanted));
+            found.apply(&mut live.compiled);
+            prop_assert_eq!(&live.compiled, &wanted);
+            live.documents = after;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn who_is_cut_off_by_a_difference_is_who_is_cut_off_by_a_compile(
+        first in documents(),
+        steps in vec(step(), 1..8),
+    ) {
+        let mut live = Live::of(first, &Numbering::default());
+        for step in steps {
+            let mut after = live.documents.clone();
+            let is_of_rules = matches!(step, Step::Rules(_));
+            step.of(&mut after);
+            let wanted = compile(&after, &live.compiled.numbering, &clock());
+            let found = if is_of_rules { live.advance(&after) } else { live.contain(&after) };
+            let Some(found) = found else {
                 live = Live::of(after, &live.compiled.numbering);
                 continue;
             };
@@ -233,4 +331,41 @@ fn another_port_or_a_rule_more_of_known_ends_takes_no_compile_and_an_end_that_co
     assert_eq!(advance(vec![rule("a", "web", 1), rule("b", "db", 2), rule("c", "web", 3)]), Some(1));
     assert_eq!(advance(vec![rule("a", "web", 1), rule("b", "new", 2)]), None, "a new end");
     assert_eq!(advance(vec![rule("b", "db", 2)]), None, "nobody names web any more");
+}
+
+#[test]
+fn who_is_cut_off_by_its_identity_takes_no_compile_and_a_peer_that_nobody_names_does() {
+    let first = policy(vec![rule("a", "web", 1), rule("b", "db", 2)]);
+    let cut = |except: &str| Quarantine {
+        name: "x".into(),
+        identities: vec![Selector::SpiffeId("spiffe://td/web".parse().expect("an ID"))],
+        except: match except {
+            "" => Vec::new(),
+            id => vec![Target {
+                selector: Some(Selector::SpiffeId(format!("spiffe://td/{id}").parse().expect("an ID"))),
+                ports: Vec::new(),
+            }],
+        },
+        act: Act::Quarantine,
+        since: None,
+        reason: None,
+        not_after: None,
+        place: place(),
+    };
+    let writes = |except: &str| {
+        let mut live = Live::of(first.clone(), &Numbering::default());
+        let after = Documents { quarantines: vec![cut(except)], ..first.clone() };
+        let found = live.contain(&after)?;
+        let there = diff(&found.old, &found.new, 2).len();
+        found.apply(&mut live.compiled);
+        live.documents = after;
+        let back = live.contain(&first)?;
+        back.apply(&mut live.compiled);
+        let before = Live::of(first.clone(), &Numbering::default()).compiled;
+        assert_eq!((live.compiled.bindings, live.compiled.guards), (before.bindings, before.guards));
+        Some(there)
+    };
+    assert_eq!(writes(""), Some(2), "the binding names a list of one entry");
+    assert_eq!(writes("db"), Some(3), "and one for the peer that stays");
+    assert_eq!(writes("new"), None);
 }

@@ -2,9 +2,9 @@
 
 use super::{Store, failed};
 use crate::exit_code::Result;
-use crate::policy::SourceFile;
+use crate::policy::{Documents, SourceFile};
 use crate::state::PolicySet;
-use crate::state::said::{Said, append};
+use crate::state::said::Said;
 use crate::state::set::{Known, digest_of, hex};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
@@ -151,11 +151,11 @@ impl Store {
             files.query_map(params![row], file)?.collect()
         };
         let found = files().map_err(|e| failed(&self.path, e))?;
-        let mut documents = self.json("documents", &parsed)?;
+        let mut documents: Documents = self.json("documents", &parsed)?;
         let mut files = Vec::with_capacity(found.len());
         for (file, digest, row, said) in found {
             if let Some(said) = said {
-                append(&mut documents, self.json(&file.name, &said)?);
+                documents.append(self.json(&file.name, &said)?);
             }
             let row = row.map(Into::into).unwrap_or_default();
             files.push((file, Known { digest, said: None, row }));

@@ -9,13 +9,14 @@ use std::time::Duration;
 /// `TGst`: what file(1) and we know the file by.
 const APPLICATION_ID: i32 = 0x5447_7374;
 /// What each form has that the one before had not, from the second on.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     crate::audit::SCHEMA,
     super::feeds::SCHEMA,
     include_str!("migrations/6.sql"),
     include_str!("migrations/7.sql"),
+    include_str!("migrations/8.sql"),
 ];
 /// The form that this version writes.
 pub(super) const VERSION: i32 = 1 + MIGRATIONS.len() as i32;

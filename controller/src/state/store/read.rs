@@ -206,6 +206,21 @@ impl Store {
             .map_err(|e| failed(&self.path, e))
     }
 
+    /// The same as the kernel has it: what it judges by counts, also where the daemon died before it could say so.
+    pub fn history_by(&self, kernel: &InKernel) -> Result<Vec<Revision>> {
+        let mut history = self.history()?;
+        let flipped = flipped(&self.db, kernel).map_err(|e| failed(&self.path, e))?;
+        if let Some(number) = flipped {
+            for revision in &mut history {
+                revision.in_force = revision.number == number;
+                if revision.in_force {
+                    revision.outcome = Outcome::Committed;
+                }
+            }
+        }
+        Ok(history)
+    }
+
     /// The latest revision before this one that counted and had other documents.
     pub fn before(&self, revision: u64) -> Result<Option<u64>> {
         let sql = "SELECT max(number) FROM revision WHERE number < ?1 AND outcome = 'committed'

@@ -57,7 +57,7 @@ fn next(store: &Store, before: &State, set: Arc<PolicySet>) -> State {
 fn commit(store: &mut Store, before: &State, set: Arc<PolicySet>) -> State {
     let state = next(store, before, set);
     let by = Author { who: Who::User(0), how: "policy apply".into() };
-    store.begin(&state, &kernel(state.epoch), &by, before, &given(before, &state)).unwrap();
+    store.begin(&state, &kernel(state.epoch), &by, before, || Some(given(before, &state))).unwrap();
     store.mark(&state, before.revision, &rules(&state)).unwrap();
     state
 }
@@ -84,7 +84,9 @@ fn what_is_read_is_what_was_written() {
     second.confirmation =
         Some(Confirmation::begin(second.revision, first.set.clone(), SignedDuration::from_secs(60)));
     second.shadow = Some(Shadow { set: set(9), sample: 4, since: Timestamp::now() });
-    store.begin(&second, &kernel(2), &Author::daemon("run"), &first, &given(&first, &second)).unwrap();
+    store
+        .begin(&second, &kernel(2), &Author::daemon("run"), &first, || Some(given(&first, &second)))
+        .unwrap();
     store.mark(&second, first.revision, &rules(&second)).unwrap();
     store.set(&[("failsafe", Some("tcp/22".into())), ("mode", None)], &Author::daemon("run")).unwrap();
     assert_eq!(store.load(None).unwrap(), second);
@@ -121,10 +123,15 @@ fn a_pending_revision_counts_if_the_kernel_judges_by_it_and_only_then() {
         let mut store = Store::open(&path).unwrap();
         let first = commit(&mut store, &State::default(), set(443));
         let second = next(&store, &first, set(8443));
-        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first, &given(&first, &second)).unwrap();
+        store
+            .begin(&second, &kernel(2), &Author::daemon("a test"), &first, || Some(given(&first, &second)))
+            .unwrap();
         drop(store);
         let seen = State::load(&path, Some(&in_kernel)).unwrap();
         assert_eq!(seen.revision, counts, "{in_kernel:?}");
+        let told = Store::read(&path).unwrap().unwrap().history_by(&in_kernel).unwrap();
+        let in_force: Vec<_> = told.iter().filter(|r| r.in_force).map(|r| (r.number, r.outcome)).collect();
+        assert_eq!(in_force, [(counts, Outcome::Committed)]);
 
         let mut store = Store::open(&path).unwrap();
         store.resolve(&in_kernel).unwrap();
@@ -146,10 +153,10 @@ fn a_revision_that_is_left_pending_never_counts_once_another_was_begun() {
     // Refused, and the disk too full to say so: the next one has the same epoch.
     let by = Author::daemon("a test");
     let refused = next(&store, &first, set(1));
-    store.begin(&refused, &kernel(2), &by, &first, &given(&first, &refused)).unwrap();
+    store.begin(&refused, &kernel(2), &by, &first, || Some(given(&first, &refused))).unwrap();
     let known = State { numbering: refused.numbering.clone(), ..first };
     let second = next(&store, &known, set(8443));
-    store.begin(&second, &kernel(2), &by, &known, &given(&known, &second)).unwrap();
+    store.begin(&second, &kernel(2), &by, &known, || Some(given(&known, &second))).unwrap();
     store.mark(&second, known.revision, &rules(&second)).unwrap();
     store.resolve(&kernel(2)).unwrap();
     assert_eq!(store.load(None).unwrap().revision, 3);
@@ -238,7 +245,7 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
     let second = next(&store, &first, set(8443));
     let oncall: SpiffeId = "spiffe://acme.example/ns/ops/sa/oncall".parse().unwrap();
     let by = Author { who: Who::Workload(oncall.clone()), how: "policy apply".into() };
-    store.begin(&second, &kernel(2), &by, &first, &given(&first, &second)).unwrap();
+    store.begin(&second, &kernel(2), &by, &first, || Some(given(&first, &second))).unwrap();
     store.mark(&second, first.revision, &rules(&second)).unwrap();
     assert_eq!(store.audit_head().unwrap().seq, 2);
     // A digest says which files these were, whichever version saved them.
@@ -253,18 +260,61 @@ fn a_file_of_the_first_form_is_read_as_it_is_and_brought_to_this_one_by_the_daem
 }
 
 #[test]
+fn what_a_version_before_priorities_would_misread_it_refuses_and_what_it_wrote_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let text = FILE.replace("PORT", "443").replace("{rules:", "{priority: 7, rules:");
+    let file = SourceFile { name: "shop.yaml".into(), text: text.into() };
+    let set = Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap());
+    assert_eq!(set.documents.policies[0].priority, Some(7));
+    let first = commit(&mut Store::open(&path).unwrap(), &State::default(), set);
+    let form = |path: &Path| -> i32 {
+        Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    };
+    // The form before this is the last that such a version accepts.
+    assert!(form(&path) >= 8);
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
+    assert_eq!(Store::read(&path).unwrap().unwrap().load(None).unwrap(), first);
+    assert_eq!(form(&path), 7, "who reads changes nothing");
+    assert_eq!(Store::open(&path).unwrap().load(None).unwrap(), first);
+    assert_eq!(form(&path), open::VERSION);
+}
+
+#[test]
+fn a_revision_that_is_given_up_while_it_is_recorded_was_never_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut store = Store::open(&path).unwrap();
+    let first = commit(&mut store, &State::default(), set(443));
+    let second = next(&store, &first, set(8443));
+    let by = Author::daemon("a test");
+    let said = store.begin(&second, &kernel(2), &by, &first, || None).unwrap_err().message;
+    assert!(said.contains("it was given up"), "{said}");
+    assert_eq!(store.history().unwrap().len(), 1);
+    let bodies: i64 = store.db.query_row("SELECT count(*) FROM body", [], |row| row.get(0)).unwrap();
+    assert_eq!((store.load(None).unwrap(), bodies), (first.clone(), 1));
+    // A number that is told once more is the one that it was.
+    let all = Given::since(&State::default().numbering.counted(), &second.numbering);
+    store.begin(&second, &kernel(2), &by, &first, || Some(all)).unwrap();
+    store.mark(&second, first.revision, &rules(&second)).unwrap();
+    assert_eq!(store.load(None).unwrap(), second);
+}
+
+#[test]
 fn a_file_of_a_newer_version_or_of_something_else_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
     drop(commit(&mut Store::open(&path).unwrap(), &State::default(), set(443)));
     let db = Connection::open(&path).unwrap();
-    db.execute_batch("PRAGMA user_version = 9; PRAGMA wal_checkpoint(TRUNCATE);").unwrap();
+    let newer = open::VERSION + 1;
+    db.execute_batch(&format!("PRAGMA user_version = {newer}; PRAGMA wal_checkpoint(TRUNCATE);")).unwrap();
     drop(db);
     let before = std::fs::read(&path).unwrap();
     for said in [Store::open(&path).unwrap_err(), Store::read(&path).unwrap_err()] {
         let said = said.message;
         assert!(
-            said.contains("is of a newer tidegate: its form is 9") && said.contains("newer version"),
+            said.contains(&format!("is of a newer tidegate: its form is {newer}"))
+                && said.contains("newer version"),
             "{said}"
         );
     }
@@ -329,7 +379,7 @@ fn a_full_disk_refuses_a_revision_and_keeps_the_one_before() {
     let large = Arc::new(PolicySet::read(vec![file], Timestamp::now()).unwrap());
     let second = next(&store, &first, large);
     let begin = |store: &mut Store| {
-        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first, &given(&first, &second))
+        store.begin(&second, &kernel(2), &Author::daemon("a test"), &first, || Some(given(&first, &second)))
     };
     let said = begin(&mut store).unwrap_err().message;
     assert!(said.contains("there is no room to write"), "{said}");
@@ -418,13 +468,9 @@ fn what_feeds_said_is_kept_for_the_revision_that_counts_and_the_one_before() {
     // A daemon that is killed between the two steps of a commit finds the one that the kernel judges by.
     let fourth = next(&store, &third, read("198.51.100.0/24\n"));
     store
-        .begin(
-            &fourth,
-            &kernel(fourth.epoch),
-            &Author::daemon("feeds: bad/a"),
-            &third,
-            &given(&third, &fourth),
-        )
+        .begin(&fourth, &kernel(fourth.epoch), &Author::daemon("feeds: bad/a"), &third, || {
+            Some(given(&third, &fourth))
+        })
         .unwrap();
     let [not_yet, flipped] =
         [third.epoch, fourth.epoch].map(|epoch| store.load(Some(&kernel(epoch))).unwrap());

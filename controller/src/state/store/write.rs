@@ -75,14 +75,15 @@ impl Author {
 }
 
 impl Store {
-    /// Records a revision that is about to be made, with its documents and the numbers that it gives.
+    /// Records a revision that is about to be made, with its documents and the numbers that it gives. `given` is asked for when all else
+    /// is written; where it gives none, nothing was recorded.
     pub fn begin(
         &mut self,
         state: &State,
         kernel: &InKernel,
         by: &Author,
         before: &State,
-        given: &Given,
+        given: impl FnOnce() -> Option<Given>,
     ) -> Result<()> {
         let record = audit::commit(before, state, by);
         // What counts is on the disk when it is marked, and all before it. Until then the kernel alone has it, which a power cut ends too.
@@ -93,7 +94,7 @@ impl Store {
             insert(db, state, kernel, by, Outcome::Pending)?;
             feeds::save(db, state.revision, &state.set.documents)?;
             audit::append(db, &record)?;
-            numbers(db, given)
+            numbers(db, &given().ok_or_else(given_up)?)
         });
         self.synchronous("FULL")?;
         begun?;
@@ -231,6 +232,12 @@ impl Store {
     }
 }
 
+/// Ends a transaction of which nothing is wanted any more.
+fn given_up() -> rusqlite::Error {
+    let abort = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
+    rusqlite::Error::SqliteFailure(abort, Some("it was given up".into()))
+}
+
 /// Fills empty tables with a state that counts.
 pub fn import(db: &Connection, state: &State) -> rusqlite::Result<()> {
     if state.applied_at.is_some() {
@@ -315,7 +322,9 @@ fn candidate(db: &Connection, state: &State) -> rusqlite::Result<()> {
 }
 
 fn numbers(db: &Connection, given: &Given) -> rusqlite::Result<()> {
-    let mut insert = db.prepare("INSERT INTO number (kind, key, number) VALUES (?, ?, ?)")?;
+    // What a source of bindings was given is saved with that already, where a commit before could not be.
+    let sql = "INSERT INTO number (kind, key, number) VALUES (?, ?, ?) ON CONFLICT (kind, key) DO NOTHING";
+    let mut insert = db.prepare(sql)?;
     for (kind, key, number) in &given.numbers {
         insert.execute(params![kind.name(), key, number])?;
     }

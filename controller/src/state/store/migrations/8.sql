@@ -1,0 +1,2 @@
+-- The tables are the same. What files say can have priorities of policies by now, which a version that knows the forms before this leaves
+-- out without a word, and so judges otherwise; and `not` and `action: pass`, which it cannot read. It is to refuse the file.
