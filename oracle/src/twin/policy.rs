@@ -107,19 +107,50 @@ pub enum Ports {
     Range(&'static str, u16, u16),
 }
 
+/// What a rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Drop.
+    Deny,
+    /// Have the next tier decide.
+    Pass,
+    /// Let pass.
+    Allow,
+}
+
+/// An end of a rule: what one of these selects and none of those that take away. Where all of them take away, everything else.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Those that add.
+    pub any: Vec<Selector>,
+    /// Those that take away.
+    pub not: Vec<Selector>,
+}
+
 /// A rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Allow, else deny.
-    pub allow: bool,
+    /// What it decides.
+    pub action: Action,
     /// A deny that only audits.
     pub audit: bool,
     /// Who opens.
-    pub from: Vec<Selector>,
+    pub from: End,
     /// Who answers.
-    pub to: Vec<Selector>,
+    pub to: End,
     /// To what.
     pub ports: Vec<Ports>,
+}
+
+/// The rules of one document.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Lower ones first.
+    pub tier: u32,
+    /// Inside a tier, lower ones first, those without one last.
+    pub priority: Option<u32>,
+    /// In the order of the file.
+    pub rules: Vec<Rule>,
 }
 
 /// A whole policy.
@@ -127,8 +158,8 @@ pub struct Rule {
 pub struct Policy {
     /// Workloads; their number plus one stands for them in nftables.
     pub workloads: Vec<Workload>,
-    /// Tier and rules, one document each, in the order of the file.
-    pub tiers: Vec<(u32, Vec<Rule>)>,
+    /// Documents with rules, in the order of the file.
+    pub documents: Vec<Rules>,
     /// Blocked prefixes.
     pub blocked: Vec<Net>,
 }
@@ -149,9 +180,11 @@ impl Policy {
             .collect();
         let mut policy = Self { workloads, ..Self::default() };
         if !rng.percent(8) {
-            for _ in 0..1 + rng.below(3) {
+            for _ in 0..1 + rng.below(4) {
                 let rules = (0..1 + rng.below(6)).map(|_| rule(rng, policy.workloads.len())).collect();
-                policy.tiers.push((rng.pick(&[10, 100, 100, 200]), rules));
+                let tier = rng.pick(&[10, 100, 100, 200]);
+                let priority = rng.pick(&[None, None, Some(0), Some(1), Some(1000)]);
+                policy.documents.push(Rules { tier, priority, rules });
             }
         }
         let blocked: BTreeSet<Net> = (0..rng.below(3)).map(|_| Net::random(rng)).collect();
@@ -185,11 +218,17 @@ impl Policy {
             text += &format!("  spiffeId: {}\n  addresses: [{}]\n", w.spiffe_id(n), nets.join(", "));
             text += &format!("  labels: {{app: {}}}\n", w.app);
         }
-        for (n, (tier, rules)) in self.tiers.iter().enumerate() {
+        for (n, Rules { tier, priority, rules }) in self.documents.iter().enumerate() {
             text += &head("Policy", format!("p{n}"));
-            text += &format!("  tier: {tier}\n  rules:\n");
+            text += &format!("  tier: {tier}\n");
+            text += &priority.map(|priority| format!("  priority: {priority}\n")).unwrap_or_default();
+            text += "  rules:\n";
             for (k, rule) in rules.iter().enumerate() {
-                let action = if rule.allow { "allow" } else { "deny" };
+                let action = match rule.action {
+                    Action::Deny => "deny",
+                    Action::Pass => "pass",
+                    Action::Allow => "allow",
+                };
                 let mode = if rule.audit { "audit" } else { "enforce" };
                 text += &format!("    - name: r{k}\n      action: {action}\n      mode: {mode}\n");
                 text += &format!("      from: [{}]\n", self.list(&rule.from));
@@ -208,7 +247,7 @@ impl Policy {
         text
     }
 
-    fn list(&self, selectors: &[Selector]) -> String {
+    fn list(&self, end: &End) -> String {
         let one = |selector: &Selector| match selector {
             Selector::Workload(n) => format!("{{spiffeId: {}}}", self.workloads[*n].spiffe_id(*n)),
             Selector::Pattern(domain, namespace) => {
@@ -219,7 +258,8 @@ impl Policy {
             Selector::Cidr(net) => format!("{{cidr: \"{net}\"}}"),
             Selector::Any => "{any: true}".into(),
         };
-        selectors.iter().map(one).collect::<Vec<_>>().join(", ")
+        let not = end.not.iter().map(|selector| format!("{{not: {}}}", one(selector)));
+        end.any.iter().map(one).chain(not).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -241,15 +281,30 @@ fn workload(rng: &mut Rng, taken: &mut BTreeSet<Net>) -> Workload {
 }
 
 fn rule(rng: &mut Rng, workloads: usize) -> Rule {
-    let allow = rng.percent(65);
-    let some = |rng: &mut Rng| 1 + rng.below(2);
+    let action = match rng.below(20) {
+        0..12 => Action::Allow,
+        12..17 => Action::Deny,
+        _ => Action::Pass,
+    };
     Rule {
-        allow,
-        audit: !allow && rng.percent(15),
-        from: (0..some(rng)).map(|_| selector(rng, workloads)).collect(),
-        to: (0..some(rng)).map(|_| selector(rng, workloads)).collect(),
-        ports: (0..some(rng)).map(|_| ports(rng)).collect(),
+        action,
+        audit: action == Action::Deny && rng.percent(15),
+        from: end(rng, workloads),
+        to: end(rng, workloads),
+        ports: (0..1 + rng.below(2)).map(|_| ports(rng)).collect(),
     }
+}
+
+fn end(rng: &mut Rng, workloads: usize) -> End {
+    let any: Vec<Selector> = (0..1 + rng.below(2)).map(|_| selector(rng, workloads)).collect();
+    if !rng.percent(25) {
+        return End { any, not: Vec::new() };
+    }
+    let taken = (0..1 + rng.below(2)).map(|_| selector(rng, workloads));
+    // Everything is not taken away: that left nothing.
+    let not: Vec<Selector> = taken.filter(|selector| !matches!(selector, Selector::Any)).collect();
+    let any = if !not.is_empty() && rng.percent(30) { Vec::new() } else { any };
+    End { any, not }
 }
 
 fn selector(rng: &mut Rng, workloads: usize) -> Selector {

@@ -4,6 +4,8 @@ use super::flows;
 use super::frame::{Spec, Transport, id_of};
 use super::ours::{Ours, Verdicts};
 use super::packets::Strangers;
+#[cfg(test)]
+use super::policy::Action;
 use super::policy::Policy;
 use super::rules::ruleset;
 use crate::net::{Port, Twin};
@@ -220,7 +222,9 @@ mod tests {
                 let verdicts = ours.judge(&spec.frame(0)).expect("a verdict");
                 tally.add(spec, &verdicts, nft_passes, String::new);
             }
-            policy.tiers.iter_mut().flat_map(|(_, rules)| rules).for_each(|rule| rule.allow = !rule.allow);
+            for rule in policy.documents.iter_mut().flat_map(|document| &mut document.rules) {
+                rule.action = if rule.action == Action::Allow { Action::Deny } else { Action::Allow };
+            }
             tally.differ
         };
         assert_eq!(differences(), 0);

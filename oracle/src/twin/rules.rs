@@ -1,22 +1,28 @@
 //! A policy in nftables' words.
 //!
 //! Written from what docs/policy.md says, not from what the compiler makes of it. The mark holds what is known of a
-//! packet: bits 0-7 the workload of the sender, 8-15 that of the receiver, 16 and 17 what policy says of it.
+//! packet: bits 0-7 the workload of the sender, 8-15 that of the receiver, 16 and 17 what policy says of it, 18 that a tier passes it on.
 
-use super::policy::{Net, Policy, Ports, Rule, Selector};
+use super::policy::{Action, End, Net, Policy, Ports, Rule, Selector};
 use std::fmt::Write;
 use std::net::IpAddr;
 
 const ALLOWED: &str = "meta mark set meta mark or 0x10000 return";
 const DENIED: &str = "meta mark set meta mark or 0x20000 return";
+const PASSED: &str = "meta mark set meta mark or 0x40000 return";
+/// Ends the rules of a tier.
+const SAID: &str = "meta mark and 0x70000 != 0 return";
+/// Ends all rules.
+const DECIDED: &str = "meta mark and 0x30000 != 0 return";
+const NEXT_TIER: &str = "meta mark set meta mark and 0xfffbffff";
 
 /// The whole ruleset, which replaces whatever was there.
 pub fn ruleset(policy: &Policy, stateful: bool) -> String {
     let mut text = String::from("flush ruleset\ntable inet twin {\n");
     chain(&mut text, "sender", &who(policy, "saddr", 0));
     chain(&mut text, "receiver", &who(policy, "daddr", 8));
-    chain(&mut text, "ahead", &rules(policy, Way::Ahead));
-    chain(&mut text, "back", &rules(policy, Way::Back));
+    rules(&mut text, policy, Way::Ahead);
+    rules(&mut text, policy, Way::Back);
     chain(
         &mut text,
         "either",
@@ -36,7 +42,7 @@ pub fn ruleset(policy: &Policy, stateful: bool) -> String {
         forward.push(format!("{} saddr {net} drop", family(net)));
         forward.push(format!("{} daddr {net} drop", family(net)));
     }
-    if policy.tiers.is_empty() {
+    if policy.documents.is_empty() {
         forward.push("accept".into());
     }
     forward.extend(["jump sender".into(), "jump receiver".into()]);
@@ -87,32 +93,59 @@ enum Way {
     Back,
 }
 
-/// Lower tiers first; in a tier denies before allows, then the order of the file.
-fn rules(policy: &Policy, way: Way) -> Vec<String> {
-    let mut tiers: Vec<u32> = policy.tiers.iter().map(|(tier, _)| *tier).collect();
+impl Way {
+    fn name(self) -> &'static str {
+        if self == Self::Ahead { "ahead" } else { "back" }
+    }
+}
+
+/// Lower tiers first; in a tier lower priorities, those without one last; then denies, passes, allows; then the order of the file. A chain a
+/// rule, so that what it takes away can end it; one a tier, and one of all tiers.
+fn rules(text: &mut String, policy: &Policy, way: Way) {
+    let name = way.name();
+    let mut tiers: Vec<u32> = policy.documents.iter().map(|document| document.tier).collect();
     tiers.sort_unstable();
     tiers.dedup();
-    let mut lines = Vec::new();
+    let mut all = Vec::new();
     for tier in tiers {
-        for allow in [false, true] {
-            let of_tier = policy.tiers.iter().filter(|(t, _)| *t == tier).flat_map(|(_, rules)| rules);
-            for rule in of_tier.filter(|rule| rule.allow == allow) {
-                lines.extend(one(policy, rule, way));
-            }
+        let of_tier = policy.documents.iter().enumerate().filter(|(_, document)| document.tier == tier);
+        let mut order: Vec<_> = of_tier
+            .flat_map(|(n, document)| {
+                let rank = (document.priority.is_none(), document.priority);
+                document.rules.iter().enumerate().map(move |(k, rule)| ((rank, rule.action), n, k, rule))
+            })
+            .collect();
+        order.sort_by_key(|(rank, ..)| *rank);
+        let mut lines = Vec::new();
+        for (_, n, k, rule) in order {
+            chain(text, &format!("{name}_p{n}_r{k}"), &one(policy, rule, way));
+            lines.extend([format!("jump {name}_p{n}_r{k}"), SAID.to_owned()]);
         }
+        chain(text, &format!("{name}_{tier}"), &lines);
+        all.extend([format!("jump {name}_{tier}"), DECIDED.to_owned(), NEXT_TIER.to_owned()]);
     }
-    lines
+    chain(text, name, &all);
 }
 
 fn one(policy: &Policy, rule: &Rule, way: Way) -> Vec<String> {
-    let verdict = if rule.allow || rule.audit { ALLOWED } else { DENIED };
+    let verdict = match rule.action {
+        Action::Allow => ALLOWED,
+        Action::Deny if rule.audit => ALLOWED,
+        Action::Deny => DENIED,
+        Action::Pass => PASSED,
+    };
     let (from_field, to_field) = match way {
         Way::Ahead => (("saddr", 0), ("daddr", 8)),
         Way::Back => (("daddr", 8), ("saddr", 0)),
     };
     let mut lines = Vec::new();
-    for from in rule.from.iter().filter_map(|s| address(policy, s, from_field)) {
-        for to in rule.to.iter().filter_map(|s| address(policy, s, to_field)) {
+    for (end, field) in [(&rule.from, from_field), (&rule.to, to_field)] {
+        lines.extend(
+            end.not.iter().filter_map(|s| address(policy, s, field)).map(|taken| format!("{taken} return")),
+        );
+    }
+    for from in matches(policy, &rule.from, from_field) {
+        for to in matches(policy, &rule.to, to_field) {
             if (from.contains("ip ") && to.contains("ip6 ")) || (from.contains("ip6 ") && to.contains("ip "))
             {
                 continue; // nft refuses what no packet can be
@@ -123,6 +156,13 @@ fn one(policy: &Policy, rule: &Rule, way: Way) -> Vec<String> {
         }
     }
     lines
+}
+
+fn matches(policy: &Policy, end: &End, field: (&str, u32)) -> Vec<String> {
+    if end.any.is_empty() {
+        return vec![String::new()];
+    }
+    end.any.iter().filter_map(|selector| address(policy, selector, field)).collect()
 }
 
 /// `None` where a selector selects nobody.
