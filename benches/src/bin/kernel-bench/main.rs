@@ -46,7 +46,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     );
     let filter = filter::load()?;
     let load = || -> Result<Kernel> {
-        let kernel = Kernel::load(&LoadOptions { tc_ingress: true, ..LoadOptions::default() }).context("loading the programs")?;
+        let kernel = Kernel::load(&LoadOptions { tc_ingress: true, ..LoadOptions::default() })
+            .context("loading the programs")?;
         scene::load(&kernel)?;
         Ok(kernel)
     };
