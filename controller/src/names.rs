@@ -13,10 +13,37 @@ const KEPT: usize = 16;
 /// Names of identities, rules and epochs.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    identities: Arc<HashMap<u32, String>>,
+    identities: Shards,
     rules: Arc<HashMap<u32, String>>,
     /// Epochs, and the revisions that began with them, the latest last.
     revisions: VecDeque<(u32, u64)>,
+}
+
+/// Names by numbers, in parts that versions share: one name more copies the part that it is in.
+#[derive(Clone, Debug)]
+struct Shards(Vec<Arc<HashMap<u32, Arc<str>>>>);
+
+impl Shards {
+    /// Of a hundred thousand identities, each has four hundred.
+    const MANY: u32 = 256;
+
+    fn get(&self, number: u32) -> Option<&str> {
+        self.0[Self::of(number)].get(&number).map(AsRef::as_ref)
+    }
+
+    fn insert(&mut self, number: u32, name: &str) {
+        Arc::make_mut(&mut self.0[Self::of(number)]).insert(number, name.into());
+    }
+
+    fn of(number: u32) -> usize {
+        (number % Self::MANY) as usize
+    }
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self((0..Self::MANY).map(|_| Arc::default()).collect())
+    }
 }
 
 impl Names {
@@ -25,7 +52,7 @@ impl Names {
         let mut rules: HashMap<_, _> = state.numbering.rules().map(|(n, key)| (n, short(key))).collect();
         rules.extend(state.rules.iter().map(|(n, rule)| (*n, rule.label())));
         Self {
-            identities: Arc::new(identities(&state.numbering)),
+            identities: identities(&state.numbering),
             rules: Arc::new(rules),
             revisions: VecDeque::from([(state.epoch, state.revision)]),
         }
@@ -58,12 +85,12 @@ impl Names {
 
     /// Adds the name of an identity.
     pub fn learn(&mut self, number: u32, id: &SpiffeId) {
-        Arc::make_mut(&mut self.identities).insert(number, id.to_string());
+        self.identities.insert(number, id.as_str());
     }
 
     /// The SPIFFE ID of an identity.
     pub fn identity(&self, number: u32) -> Option<&str> {
-        self.identities.get(&number).map(String::as_str)
+        self.identities.get(number)
     }
 
     /// The label of a rule, `POLICY/RULE`.
@@ -72,9 +99,11 @@ impl Names {
     }
 }
 
-fn identities(numbering: &Numbering) -> HashMap<u32, String> {
-    let ambiguous = (Binding::AMBIGUOUS, "ambiguous".to_owned());
-    numbering.identities().map(|(n, id)| (n, id.to_string())).chain([ambiguous]).collect()
+fn identities(numbering: &Numbering) -> Shards {
+    let mut names = Shards::default();
+    numbering.identities().for_each(|(number, id)| names.insert(number, id.as_str()));
+    names.insert(Binding::AMBIGUOUS, "ambiguous");
+    names
 }
 
 /// `policy/NAME/RULE` as `NAME/RULE`; what has no name of its own beside its kind keeps that.
@@ -101,6 +130,19 @@ mod tests {
 
     fn of(epoch: u32, revision: u64) -> Names {
         Names { revisions: VecDeque::from([(epoch, revision)]), ..Names::default() }
+    }
+
+    #[test]
+    fn a_name_more_is_known_from_then_on_and_copies_one_part_of_the_others() {
+        let id = |n: u32| format!("spiffe://a.example/{n}").parse::<SpiffeId>().expect("a SPIFFE ID");
+        let mut before = Names::default();
+        (1..=1000).for_each(|n| before.learn(n, &id(n)));
+        let mut after = before.clone();
+        after.learn(1001, &id(1001));
+        assert_eq!((before.identity(1001), before.identity(1000)), (None, Some(id(1000).as_str())));
+        assert!((1..=1001).all(|n| after.identity(n) == Some(id(n).as_str())));
+        let shards = before.identities.0.iter().zip(&after.identities.0);
+        assert_eq!(shards.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 1);
     }
 
     #[test]
