@@ -99,7 +99,7 @@ fn may_ask<S: Sink>(sink: &mut S, identity: u32, now_ns: u64) -> bool {
     let budget = sink.budget(EventBudget::index(EventKind::Verdict, OF_QUERIES, identity));
     let within = budget.is_some_and(|budget| budget.take(now_ns, HelloSegment::QUERIES));
     if !within {
-        sink.lost(Lost::Limited);
+        sink.lost(Lost::Queries);
     }
     within
 }

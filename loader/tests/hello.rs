@@ -241,7 +241,8 @@ fn both_programs_hand_up_every_query_of_a_socket_and_so_many_a_second() {
         assert_eq!(told(), expected, "{direction:?}");
         (0..300).for_each(|_| run(&query(true, b"again")));
         assert_eq!(told().len(), HelloSegment::QUERIES as usize - 3, "{direction:?}");
-        assert_eq!(kernel.maps().lost_events(Lost::Limited).unwrap(), 47);
+        assert_eq!(kernel.maps().lost_events(Lost::Queries).unwrap(), 47);
+        assert_eq!(kernel.maps().lost_events(Lost::Limited).unwrap(), 0);
         assert_eq!(kernel.maps().lost_events(Lost::Hello).unwrap(), 0);
     }
 }

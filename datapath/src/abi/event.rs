@@ -109,10 +109,12 @@ pub enum Lost {
     Limited = 1,
     /// A piece of a ClientHello that its ring buffer had no room for.
     Hello = 2,
+    /// There were more queries for names than [`super::HelloSegment::QUERIES`]. Behind the tallies: a number means the same in maps of a build before.
+    Queries = 6,
 }
 
 impl Lost {
-    /// How many there are.
+    /// How many there are before the tallies.
     pub const COUNT: u32 = 3;
 }
 
@@ -130,7 +132,7 @@ pub enum Tally {
 
 impl Tally {
     /// How many there are, lost events among them.
-    pub const END: u32 = Lost::COUNT + 3;
+    pub const END: u32 = Lost::COUNT + 4;
 }
 
 /// What this CPU has sent in this second of the events of one kind, reason and identity.

@@ -34,7 +34,7 @@ const CATALOGUE: [(&str, usize); 50] = [
     ("tidegate_redirect_count_total", SLOTS),
     ("tidegate_handshake_total", (PAIRS + 1) * KINDS * OUTCOMES),
     ("tidegate_handshake_duration_seconds", (DURATIONS + KINDS * OUTCOMES * STAGES) * HISTOGRAM),
-    ("tidegate_lost_events_total", 7),
+    ("tidegate_lost_events_total", 8),
     ("tidegate_bpf_map_pressure", 20),
     ("tidegate_connections_opened_total", 1),
     ("tidegate_connections_closed_total", 2),

@@ -39,6 +39,7 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
     let lost = [
         (labels(&[("source", "ring_buffer")]), maps.lost_events(Lost::NoRoom)?),
         (labels(&[("source", "event_limit")]), maps.lost_events(Lost::Limited)?),
+        (labels(&[("source", "query_limit")]), maps.lost_events(Lost::Queries)?),
         (labels(&[("source", "hello_ring_buffer")]), maps.lost_events(Lost::Hello)?),
         (labels(&[("source", "observer_queue")]), shared.hub.lost.load(Ordering::Relaxed)),
         (labels(&[("source", "event_queue")]), shared.hub.telling.lost.load(Ordering::Relaxed)),
