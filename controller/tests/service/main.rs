@@ -74,3 +74,25 @@ fn the_unit_enforces_with_three_capabilities_and_comes_back_with_systemd() {
     assert_eq!(one("verify"), "clean");
     assert!(one("security").contains("OK"), "{}", one("security"));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn local_workloads_are_watched_by_the_unit_with_its_drop_in_with_systemd_with_cgroup2() {
+    let said = under_systemd(
+        include_str!("local.sh"),
+        &[
+            ("tidegate", env!("CARGO_BIN_EXE_tidegate").into()),
+            ("tidegate.service", root().join("packaging/systemd/tidegate.service")),
+            ("local-workloads.conf", root().join("packaging/systemd/local-workloads.conf")),
+            ("shop.yaml", root().join("packaging/example/shop.yaml")),
+        ],
+    );
+    let one = |name| said.one(name);
+    assert_eq!(one("started"), "0");
+    assert!(!one("Uid").split(' ').any(|uid| uid == "0"), "{}", one("Uid"));
+    let three = format!("{:016x}", 1u64 << 12 | 1 << 38 | 1 << 39);
+    assert_eq!((one("CapEff"), one("Seccomp")), (three.as_str(), "2"), "it needs no more than the unit has");
+    assert_eq!(one("story"), "executes /bin/true");
+    assert_eq!((one("reads"), one("reads_another"), one("reads_traces")), ("yes", "no", "no"));
+    assert_eq!((one("stopped"), one("verify")), ("success", "clean"));
+}

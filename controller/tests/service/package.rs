@@ -56,7 +56,9 @@ fn the_package_enforces_through_upgrade_and_removal_and_leaves_nothing_with_carg
     assert_eq!(one("version"), "0.1.0-1");
     assert_eq!(one("rests"), "disabled inactive");
     assert_eq!(one("conffiles"), "/etc/default/tidegate");
-    for file in ["manual", "bash", "zsh", "fish", "schema", "alerts", "dashboard", "changelog", "copyright"] {
+    for file in
+        ["manual", "bash", "zsh", "fish", "schema", "local", "alerts", "dashboard", "changelog", "copyright"]
+    {
         assert_eq!(one(file), "there", "{file}");
     }
     assert_eq!(one("completes"), "detach");

@@ -44,6 +44,7 @@ there bash /usr/share/bash-completion/completions/tidegate
 there zsh /usr/share/zsh/vendor-completions/_tidegate
 there fish /usr/share/fish/vendor_completions.d/tidegate.fish
 there schema /usr/share/tidegate/policy.schema.json
+there local /usr/share/tidegate/systemd/local-workloads.conf
 there alerts /usr/share/tidegate/prometheus/tidegate.rules.yml
 there dashboard /usr/share/tidegate/grafana/tidegate.json
 there changelog /usr/share/doc/tidegate/changelog.Debian.gz
