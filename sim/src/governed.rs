@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::gateway::Gateway;
-use crate::topology::plan::{Contained, Expectation, What};
+use crate::topology::plan::{Contained, ContainmentAct, Expectation, What};
 
 /// Of what a record tells, so much is shown.
 const SHOWN: usize = 300;
@@ -67,20 +67,39 @@ impl Governed {
         Ok(governed)
     }
 
-    /// How it stands with an identity.
-    pub fn contained(&self, id: &str) -> Contained {
+    /// How it stands with an identity, by one act or by any.
+    pub fn contained(&self, id: &str, act: Option<ContainmentAct>) -> Contained {
         let is = |quarantine: &&Value| {
             let mut selectors = quarantine["identities"].as_array().into_iter().flatten();
-            selectors.any(|selector| selector["spiffeId"] == id)
+            let is_it = act.is_none_or(|act| act_of(quarantine) == act.name());
+            is_it && selectors.any(|selector| selector["spiffeId"] == id)
         };
         if self.quarantines.iter().any(|q| is(&q)) {
             return Contained::Active;
         }
         let was = |record: &Record| {
             let did = record.kind == "commit" && record.what.contains("\"what\":\"quarantine\"");
-            did && record.about.iter().any(|about| about == id)
+            let named = act.is_none_or(|act| record.what.contains(&name(act, id)));
+            did && named && record.about.iter().any(|about| about == id)
         };
         if self.audit.iter().any(was) { Contained::Ended } else { Contained::Never }
+    }
+}
+
+/// By which act a quarantine is one. An act with more to it is an object of one field.
+fn act_of(quarantine: &Value) -> &str {
+    match &quarantine["act"] {
+        Value::Null => ContainmentAct::Quarantine.name(),
+        Value::Object(act) => act.keys().next().map_or("", String::as_str),
+        act => text(act),
+    }
+}
+
+/// How tidegate names what is done about an identity, by hand or by the loop.
+fn name(act: ContainmentAct, id: &str) -> String {
+    match act {
+        ContainmentAct::Quarantine => format!("manual:{id}"),
+        less => format!("manual:{}:{id}", less.name()),
     }
 }
 

@@ -137,3 +137,15 @@ fn who_does_much_more_than_is_usual_is_flagged_and_goes_on() {
 fn a_benign_hour_has_no_finding() {
     proved("benign-hour");
 }
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_revoked_lease_that_is_used_is_found_and_nobody_is_contained_for_it() {
+    proved("revoked-lease");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn acts_follow_each_other_from_a_limit_to_a_quarantine_and_each_ends_on_time() {
+    proved("graded");
+}

@@ -56,15 +56,16 @@ impl Shared {
     pub(super) fn revoked(&self, id: &SpiffeId) -> Option<String> {
         let now = Timestamp::now();
         self.with_state(|state| {
+            let holds =
+                |q: &&Quarantine| q.act == Act::RevokeLease && q.not_after.is_none_or(|end| end > now);
+            // Nearly always there is none, and workloads can be very many.
+            let mut revoked = state.quarantines.iter().filter(holds).peekable();
+            revoked.peek()?;
             let none = BTreeMap::new();
-            let files = labels(&state.documents().workloads);
-            let labels = files.get(id).copied().unwrap_or(&none);
-            let holds = |q: &&Quarantine| {
-                q.act == Act::RevokeLease
-                    && q.not_after.is_none_or(|end| end > now)
-                    && q.identities.iter().any(|selector| selector.matches_workload(id, labels))
-            };
-            let revoked = state.quarantines.iter().find(holds)?;
+            let workload = state.documents().workloads.iter().find(|workload| workload.spiffe_id == *id);
+            let labels = workload.map_or(&none, |workload| &workload.labels);
+            let fits = |s: &Selector| s.matches_workload(id, labels);
+            let revoked = revoked.find(|q| q.identities.iter().any(fits))?;
             let until = revoked.not_after.map(|end| format!(" until {end:.0}")).unwrap_or_default();
             Some(format!("the lease of {id} is revoked{until}"))
         })

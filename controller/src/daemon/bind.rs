@@ -93,7 +93,8 @@ impl Shared {
             if let Change::Set(claim) = change
                 && claim.address.bits() == 128
             {
-                self.hub.compare(What::Lease(claim.spiffe_id.clone(), claim.address.addr()));
+                let until = claim.lease.map(|lease| lease.not_after);
+                self.hub.compare(What::Lease(claim.spiffe_id.clone(), claim.address.addr(), until));
             }
         }
         let withdrawn = changes.iter().filter(|change| matches!(change, Change::Withdraw(_))).count();

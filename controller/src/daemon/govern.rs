@@ -4,7 +4,10 @@ use super::inlet::Inlet;
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{Book, Brake, Contain, Containment, Finding, FindingState, Noted, Observed, Pairs};
+use crate::governance::{
+    Baselines, Book, BookFile, Brake, Changes, Contain, Containment, Deeds, Finding, FindingState, Kept,
+    Noted, Observed, ObservedFile, Pairs, Sample,
+};
 use crate::policy::act::ActName;
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::SpiffePattern;
@@ -14,9 +17,10 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 /// What the loop knows and decides by.
@@ -25,9 +29,27 @@ pub struct Governance {
     pub inlet: Arc<Inlet>,
     pub(super) desk: Mutex<Desk>,
     pub(super) pairs: Mutex<Pairs>,
+    pub(super) deeds: Mutex<Deeds>,
+    /// What is usual, as far as it is still to be written.
+    baselines: Mutex<Vec<Sample>>,
+    /// Since when it is kept who was seen with whom.
+    since: Timestamp,
+    findings_file: Arc<Mutex<BookFile>>,
+    observed_file: Mutex<ObservedFile>,
+    /// What is still to be recorded.
+    records: Mutex<VecDeque<Record>>,
+    /// Held while that is done.
+    recording: Mutex<()>,
+    /// Has findings be written soon.
+    written: SyncSender<()>,
     /// What was forgotten of what is counted, for want of room.
     pub(super) forgotten: AtomicU64,
 }
+
+/// Of what has changed so much is taken at once: who notes more waits for no longer than that takes.
+const PIECE: usize = 256;
+/// So many pieces are all that can have changed.
+const PIECES: usize = 2 * 65_536 / PIECE;
 
 pub(super) struct Desk {
     pub(super) book: Book,
@@ -54,13 +76,35 @@ pub struct Tally {
 }
 
 impl Governance {
-    /// Opens the findings. `per_hour` is how many containments an hour may have.
-    pub fn open(path: &Path, observed: &Path, inlet: Arc<Inlet>, per_hour: usize) -> Result<Self> {
+    /// Opens the files. `per_hour` is how many containments an hour may have. What goes to the threads of the loop and of its files comes
+    /// back beside it.
+    pub fn open(
+        path: &Path,
+        observed: &Path,
+        inlet: Arc<Inlet>,
+        per_hour: usize,
+    ) -> Result<(Self, Baselines, Receiver<()>)> {
         let book = Book::open(path)?;
         let brake = Brake::new(per_hour, book.paused()?, book.done());
-        let desk = Mutex::new(Desk { book, brake, intents: 0, contained: Default::default(), held_back: 0 });
-        let pairs = Mutex::new(Pairs::open(observed, Timestamp::now())?);
-        Ok(Self { inlet, desk, pairs, forgotten: AtomicU64::new(0) })
+        let findings_file = book.file();
+        let (observed_file, kept) = ObservedFile::open(observed, Timestamp::now())?;
+        let Kept { since, pairs, deeds, baselines } = kept;
+        let (written, writes) = sync_channel(1);
+        let governance = Self {
+            inlet,
+            desk: Mutex::new(Desk { book, brake, intents: 0, contained: Default::default(), held_back: 0 }),
+            pairs: Mutex::new(pairs),
+            deeds: Mutex::new(deeds),
+            baselines: Mutex::default(),
+            since,
+            findings_file,
+            observed_file: Mutex::new(observed_file),
+            records: Mutex::default(),
+            recording: Mutex::default(),
+            written,
+            forgotten: AtomicU64::new(0),
+        };
+        Ok((governance, baselines, writes))
     }
 
     /// Says what is declared from now on.
@@ -94,7 +138,9 @@ impl Governance {
 
     /// Who was seen with whom.
     pub fn observed(&self, identities: &SpiffePattern) -> Observed {
-        lock(&self.pairs).of_identities(identities)
+        let (pairs, not_kept) = lock(&self.pairs).of_identities(identities);
+        let (deeds, deeds_not_kept) = lock(&self.deeds).of_identities(identities);
+        Observed { since: self.since, not_kept, pairs, deeds, deeds_not_kept }
     }
 
     /// How the loop stands.
@@ -125,17 +171,58 @@ impl Governance {
         Tally { open, contained, held_back, shed, forgotten, paused: desk.brake.paused.is_some() }
     }
 
-    /// Writes what has changed. What cannot be written is tried again.
+    /// Writes findings that have changed. What cannot be written is tried again.
     pub(super) fn flush(&self) {
-        if let Err(e) = lock(&self.desk).book.flush() {
-            tracing::error!("{e}");
+        loop {
+            let mut desk = lock(&self.desk);
+            // Taken before the desk is let go: what somebody decides meanwhile is written after this.
+            let mut file = lock(&self.findings_file);
+            let changes = desk.book.changes(PIECE);
+            drop(desk);
+            if changes.is_empty() {
+                return;
+            }
+            if let Err(e) = file.write(&changes) {
+                drop(file);
+                lock(&self.desk).book.again(&changes);
+                return tracing::error!("{e}");
+            }
         }
     }
 
-    /// Writes who was seen with whom.
+    /// Has findings be written soon, by another thread.
+    fn flush_soon(&self) {
+        // One that was asked for and has not begun is enough.
+        let _ = self.written.try_send(());
+    }
+
+    /// Writes who was seen with whom, what was done beside, and what is usual. What cannot be written is tried again.
     pub(super) fn keep(&self) {
-        if let Err(e) = lock(&self.pairs).flush() {
-            tracing::error!("{e}");
+        let mut file = lock(&self.observed_file);
+        // Where more changes than is written meanwhile, the rest has its turn later.
+        for _ in 0..PIECES {
+            let mut changes = Changes { pairs: lock(&self.pairs).changes(PIECE), ..Changes::default() };
+            changes.deeds = lock(&self.deeds).changes(PIECE);
+            changes.baselines = std::mem::take(&mut *lock(&self.baselines));
+            if changes.is_empty() {
+                return;
+            }
+            if let Err(e) = file.write(&changes) {
+                lock(&self.pairs).again(changes.pairs);
+                lock(&self.deeds).again(changes.deeds);
+                let mut baselines = lock(&self.baselines);
+                // What came since is newer.
+                let since = std::mem::replace(&mut *baselines, changes.baselines);
+                baselines.extend(since);
+                return tracing::error!("{e}");
+            }
+        }
+    }
+
+    /// Takes what is usual, to be written.
+    pub(super) fn keep_baselines(&self, changes: Vec<Sample>) {
+        if !changes.is_empty() {
+            lock(&self.baselines).extend(changes);
         }
     }
 
@@ -147,10 +234,9 @@ impl Governance {
             desk.brake.count(containment.at);
         }
         desk.book.contained(finding, containment);
-        // The next daemon counts it too, however this one ends.
-        if let Err(e) = desk.book.flush() {
-            tracing::error!("{e}");
-        }
+        drop(desk);
+        // The next daemon counts it too.
+        self.flush_soon();
     }
 
     /// Whether somebody has resolved or muted a finding.
@@ -200,6 +286,23 @@ enum Outcome {
     HeldBack(String),
 }
 
+/// That something was found and nothing is done about it, as it is to be recorded.
+pub(super) struct Record {
+    finding: u64,
+    about: BTreeSet<String>,
+    what: serde_json::Value,
+}
+
+fn record_of(finding: &Finding, outcome: &Outcome, noted: &Noted) -> Record {
+    let decision = if matches!(outcome, Outcome::HeldBack(_)) { "held back" } else { "flag" };
+    let what = json!({
+        "finding": finding.id, "decision": decision, "intent": finding.key.intent, "signal": finding.key.signal,
+        "why": finding.why, "held_back": finding.held_back,
+    });
+    let about = noted.contain.as_ref().map(|contain| &contain.identity).or(finding.identities.back());
+    Record { finding: finding.id, about: about.map(ToString::to_string).into_iter().collect(), what }
+}
+
 impl Shared {
     /// Has somebody decide what becomes of a finding, which is recorded first.
     pub(super) fn decide_finding(&self, id: u64, state: FindingState, by: &Author) -> Result<Finding> {
@@ -207,6 +310,7 @@ impl Shared {
         finding.may_become(&state)?;
         let about = finding.identities.iter().map(ToString::to_string).collect();
         let what = json!({"finding": id, "intent": finding.key.intent, "why": finding.why, "state": state});
+        self.record_findings();
         self.record_about(Kind::Finding, by, about, what)?;
         let finding = self.governance.set_state(id, state)?;
         if !finding.state.is_open(Timestamp::now()) {
@@ -238,32 +342,28 @@ impl Shared {
         if !is_news {
             return;
         }
-        let mut desk = lock(&self.governance.desk);
-        if let Err(e) = desk.book.flush() {
-            tracing::error!("{e}");
-        }
-        let Ok(finding) = desk.book.get(noted.id).cloned() else { return };
-        drop(desk);
+        let Ok(finding) = self.governance.finding(noted.id) else { return };
         tracing::warn!("finding {}: {}", finding.id, finding.why);
         self.hub.send(event::finding_json(&finding));
-        // What was done was recorded before it was.
-        if !matches!(outcome, Outcome::Contained)
-            && let Err(e) = self.record_finding(&finding, &outcome, noted)
-        {
-            tracing::error!("finding {}: {e}", finding.id);
+        // What was done was recorded before it was. Nobody waits for the record of what was not.
+        if !matches!(outcome, Outcome::Contained) {
+            lock(&self.governance.records).push_back(record_of(&finding, &outcome, noted));
         }
+        self.governance.flush_soon();
     }
 
-    /// Records that something was found and nothing is done about it, and why not.
-    fn record_finding(&self, finding: &Finding, outcome: &Outcome, noted: &Noted) -> Result<()> {
-        let decision = if matches!(outcome, Outcome::HeldBack(_)) { "held back" } else { "flag" };
-        let what = json!({
-            "finding": finding.id, "decision": decision, "intent": finding.key.intent, "signal": finding.key.signal,
-            "why": finding.why, "held_back": finding.held_back,
-        });
-        let about = noted.contain.as_ref().map(|contain| &contain.identity).or(finding.identities.back());
-        let about = about.map(ToString::to_string).into_iter().collect();
-        self.record_about(Kind::Finding, &Author::daemon(format!("finding {}", finding.id)), about, what)
+    /// Records what was found and nothing is done about. Whoever is about to record something of a finding has this written first.
+    pub(super) fn record_findings(&self) {
+        // One at a time: who comes next finds all of them there. Whoever leaves another waits for none.
+        let _alone = lock(&self.governance.recording);
+        loop {
+            let next = lock(&self.governance.records).pop_front();
+            let Some(Record { finding, about, what }) = next else { return };
+            let by = Author::daemon(format!("finding {finding}"));
+            if let Err(e) = self.record_about(Kind::Finding, &by, about, what) {
+                tracing::error!("finding {finding}: {e}");
+            }
+        }
     }
 
     /// Takes the next step about an identity.
@@ -287,6 +387,7 @@ impl Shared {
             "finding": finding, "decision": "contain", "act": step.act.to_string(), "step": number + 1,
             "until": until.to_string(), "why": known.why,
         });
+        self.record_findings();
         self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
         let revision = self.act_until(id, &step.act, &format!("finding {finding}"), (now, until), &author)?;
         let (identity, act, at) = (id.clone(), step.act.name(), Timestamp::now());

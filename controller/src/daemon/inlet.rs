@@ -1,22 +1,27 @@
 //! Where the reader of the ring buffer leaves what the governance loop compares. It hands over and never waits: what finds the
 //! queue full is counted and not compared.
 
+use super::enroll::Refused;
+use super::usual::{Counted, Usual};
 use crate::hello::{ClientHello, Found};
 use crate::names::Names;
 use crate::policy::intent::facts::Facts;
 use crate::policy::spiffe::SpiffeId;
 use crate::view::flow::Moment;
 use datapath::abi::{
-    Addr, Binding, ClosedEvent, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome, HelloSegment,
-    Reason, Side,
+    Action, Addr, Binding, ClosedEvent, Event, EventKind, FlowKey, HandshakeKind, HandshakeOutcome,
+    HelloSegment, Reason, Side,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Events that wait to be compared, about 8 MB.
 const QUEUE: usize = 65_536;
+/// The part of it that connections which passed cannot take: what was denied, failed or was asked for is told of less often, and says more.
+const FOR_ALL_ELSE: usize = QUEUE / 4;
 
 /// What was told, with the names that its numbers had then.
 pub struct Judged {
@@ -44,10 +49,12 @@ pub enum What {
     Exec(SpiffeId, Arc<str>, u32),
     /// A process connected a socket: its name, number, and to where by which protocol.
     Connect(SpiffeId, Arc<str>, u32, (Addr, u8, u16)),
-    /// An identity was given a lease on an address.
-    Lease(SpiffeId, Addr),
+    /// An identity was given a lease on an address, until then; without an end where it has none.
+    Lease(SpiffeId, Addr, Option<Timestamp>),
     /// An enrolment from an address was refused: of whom, if that was proven, and why.
-    Refused(Option<SpiffeId>, Addr, &'static str),
+    Refused(Option<SpiffeId>, Addr, Refused),
+    /// Connections that are known were counted.
+    Usual,
 }
 
 impl Judged {
@@ -74,9 +81,12 @@ impl Judged {
             },
             What::Query(_, name) => Facts { event: "dns_query", query: name.to_string(), ..Facts::default() },
             // Rules are asked of connections.
-            What::Closed(..) | What::Lease(..) | What::Refused(..) | What::Exec(..) | What::Connect(..) => {
-                Facts::default()
-            }
+            What::Closed(..)
+            | What::Lease(..)
+            | What::Refused(..)
+            | What::Exec(..)
+            | What::Connect(..)
+            | What::Usual => Facts::default(),
         }
     }
 }
@@ -139,16 +149,23 @@ impl Pace {
 /// Where events are left.
 pub struct Inlet {
     queue: SyncSender<Judged>,
+    waiting: Arc<AtomicUsize>,
     pace: Pace,
+    /// Connections that need not be compared.
+    pub usual: Usual,
+    /// Whether the loop has to be told that some of them were counted: it looks by itself only now and then.
+    dozes: Arc<AtomicBool>,
     /// Events that were not compared, since the queue was full.
     pub shed: AtomicU64,
 }
 
 impl Inlet {
     /// An inlet, and where its events come out.
-    pub fn new(pace: Pace) -> (Self, Receiver<Judged>) {
-        let (queue, outlet) = sync_channel(QUEUE);
-        (Self { queue, pace, shed: AtomicU64::new(0) }, outlet)
+    pub fn new(pace: Pace) -> (Self, Outlet) {
+        let (queue, events) = sync_channel(QUEUE);
+        let (waiting, dozes): (Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
+        let outlet = Outlet { events, waiting: waiting.clone(), dozes: dozes.clone() };
+        (Self { queue, waiting, pace, usual: Usual::default(), dozes, shed: AtomicU64::new(0) }, outlet)
     }
 
     /// Takes an event, where it is of somebody.
@@ -159,9 +176,27 @@ impl Inlet {
         if event.key.family == 0 || !event.identity.into_iter().any(is_somebody) {
             return;
         }
-        if let Some(what) = what(event) {
-            self.put(what, names, now.timestamp(event.time_ns));
+        let time = now.timestamp(event.time_ns);
+        if let Some(what) = what(event)
+            && !self.is_usual(&event, names, time)
+        {
+            self.put(what, names, time);
         }
+    }
+
+    /// Counts a connection of which it is known that it is expected.
+    fn is_usual(&self, event: &Event, names: &Arc<Names>, time: Timestamp) -> bool {
+        if event.kind() != Some(EventKind::Verdict) || !has_passed(event) {
+            return false;
+        }
+        let judged =
+            || Judged { what: What::Verdict(*event), names: names.clone(), time: self.pace.of(time) };
+        match self.usual.count(&Ends::of_event(event), judged) {
+            Counted::Unknown => return false,
+            Counted::First if self.dozes.swap(false, Ordering::Relaxed) => self.put(What::Usual, names, time),
+            Counted::First | Counted::Another => {}
+        }
+        true
     }
 
     /// Takes a connection that is over.
@@ -195,15 +230,62 @@ impl Inlet {
 
     /// Takes what the daemon itself was told.
     pub fn offer_told(&self, what: What, names: &Arc<Names>) {
+        let what = match what {
+            // What is compared has one clock.
+            What::Lease(id, address, until) => {
+                What::Lease(id, address, until.map(|until| self.pace.of(until)))
+            }
+            what => what,
+        };
         self.put(what, names, Timestamp::now());
     }
 
     fn put(&self, what: What, names: &Arc<Names>, time: Timestamp) {
         let time = self.pace.of(time);
-        if self.queue.try_send(Judged { what, names: names.clone(), time }).is_err() {
+        let room = match &what {
+            What::Verdict(event) if has_passed(event) => QUEUE - FOR_ALL_ELSE,
+            _ => QUEUE,
+        };
+        let fits = self.waiting.fetch_add(1, Ordering::Relaxed) < room;
+        let judged = || Judged { what, names: names.clone(), time };
+        if !fits || self.queue.try_send(judged()).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.shed.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Where they come out.
+pub struct Outlet {
+    events: Receiver<Judged>,
+    waiting: Arc<AtomicUsize>,
+    dozes: Arc<AtomicBool>,
+}
+
+impl Outlet {
+    /// The next, if one comes in time.
+    pub fn wait(&self, for_as_long_as: Duration) -> Result<Judged, RecvTimeoutError> {
+        self.events.recv_timeout(for_as_long_as).inspect(|_| self.taken())
+    }
+
+    /// Those that have come.
+    pub fn come(&self) -> impl Iterator<Item = Judged> {
+        self.events.try_iter().inspect(|_| self.taken())
+    }
+
+    /// Has the loop be told when known connections are counted: nobody looks for them any more.
+    pub fn doze(&self) {
+        self.dozes.store(true, Ordering::Relaxed);
+    }
+
+    fn taken(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a connection was let pass, as the policy says.
+fn has_passed(event: &Event) -> bool {
+    event.action() == Action::Forwarded && event.reason() == Reason::Forwarded
 }
 
 fn what(event: Event) -> Option<What> {

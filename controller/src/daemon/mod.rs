@@ -23,6 +23,7 @@ mod host;
 pub mod ingress;
 mod inlet;
 pub mod inspect;
+mod keep;
 mod leases;
 pub mod mark;
 mod metrics;
@@ -38,6 +39,7 @@ mod stream;
 mod tell;
 mod tick;
 mod tidy;
+mod usual;
 mod watch;
 mod whereabouts;
 
@@ -128,9 +130,11 @@ impl Shared {
             Renamed::Rules(rules) => self.hub.rename_rules(committed.state.epoch, revision, &rules),
             Renamed::All => self.hub.rename(Names::of(&committed.state)),
         }
-        // Of local workloads all is told again: somebody may expect less of them than before.
-        let host = self.host.as_ref().filter(|_| before != Arc::as_ptr(&committed.state.set));
-        host.into_iter().for_each(host::Host::forget);
+        // Somebody may expect less than before: of local workloads all is told again, and of connections all are compared.
+        if before != Arc::as_ptr(&committed.state.set) {
+            self.host.as_ref().into_iter().for_each(host::Host::forget);
+            self.governance.inlet.usual.forget();
+        }
         self.governance.declare(&committed.state.documents().intents);
         self.tell_of_records(committed);
         self.feeds.renamed.notify_one();
@@ -218,6 +222,8 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     }
     let result =
         runtime.block_on(serve(shared.clone(), socket, metrics, listen, ready_line(instance, &attached)));
+    shared.record_findings();
+    shared.governance.flush();
     shared.governance.keep();
     shared.record_stop(result.as_ref().err());
     shared.hub.telling.finish();

@@ -10,7 +10,7 @@ use super::leases::Leases;
 use super::observe::Hub;
 use super::settings::Settings;
 use super::stream::Stream;
-use super::{Shared, audit, compare, enroll, failsafe, feeds, forward, host, ingress, watch};
+use super::{Shared, audit, compare, enroll, failsafe, feeds, forward, host, ingress, keep, watch};
 use crate::audit::Key;
 use crate::exit_code::Result;
 use crate::governance::Approvals;
@@ -53,7 +53,7 @@ pub(super) fn start(
         LoadOptions { pin_dir: Some(pin_dir.clone()), sizes: asked.sizes, ..LoadOptions::default() };
     let (inlet, outlet) = Inlet::new(Pace::new(args.compare_pace));
     let inlet = Arc::new(inlet);
-    let governance = Governance::open(
+    let (governance, baselines, writes) = Governance::open(
         &instance.findings_file(),
         &instance.observed_file(),
         inlet.clone(),
@@ -142,8 +142,9 @@ pub(super) fn start(
                 tracing::error!("{e}");
             }
             let shared = Arc::new(shared);
-            let for_loop = shared.clone();
-            std::thread::spawn(move || compare::run(&for_loop, &outlet));
+            let (for_loop, for_files) = (shared.clone(), shared.clone());
+            std::thread::spawn(move || compare::run(&for_loop, &outlet, baselines));
+            std::thread::spawn(move || keep::run(&for_files, &writes));
             if let Some(events) = host_events {
                 let for_host = shared.clone();
                 std::thread::spawn(move || host::read(&for_host, events));

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const FORM: Form = Form {
     what: "findings",
@@ -26,11 +27,21 @@ const FORM: Form = Form {
 /// none does, no new one is made.
 const MOST: usize = 10_000;
 
+/// The file of the findings.
+#[derive(Debug)]
+pub struct BookFile {
+    db: Connection,
+    path: PathBuf,
+}
+
+/// Findings as they are now, by their numbers; nothing beside one that is not kept any more.
+type Changes = Vec<(u64, Option<Finding>)>;
+
 /// All findings.
 #[derive(Debug)]
 pub struct Book {
-    db: Connection,
-    path: PathBuf,
+    /// Who writes holds it. Whoever holds the book may wait for it; who holds it never waits for the book.
+    file: Arc<Mutex<BookFile>>,
     findings: BTreeMap<u64, Finding>,
     /// Those that are not resolved.
     current: HashMap<Key, u64>,
@@ -73,7 +84,17 @@ impl Book {
             .filter(|f| !matches!(f.state, FindingState::Resolved { .. }))
             .map(|f| (f.key.clone(), f.id))
             .collect();
-        Ok(Self { db, path: path.to_owned(), findings, current, dirty: BTreeSet::new(), turned_away: 0 })
+        let file = Arc::new(Mutex::new(BookFile { db, path: path.to_owned() }));
+        Ok(Self { file, findings, current, dirty: BTreeSet::new(), turned_away: 0 })
+    }
+
+    /// Its file.
+    pub fn file(&self) -> Arc<Mutex<BookFile>> {
+        self.file.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BookFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a departure. What is to be done comes back; a muted finding and one whose identity is contained ask for nothing.
@@ -202,7 +223,7 @@ impl Book {
         let mut finding = self.get(id)?.clone();
         finding.may_become(&state)?;
         finding.state = state;
-        FORM.write(&self.db, id, &finding).map_err(|e| FORM.failed(&self.path, &e))?;
+        self.lock().write(&[(id, Some(finding.clone()))])?;
         if let FindingState::Resolved { .. } = finding.state {
             self.current.remove(&finding.key);
         }
@@ -210,37 +231,48 @@ impl Book {
         Ok(finding)
     }
 
-    /// Writes what has changed. What cannot be written is tried again.
-    pub fn flush(&mut self) -> Result<()> {
-        if self.dirty.is_empty() {
-            return Ok(());
-        }
-        let path = &self.path;
+    /// Takes so many at most of those that have changed since they were taken last.
+    pub fn changes(&mut self, most: usize) -> Changes {
+        let ids: Vec<_> = self.dirty.iter().take(most).copied().collect();
+        self.dirty.retain(|id| !ids.contains(id));
+        ids.into_iter().map(|id| (id, self.findings.get(&id).cloned())).collect()
+    }
+
+    /// These could not be written.
+    pub fn again(&mut self, changes: &[(u64, Option<Finding>)]) {
+        self.dirty.extend(changes.iter().map(|(id, _)| *id));
+    }
+
+    /// Why containment is paused, as somebody said before the daemon was started anew.
+    pub fn paused(&self) -> Result<Option<String>> {
+        let file = self.lock();
+        file.db
+            .query_row("SELECT paused FROM brake", [], |row| row.get(0))
+            .map_err(|e| FORM.failed(&file.path, &e))
+    }
+
+    /// Pauses containment, or lets it go on.
+    pub fn pause(&mut self, why: Option<&str>) -> Result<()> {
+        let file = self.lock();
+        let done = file.db.execute("UPDATE brake SET paused = ?1", params![why]);
+        done.map(drop).map_err(|e| FORM.failed(&file.path, &e))
+    }
+}
+
+impl BookFile {
+    /// Writes findings, all or none.
+    pub fn write(&mut self, changes: &[(u64, Option<Finding>)]) -> Result<()> {
+        let Self { db, path } = self;
         let failed = |e: rusqlite::Error| FORM.failed(path, &e);
-        let transaction = self.db.transaction().map_err(failed)?;
-        for id in &self.dirty {
-            match self.findings.get(id) {
+        let transaction = db.transaction().map_err(failed)?;
+        for (id, finding) in changes {
+            match finding {
                 Some(finding) => FORM.write(&transaction, *id, finding),
                 None => FORM.remove(&transaction, *id),
             }
             .map_err(failed)?;
         }
-        transaction.commit().map_err(failed)?;
-        self.dirty.clear();
-        Ok(())
-    }
-
-    /// Why containment is paused, as somebody said before the daemon was started anew.
-    pub fn paused(&self) -> Result<Option<String>> {
-        self.db
-            .query_row("SELECT paused FROM brake", [], |row| row.get(0))
-            .map_err(|e| FORM.failed(&self.path, &e))
-    }
-
-    /// Pauses containment, or lets it go on.
-    pub fn pause(&mut self, why: Option<&str>) -> Result<()> {
-        let done = self.db.execute("UPDATE brake SET paused = ?1", params![why]);
-        done.map(drop).map_err(|e| FORM.failed(&self.path, &e))
+        transaction.commit().map_err(failed)
     }
 }
 

@@ -283,9 +283,11 @@ impl Departure<'_> {
             Signal::UnusualCount => "is the class whose usual count that is".to_owned(),
             Signal::LatencyShift => "is the class whose usual time that is".to_owned(),
             Signal::HandshakeFailures => "is the class whose usual share that is".to_owned(),
-            Signal::Scan | Signal::ExpiredLease | Signal::Retries | Signal::EnrolmentRefused => {
-                "is its own".to_owned()
-            }
+            Signal::Scan
+            | Signal::ExpiredLease
+            | Signal::RevokedLease
+            | Signal::Retries
+            | Signal::EnrolmentRefused => "is its own".to_owned(),
             Signal::Instances => {
                 format!("is at {} at once", self.intent.instances.map(addresses).unwrap_or_default())
             }

@@ -136,6 +136,8 @@ fn did(role: Role, signal: Signal) -> &'static str {
         (_, Signal::LatencyShift) => "takes longer for handshakes than is usual",
         (Role::Client, Signal::ExpiredLease) => "went on when its lease was over",
         (Role::Server, Signal::ExpiredLease) => "was opened to when its lease was over",
+        (Role::Client, Signal::RevokedLease) => "went on when its lease was revoked",
+        (Role::Server, Signal::RevokedLease) => "was opened to when its lease was revoked",
         (_, Signal::Retries) => "tries again and again what never succeeds",
         (_, Signal::NewProcess) => "executed a program that its intent does not have",
         (_, Signal::NewOpener) => "opened a connection by a process that its intent does not have",

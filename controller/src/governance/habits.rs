@@ -4,6 +4,7 @@
 
 use super::compare::{Departure, End, Role, Seen};
 use super::signal::Signal;
+use super::terms::{USUAL_S, Window};
 use crate::policy::intent::Intent;
 use crate::policy::quantity::Amount;
 use crate::policy::spiffe::SpiffeId;
@@ -71,7 +72,14 @@ enum Met {
 
 impl Counted {
     /// Counts a connection, and says what departs.
-    pub fn look<'s>(&mut self, habits: &Habits<'s>, seen: &'s Seen, at: Timestamp) -> Vec<Departure<'s>> {
+    ///
+    /// What is said of the time of a lease is of the last that is as long as one, or an hour of who has none.
+    pub fn look<'s>(
+        &mut self,
+        habits: &Habits<'s>,
+        seen: &'s Seen,
+        (at, window): (Timestamp, Option<Window>),
+    ) -> Vec<Departure<'s>> {
         let End::Identified { id, .. } = &seen.client else { return Vec::new() };
         let mut departures = Vec::new();
         let mut depart = |intent: &'s Intent, signal, detail| {
@@ -105,7 +113,9 @@ impl Counted {
             && let Some(fan_out) = intent.fan_out
         {
             let before = watched.peers.len();
-            let many = watched.meet(Met::of(&seen.server), at, fan_out.seconds, fan_out.peers as usize);
+            let lease_s = window.map_or(USUAL_S, |window| window.seconds).unsigned_abs();
+            let seconds = fan_out.seconds.unwrap_or(lease_s);
+            let many = watched.meet(Met::of(&seen.server), at, seconds, fan_out.peers as usize);
             self.peers = self.peers + watched.peers.len() - before;
             if let Some(many) = many {
                 depart(intent, Signal::FanOut, Some(format!("one of {many} peers")));

@@ -34,7 +34,7 @@ pub fn run(instance: &Instance, command: IntentCommand) -> Result<()> {
     let IntentCommand::Learn { identity, over } = command;
     let path = format!("/v1/observed?identity={}", identity.as_str());
     let observed: Observed = block_on(client::call(instance, Method::GET, &path, &()))?;
-    if observed.pairs.is_empty() {
+    if observed.pairs.is_empty() && observed.deeds.is_empty() {
         let message = format!("nothing was seen of {} since {:.0}", identity.as_str(), observed.since);
         return Err(Failure::new(Code::NotFound, message)
             .hint("`tidegate identity list` shows who there is; whoever talks through the gateway is seen"));

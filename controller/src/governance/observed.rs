@@ -3,19 +3,15 @@
 //! An aid: it decides nothing, and losing it loses no verdict and no finding. It is bounded, and says what it did not keep.
 
 use super::compare::{End, Role, Seen};
-use crate::exit_code::{Code, Failure, Result};
+use super::deeds::DeedSeen;
 use crate::hello::ClientHello;
 use crate::policy::spiffe::{SpiffeId, SpiffePattern};
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::path::Path;
 
-/// The form that this version writes.
-const VERSION: i32 = 1;
 /// Pairs that are kept, about 32 MB. Beyond that the quarter goes that was heard of longest ago.
 const MOST: usize = 65_536;
 /// Pairs of one identity on one side. What is more is counted: a scan would be thousands.
@@ -92,13 +88,17 @@ pub struct Observed {
     pub not_kept: u64,
     /// The pairs.
     pub pairs: Vec<PairSeen>,
+    /// What the identities did by themselves.
+    #[serde(default)]
+    pub deeds: Vec<DeedSeen>,
+    /// How often there was no room for one of these.
+    #[serde(default)]
+    pub deeds_not_kept: u64,
 }
 
 /// The pairs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pairs {
-    db: Connection,
-    since: Timestamp,
     seen: HashMap<Pair, Sight>,
     of_one: HashMap<(SpiffeId, Role), usize>,
     not_kept: HashMap<(SpiffeId, Role), u64>,
@@ -108,58 +108,14 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Opens the file, or makes it. Where that cannot be done, they are kept in memory alone.
-    pub fn open(path: &Path, now: Timestamp) -> Result<Self> {
-        match Self::of_file(path, now) {
-            Ok(pairs) => Ok(pairs),
-            Err(e) => {
-                tracing::error!("{}: {e}; what is seen is kept until the daemon ends", path.display());
-                let in_memory = || Self::of(Connection::open_in_memory()?, now);
-                in_memory().map_err(|e: rusqlite::Error| Failure::new(Code::Failure, format!("SQLite: {e}")))
-            }
-        }
-    }
-
-    fn of_file(path: &Path, now: Timestamp) -> rusqlite::Result<Self> {
-        let db = Connection::open(path)?;
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-        Self::of(db, now)
-    }
-
-    fn of(db: Connection, now: Timestamp) -> rusqlite::Result<Self> {
-        let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version == 0 {
-            db.execute_batch(include_str!("observed.sql"))?;
-            db.execute("INSERT INTO since VALUES (?1)", params![now.to_string()])?;
-        } else if version != VERSION {
-            return Err(rusqlite::Error::IntegralValueOutOfRange(0, version.into()));
-        }
-        let since: String = db.query_row("SELECT at FROM since", [], |row| row.get(0))?;
-        let mut pairs = Self {
-            since: since.parse().unwrap_or(now),
-            seen: HashMap::new(),
-            of_one: HashMap::new(),
-            not_kept: HashMap::new(),
-            dirty: HashSet::new(),
-            forgotten: 0,
-            db,
-        };
-        for one in pairs.read()? {
+    /// Those that were kept.
+    pub fn of(kept: Vec<PairSeen>) -> Self {
+        let mut pairs = Self::default();
+        for one in kept {
             *pairs.of_one.entry((one.pair.identity.clone(), one.pair.role)).or_default() += 1;
             pairs.seen.insert(one.pair, one.sight);
         }
-        Ok(pairs)
-    }
-
-    fn read(&self) -> rusqlite::Result<Vec<PairSeen>> {
-        let mut rows = self.db.prepare("SELECT pair, sight FROM pairs")?;
-        let rows = rows.query_map([], |row| {
-            let (pair, sight): (String, String) = (row.get(0)?, row.get(1)?);
-            // What another version wrote otherwise is seen anew.
-            let read = || Some(PairSeen { pair: from_str(&pair)?, sight: from_str(&sight)? });
-            Ok(read())
-        })?;
-        rows.filter_map(Result::transpose).collect()
+        pairs
     }
 
     /// Notes connections, for each end that is somebody.
@@ -239,48 +195,32 @@ impl Pairs {
         }
     }
 
-    /// What was seen of identities.
-    pub fn of_identities(&self, pattern: &SpiffePattern) -> Observed {
+    /// Those of identities, and of how many connections none are kept.
+    pub fn of_identities(&self, pattern: &SpiffePattern) -> (Vec<PairSeen>, u64) {
         let of = |(pair, _): &(&Pair, &Sight)| pattern.matches(&pair.identity);
         let all = self.seen.iter().filter(of);
         let mut pairs: Vec<_> =
             all.map(|(pair, sight)| PairSeen { pair: pair.clone(), sight: sight.clone() }).collect();
         pairs.sort_by(|a, b| a.pair.cmp(&b.pair));
         let not_kept = self.not_kept.iter().filter(|((id, _), _)| pattern.matches(id)).map(|(_, n)| n).sum();
-        Observed { since: self.since, not_kept, pairs }
+        (pairs, not_kept)
     }
 
-    /// Writes what has changed. What cannot be written is tried again.
-    pub fn flush(&mut self) -> Result<()> {
-        if self.dirty.is_empty() {
-            return Ok(());
-        }
-        let failed =
-            |e: rusqlite::Error| Failure::new(Code::Failure, format!("write what was observed: {e}"));
-        let transaction = self.db.transaction().map_err(failed)?;
-        for pair in &self.dirty {
-            let key = json(pair)?;
-            match self.seen.get(pair) {
-                Some(sight) => {
-                    let sql = "INSERT INTO pairs VALUES (?1, ?2) ON CONFLICT (pair) DO UPDATE SET sight = excluded.sight";
-                    transaction.execute(sql, params![key, json(sight)?])
-                }
-                None => transaction.execute("DELETE FROM pairs WHERE pair = ?1", params![key]),
-            }
-            .map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)?;
-        self.dirty.clear();
-        Ok(())
+    /// Takes so many at most of those that have changed since they were taken last; nothing beside one that is not kept any more.
+    pub fn changes(&mut self, most: usize) -> Vec<(Pair, Option<Sight>)> {
+        let some: Vec<_> = self.dirty.iter().take(most).cloned().collect();
+        let changed = |pair: Pair| {
+            self.dirty.remove(&pair);
+            let sight = self.seen.get(&pair).cloned();
+            (pair, sight)
+        };
+        some.into_iter().map(changed).collect()
     }
-}
 
-fn from_str<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_str(text).ok()
-}
-
-fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Failure::failed("encode JSON", e))
+    /// These could not be written.
+    pub fn again(&mut self, changes: Vec<(Pair, Option<Sight>)>) {
+        self.dirty.extend(changes.into_iter().map(|(pair, _)| pair));
+    }
 }
 
 /// Keeps one of a few. Returns whether there was room.
@@ -344,15 +284,13 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    fn all(pairs: &Pairs, pattern: &str) -> Observed {
+    fn all(pairs: &Pairs, pattern: &str) -> (Vec<PairSeen>, u64) {
         pairs.of_identities(&pattern.parse().expect("a pattern"))
     }
 
     #[test]
-    fn pairs_of_both_ends_are_kept_with_their_hellos_and_outlive_the_daemon() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("observed.db");
-        let mut pairs = Pairs::open(&path, at(1)).expect("pairs");
+    fn pairs_of_both_ends_are_kept_with_their_hellos() {
+        let mut pairs = Pairs::default();
         let web_db = seen(end("web"), end("db"), 443);
         pairs.note(&web_db, 1, false, at(10));
         pairs.note(&web_db, 1, true, at(20));
@@ -363,12 +301,8 @@ mod tests {
             ..ClientHello::default()
         };
         pairs.note_hello(&web_db, &hello, at(20));
-        pairs.flush().expect("written");
-        let before = all(&pairs, "spiffe://a.example/*");
-        drop(pairs);
-        let pairs = Pairs::open(&path, at(99)).expect("pairs");
-        let Observed { since, not_kept, pairs } = all(&pairs, "spiffe://a.example/*");
-        assert_eq!((since, not_kept, &pairs), (at(1), 0, &before.pairs));
+        let (pairs, not_kept) = all(&pairs, "spiffe://a.example/*");
+        assert_eq!(not_kept, 0);
         let [db, web] = &pairs[..] else { panic!("two pairs, not {pairs:?}") };
         assert_eq!((db.pair.role, web.pair.role), (Role::Server, Role::Client));
         let sight = &web.sight;
@@ -378,39 +312,39 @@ mod tests {
 
     #[test]
     fn a_scan_fills_the_share_of_one_identity_and_of_no_other() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut pairs = Pairs::open(&dir.path().join("observed.db"), at(1)).expect("pairs");
+        let mut pairs = Pairs::default();
         for n in 0..600 {
             pairs.note(&seen(end("scanner"), host(n), 80), 1, true, at(2));
         }
         pairs.note(&seen(end("web"), host(1), 80), 1, false, at(3));
-        let scanner = all(&pairs, "spiffe://a.example/scanner");
-        assert_eq!((scanner.pairs.len(), scanner.not_kept), (512, 88));
-        let web = all(&pairs, "spiffe://a.example/web");
-        assert_eq!((web.pairs.len(), web.not_kept), (1, 0));
+        let (of_scanner, not_kept) = all(&pairs, "spiffe://a.example/scanner");
+        assert_eq!((of_scanner.len(), not_kept), (512, 88));
+        let (of_web, not_kept) = all(&pairs, "spiffe://a.example/web");
+        assert_eq!((of_web.len(), not_kept), (1, 0));
     }
 
     #[test]
     fn when_there_is_no_room_the_quarter_goes_that_was_heard_of_longest_ago() {
-        let mut pairs = Pairs::of(Connection::open_in_memory().expect("SQLite"), at(0)).expect("pairs");
+        let mut pairs = Pairs::default();
         for n in 0..=65_536u32 {
             pairs.note(&seen(end(&format!("web/{n}")), host(1), 80), 1, false, at(i64::from(n)));
         }
         assert_eq!(pairs.forgotten, 16_385);
-        assert_eq!(all(&pairs, "spiffe://a.example/web/16384").pairs, []);
-        assert_eq!(all(&pairs, "spiffe://a.example/web/16385").pairs.len(), 1);
-        assert_eq!(all(&pairs, "spiffe://a.example/web/65536").pairs.len(), 1);
+        assert_eq!(all(&pairs, "spiffe://a.example/web/16384").0, []);
+        assert_eq!(all(&pairs, "spiffe://a.example/web/16385").0.len(), 1);
+        assert_eq!(all(&pairs, "spiffe://a.example/web/65536").0.len(), 1);
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_keeps_nobody_from_starting() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("observed.db");
-        std::fs::write(&path, "no database, and long enough to be taken for the header of one ".repeat(20))
-            .expect("a file");
-        let mut pairs = Pairs::open(&path, at(1)).expect("pairs in memory");
-        pairs.note(&seen(end("web"), host(1), 80), 1, false, at(2));
-        pairs.flush().expect("kept in memory");
-        assert_eq!(all(&pairs, "spiffe://a.example/web").pairs.len(), 1);
+    fn what_has_changed_is_taken_piece_by_piece_and_again_when_it_could_not_be_written() {
+        let mut pairs = Pairs::default();
+        for n in 0..10 {
+            pairs.note(&seen(end("web"), host(n), 80), 1, false, at(1));
+        }
+        let (first, second) = (pairs.changes(7), pairs.changes(7));
+        assert_eq!((first.len(), second.len(), pairs.changes(7).len()), (7, 3, 0));
+        assert!(first.iter().all(|(_, sight)| sight.as_ref().is_some_and(|sight| sight.count == 1)));
+        pairs.again(second);
+        assert_eq!(pairs.changes(7).len(), 3);
     }
 }

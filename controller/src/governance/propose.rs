@@ -2,6 +2,7 @@
 
 use super::compare::Role;
 use super::observed::{Observed, PairSeen, Sight, With};
+use super::propose_deeds;
 use crate::policy::intent::hello::NamePattern;
 use crate::policy::ports::{has_ports, protocol_and_port};
 use crate::policy::spiffe::SpiffePattern;
@@ -64,6 +65,7 @@ pub fn propose(who: &SpiffePattern, observed: &Observed, over: SignedDuration, n
         let seen: Vec<_> = of_window().filter(|one| one.pair.role == role).collect();
         write_side(&mut text, who, &seen, side, end);
     }
+    propose_deeds::write(&mut text, observed, from);
     text.push_str("  response: {action: flag} # or {action: contain, for: 15m}\n");
     text
 }
@@ -248,7 +250,7 @@ mod tests {
 
     fn proposed(who: &str, pairs: Vec<PairSeen>) -> String {
         let since = now() - SignedDuration::from_hours(30);
-        let observed = Observed { since, not_kept: 0, pairs };
+        let observed = Observed { since, not_kept: 0, pairs, deeds: Vec::new(), deeds_not_kept: 0 };
         propose(&who.parse().expect("a pattern"), &observed, SignedDuration::from_hours(24), now())
     }
 

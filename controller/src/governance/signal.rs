@@ -39,6 +39,8 @@ pub enum Signal {
     UnusualCount,
     /// The lease of the identity was over.
     ExpiredLease,
+    /// The lease of the identity was revoked, and it is used, or another is asked for.
+    RevokedLease,
     /// It is one more attempt at a service after many that all failed.
     Retries,
     /// A program is executed that is not expected.
@@ -64,7 +66,7 @@ pub enum Asks {
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NewPeer,
         Self::NewService,
         Self::NewSni,
@@ -81,6 +83,7 @@ impl Signal {
         Self::LatencyShift,
         Self::UnusualCount,
         Self::ExpiredLease,
+        Self::RevokedLease,
         Self::Retries,
         Self::NewProcess,
         Self::NewOpener,
@@ -108,6 +111,7 @@ impl Signal {
             Self::LatencyShift => "latency_shift",
             Self::UnusualCount => "unusual_count",
             Self::ExpiredLease => "expired_lease",
+            Self::RevokedLease => "revoked_lease",
             Self::Retries => "retries",
             Self::NewProcess => "new_process",
             Self::NewOpener => "new_opener",
@@ -139,6 +143,7 @@ impl Signal {
             | Self::LatencyShift
             | Self::UnusualCount
             | Self::ExpiredLease
+            | Self::RevokedLease
             | Self::NewProcess
             | Self::Instances
             | Self::EnrolmentRefused => Asks::Investigate,
@@ -167,6 +172,7 @@ impl Signal {
             | Self::LatencyShift
             | Self::UnusualCount
             | Self::ExpiredLease
+            | Self::RevokedLease
             | Self::Retries
             | Self::NewOpener
             | Self::EnrolmentRefused
@@ -184,6 +190,7 @@ impl Signal {
                 | Self::Rate
                 | Self::Scan
                 | Self::ExpiredLease
+                | Self::RevokedLease
                 | Self::NewProcess
                 | Self::UnusualCount
         )

@@ -73,7 +73,7 @@ fn counted(counted: &mut Counted, seen: &[Seen], from: Timestamp) -> Vec<Option<
     let one = |(n, seen): (usize, &Seen)| {
         let habits = Habits::of(&documents.intents, &seen.client).expect("habits");
         let at = from + SignedDuration::from_secs(n as i64);
-        let found: Vec<_> = counted.look(&habits, seen, at).iter().map(|d| d.signal).collect();
+        let found: Vec<_> = counted.look(&habits, seen, (at, None)).iter().map(|d| d.signal).collect();
         assert!(found.len() <= 1, "{found:?}");
         found.first().copied()
     };
@@ -158,7 +158,7 @@ fn outside_the_hours_every_connection_departs_and_all_are_one_finding_that_conta
     let seen = web_to(end("db", 3), 5432);
     let habits = Habits::of(&documents.intents, &seen.client).expect("habits");
     let mut counted = Counted::default();
-    let departures = counted.look(&habits, &seen, sunday);
+    let departures = counted.look(&habits, &seen, (sunday, None));
     let [departure] = &departures[..] else { panic!("one departure, not {departures:?}") };
     assert_eq!(
         (departure.signal, departure.role, departure.with()),
@@ -267,7 +267,7 @@ fn what_is_counted_is_bounded_and_who_was_silent_for_longest_is_forgotten() {
     for n in 0..70_000u32 {
         let seen = Seen { client: end(&format!("web-{n}"), 2), ..web_to(host(1), 443) };
         let habits = Habits::of(&documents.intents, &seen.client).expect("habits");
-        counted.look(&habits, &seen, noon() + SignedDuration::from_millis(i64::from(n)));
+        counted.look(&habits, &seen, (noon() + SignedDuration::from_millis(i64::from(n)), None));
     }
     assert_eq!(counted.forgotten, 16_385);
     // The last is remembered: it has had one of its three peers.
@@ -275,7 +275,8 @@ fn what_is_counted_is_bounded_and_who_was_silent_for_longest_is_forgotten() {
     let seen = [last(host(2)), last(host(3)), last(host(4))];
     let documents_habits = Habits::of(&documents.intents, &seen[0].client).expect("habits");
     let at = noon() + SignedDuration::from_secs(70);
-    let found: Vec<_> = seen.iter().map(|seen| counted.look(&documents_habits, seen, at).len()).collect();
+    let found: Vec<_> =
+        seen.iter().map(|seen| counted.look(&documents_habits, seen, (at, None)).len()).collect();
     assert_eq!(found, [0, 0, 1]);
 }
 

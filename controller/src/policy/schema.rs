@@ -608,8 +608,13 @@ struct DayTime(String);
 struct FanOut {
     #[schemars(range(min = 1, max = 1024))]
     peers: u32,
-    per: Duration,
+    per: FanOutSpan,
 }
+
+/// A duration, or `lease` for the time of one.
+#[derive(JsonSchema)]
+#[schemars(extend("pattern" = "^(([0-9]+[smhd])+|lease)$"))]
+struct FanOutSpan(String);
 
 /// What else is a finding.
 #[derive(JsonSchema)]

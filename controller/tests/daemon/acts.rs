@@ -1,28 +1,14 @@
 //! What can be done about an identity beside cutting it off, on real packets: begun by the loop or by hand, ended by the kernel with the
 //! daemon dead, undone by hand.
 
-use crate::lab::{Daemon, Lab, POLICY, json, until};
+use crate::lab::{Daemon, Lab, ORDERS, intended, json, until};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
-
-/// All is allowed; `orders` is for `payments` at 8443 alone, and what happens elsewhere is said by `steps`.
+/// What happens elsewhere than at 8443 is said by `steps`.
 fn policy(steps: &str) -> String {
-    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
-    format!(
-        "{allow}---
-apiVersion: tidegate.dev/v1
-kind: Intent
-metadata: {{name: orders}}
-spec:
-  identities: [{{spiffeId: {ORDERS}}}]
-  workload: service
-  client: [{{to: [{{spiffeId: spiffe://acme.example/ns/shop/sa/payments}}], ports: [tcp/8443]}}]
-  response: {{action: contain, steps: [{steps}]}}
-"
-    )
+    intended(&format!("{{action: contain, steps: [{steps}]}}"))
 }
 
 fn begin(lab: &Lab, steps: &str) -> Daemon {
@@ -192,6 +178,20 @@ fn a_lease_that_was_revoked_is_over_whatever_is_bound_until_that_is_undone_or_a_
     assert_eq!(acts(&lab), [""; 0]);
     lab.ok(&["quarantine", "add", ORDERS, "--act", "revoke-lease"]);
     assert!(!lab.connects(8443));
+    // Who goes on with it is told apart from who was late to renew one, and is cut off already.
+    let found = || {
+        let all = lab.json(&["findings", "list"]).remove(0);
+        all.as_array().unwrap().iter().find(|found| found["signal"] == "revoked_lease").cloned()
+    };
+    let why = |found: &Value| found["why"].as_str().unwrap().to_owned();
+    until(|| {
+        found().is_some_and(|found| why(&found).contains(&format!("the lease of {ORDERS} is revoked; ")))
+    });
+    let found = found().unwrap();
+    assert!(why(&found).contains("went on when its lease was revoked: "), "{found}");
+    assert_eq!((&found["decision"], &found["confidence"]), (&json("flag"), &json("high")));
+    assert_eq!(found["evidence"][0]["reason"], "LEASE_EXPIRED");
+    assert_eq!(found["containments"], json(Vec::<Value>::new()));
     lab.ok(&["quarantine", "del", ORDERS]);
     assert!(lab.connects(8443));
 }

@@ -1,24 +1,13 @@
 //! Containments that touch much wait for people.
 
-use crate::lab::{Lab, POLICY, json, until};
+use crate::lab::{Lab, ORDERS, intended, json, until};
 use serde_json::Value;
 
-const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
-
-/// `orders` is for `payments` at 8443 alone, and contained elsewhere, unless it has connections.
+/// What departs is contained, unless it has connections.
 fn policy(approvals: &str) -> String {
-    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
+    let intended = intended("{action: contain, for: 1h}");
     format!(
-        "{allow}---
-apiVersion: tidegate.dev/v1
-kind: Intent
-metadata: {{name: orders}}
-spec:
-  identities: [{{spiffeId: {ORDERS}}}]
-  workload: service
-  client: [{{to: [{{spiffeId: spiffe://acme.example/ns/shop/sa/payments}}], ports: [tcp/8443]}}]
-  response: {{action: contain, for: 1h}}
----
+        "{intended}---
 apiVersion: tidegate.dev/v1
 kind: Gateway
 metadata: {{name: edge}}

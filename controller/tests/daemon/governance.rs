@@ -1,34 +1,13 @@
 //! The loop: a workload departs from its intent, is found, contained, and let go again.
 
-use crate::lab::{Lab, POLICY, json, until};
+use crate::lab::{Lab, ORDERS, POLICY, intended, json, until};
 use std::io::{Read, Write};
-
-/// All is allowed; `orders` is for `payments` at 8443 alone.
-fn policy(response: &str) -> String {
-    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
-    format!(
-        "{allow}---
-apiVersion: tidegate.dev/v1
-kind: Intent
-metadata: {{name: orders}}
-spec:
-  identities: [{{spiffeId: spiffe://acme.example/ns/shop/sa/orders}}]
-  workload: service
-  owner: team-shop
-  sensitivity: high
-  client: [{{to: [{{spiffeId: spiffe://acme.example/ns/shop/sa/payments}}], ports: [tcp/8443]}}]
-  response: {response}
-"
-    )
-}
-
-const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
 
 #[test]
 #[ignore = "needs root"]
 fn a_departure_is_contained_live_flows_too_and_the_kernel_lets_go_with_the_daemon_dead() {
     let lab = Lab::new();
-    let file = lab.file("shop.yaml", &policy("{action: contain, for: 10s}"));
+    let file = lab.file("shop.yaml", &intended("{action: contain, for: 10s}"));
     let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
     let (_server, _other) = (lab.serve(8443), lab.serve(9000));
     let mut stream = lab.client(8443).unwrap();
@@ -59,7 +38,7 @@ fn a_departure_is_contained_live_flows_too_and_the_kernel_lets_go_with_the_daemo
 #[ignore = "needs root"]
 fn a_flag_changes_nothing_for_traffic_and_a_person_resolves_it() {
     let lab = Lab::new();
-    let file = lab.file("shop.yaml", &policy("{action: flag}"));
+    let file = lab.file("shop.yaml", &intended("{action: flag}"));
     let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
     let (_server, _other) = (lab.serve(8443), lab.serve(9000));
     assert!(lab.connects(8443));
@@ -86,7 +65,7 @@ fn a_flag_changes_nothing_for_traffic_and_a_person_resolves_it() {
 #[ignore = "needs root"]
 fn the_brake_holds_containment_back_also_after_a_restart_and_an_operator_lets_it_go() {
     let lab = Lab::new();
-    let file = lab.file("shop.yaml", &policy("{action: contain, for: 1h}"));
+    let file = lab.file("shop.yaml", &intended("{action: contain, for: 1h}"));
     let options = ["-i", "eth1", "-i", "eth2", "-p", &file];
     let mut daemon = lab.run(&options);
     lab.ok(&["governance", "pause", "--reason", "a migration"]);
@@ -139,7 +118,7 @@ fn names_in_hellos_and_hours_are_compared_with_what_the_intent_says() {
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday();
     let other = today.next().next();
     let other = format!("{other:?}")[..3].to_lowercase();
-    let text = policy("{action: flag}").replace(connections, more);
+    let text = intended("{action: flag}").replace(connections, more);
     assert!(text.contains("DAYS"));
     let [always, other_days] = ["mon-sun", &other].map(|days| text.replace("DAYS", days));
     let (file, other_days) = (lab.file("shop.yaml", &always), lab.file("later.yaml", &other_days));
@@ -221,7 +200,7 @@ fn what_was_learned_expects_what_was_seen_and_nothing_else() {
 fn a_rule_of_an_intent_is_asked_of_every_event_and_a_wrong_one_is_not_applied() {
     let lab = Lab::new();
     let rules = "rules:\n    - {name: odd-protocol, when: 'event == \"client_hello\" && \"x-shell\" in alpn', severity: low, message: a tunnel}\n  response:";
-    let text = policy("{action: flag}").replace("response:", rules);
+    let text = intended("{action: flag}").replace("response:", rules);
     let file = lab.file("shop.yaml", &text);
     let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
     let _server = lab.serve(8443);
@@ -251,7 +230,7 @@ fn a_rule_of_an_intent_is_asked_of_every_event_and_a_wrong_one_is_not_applied() 
 #[ignore = "needs root"]
 fn what_the_policy_denies_though_it_is_expected_and_what_goes_on_after_a_lease_is_found_and_not_contained() {
     let lab = Lab::new();
-    let text = policy("{action: contain, for: 1h}")
+    let text = intended("{action: contain, for: 1h}")
         .replace("ports: [any]", "ports: [tcp/8443]")
         .replace("ports: [tcp/8443]}]\n", "ports: [tcp/8443, tcp/9000]}]\n");
     let leased = text.replacen("10.1.0.2/32]}", "10.1.0.2/32], lease: {for: 4s}}", 1);

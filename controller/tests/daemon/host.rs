@@ -1,61 +1,16 @@
 //! A workload of this host: what it executes, and who opens its connections.
 
-use crate::lab::{Lab, POLICY, json, until};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use crate::lab::{Lab, ORDERS, POLICY, json, until};
+use cgroup::{Cgroup, with_tracepoints};
 
-const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
-const TRACEFS: &str = "/sys/kernel/tracing";
-
-/// A cgroup that is gone with the guard.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new() -> Self {
-        let root = loader::host::cgroup_root().expect("cgroups of version 2");
-        let path = root.join(format!("tidegate-test-daemon-{}", std::process::id()));
-        fs::create_dir(&path).expect("a cgroup");
-        Self(path)
-    }
-
-    fn run(&self, script: &str) {
-        let enter = format!("echo $$ > {}/cgroup.procs && {script}", self.0.display());
-        assert!(Command::new("bash").args(["-c", &enter]).status().expect("bash").success(), "{script}");
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // A process that has just ended may still be counted.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// Tracepoints by tracefs, in a mount namespace of this thread and its children where the machine has mounted none.
-fn with_tracepoints() {
-    if Path::new(TRACEFS).join("events").is_dir() {
-        return;
-    }
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
-    mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), none).expect("tracefs");
-}
+#[path = "../../../loader/tests/cgroup/mod.rs"]
+mod cgroup;
 
 #[test]
 #[ignore = "needs root"]
 fn a_program_that_no_intent_has_is_found_and_its_identity_contained_with_cgroup2() {
     with_tracepoints();
-    let (lab, cgroup) = (Lab::new(), Cgroup::new());
+    let (lab, cgroup) = (Lab::new(), Cgroup::new("daemon"));
     let intent = format!(
         "{POLICY}---
 apiVersion: tidegate.dev/v1

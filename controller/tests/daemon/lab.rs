@@ -35,6 +35,28 @@ spec:
       ports: [tcp/8443]
 ";
 
+/// The identity of the left end.
+pub const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
+
+/// All is allowed; `orders` is for `payments` at 8443 alone, and what becomes of all else `response` says.
+pub fn intended(response: &str) -> String {
+    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
+    format!(
+        "{allow}---
+apiVersion: tidegate.dev/v1
+kind: Intent
+metadata: {{name: orders}}
+spec:
+  identities: [{{spiffeId: {ORDERS}}}]
+  workload: service
+  owner: team-shop
+  sensitivity: high
+  client: [{{to: [{{spiffeId: spiffe://acme.example/ns/shop/sa/payments}}], ports: [tcp/8443]}}]
+  response: {response}
+"
+    )
+}
+
 /// In a namespace of its own every port is free.
 pub const METRICS: &str = "127.0.0.1:9900";
 

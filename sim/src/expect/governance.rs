@@ -1,7 +1,9 @@
 //! What the governance loop found, what it did, and what the record of that says.
 
 use crate::governed::{Governed, Record, text};
-use crate::topology::plan::{AuditSays, Contained, Decision, FindingSays, FindingState, Level, What};
+use crate::topology::plan::{
+    AuditSays, Contained, ContainmentAct, Decision, FindingSays, FindingState, Level, What,
+};
 use serde_json::Value;
 
 /// So many that are as they have to be.
@@ -12,7 +14,7 @@ pub fn count(what: &What, governed: &Governed) -> u64 {
         What::OtherFinding(named) => findings.filter(|f| !named.iter().any(|says| says.is(f))).count(),
         What::Audit(says) => governed.audit.iter().filter(|r| says.is(r)).count(),
         What::WholeAudit => usize::from(governed.broken_audit.is_empty()),
-        What::Containment(id, state) => usize::from(governed.contained(id) == *state),
+        What::Containment(id, act, state) => usize::from(governed.contained(id, *act) == *state),
         What::Drop { .. } | What::Flow { .. } | What::Handshake { .. } => 0,
     };
     found as u64
@@ -37,7 +39,9 @@ pub fn instead(what: &What, governed: &Governed) -> Vec<String> {
             none("such record", governed.audit.iter().filter(of_kind).map(Record::line).collect())
         }
         What::WholeAudit => governed.broken_audit.clone(),
-        What::Containment(id, _) => vec![format!("{id} stands so: {}", governed.contained(id).words())],
+        What::Containment(id, act, _) => {
+            vec![format!("{id} stands so: {}{}", governed.contained(id, *act).words(), by(*act))]
+        }
         What::Drop { .. } | What::Flow { .. } | What::Handshake { .. } => Vec::new(),
     }
 }
@@ -50,7 +54,7 @@ pub fn words(what: &What) -> String {
         What::OtherFinding(_) => "findings beside those".into(),
         What::Audit(says) => format!("audit records{}", says.words()),
         What::WholeAudit => "audit record that is whole".into(),
-        What::Containment(id, state) => format!("{id}: {}", state.words()),
+        What::Containment(id, act, state) => format!("{id}: {}{}", state.words(), by(*act)),
         What::Drop { .. } | What::Flow { .. } | What::Handshake { .. } => String::new(),
     }
 }
@@ -153,6 +157,11 @@ fn finding_line(finding: &Value) -> String {
         finding["count"],
         field("why"),
     )
+}
+
+/// ` by limit`
+fn by(act: Option<ContainmentAct>) -> String {
+    act.map(|act| format!(" by {}", act.name())).unwrap_or_default()
 }
 
 impl Contained {

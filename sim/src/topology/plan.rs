@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::schema::{
-    Contained, Decision, FindingState, HandshakeKind, HandshakeOutcome, Kind, Level, Mode, Outcome,
-    ProcessAct, StepKind, Tls, XdpMode,
+    Contained, ContainmentAct, Decision, FindingState, HandshakeKind, HandshakeOutcome, Kind, Level, Mode,
+    Outcome, ProcessAct, StepKind, Tls, XdpMode,
 };
 pub use super::values::Prefix;
 
@@ -300,7 +300,7 @@ pub enum What {
     /// Audits whose record is whole: one or none.
     WholeAudit,
     /// Identities that stand so: one or none.
-    Containment(String, Contained),
+    Containment(String, Option<ContainmentAct>, Contained),
 }
 
 /// What a finding says; what is not said here may be anything.

@@ -174,7 +174,7 @@ impl Door {
         // while others knock by the thousand.
         let is_sign = !matches!(why, Refused::Failed | Refused::Slow);
         if is_sign && id.is_some() {
-            self.shared.hub.compare(What::Refused(id.cloned(), address.into(), why.name()));
+            self.shared.hub.compare(What::Refused(id.cloned(), address.into(), why));
         }
         let second = Timestamp::now().as_second();
         {
@@ -188,7 +188,7 @@ impl Door {
             }
         }
         if is_sign && id.is_none() {
-            self.shared.hub.compare(What::Refused(None, address.into(), why.name()));
+            self.shared.hub.compare(What::Refused(None, address.into(), why));
         }
         let who = id.map_or("somebody", SpiffeId::as_str);
         tracing::warn!("enrolment of {who} from {address} is refused, {}: {detail}", why.name());

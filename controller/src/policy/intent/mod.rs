@@ -89,8 +89,9 @@ pub struct Expected {
 pub struct FanOut {
     /// So many at most.
     pub peers: u32,
-    /// In so many seconds.
-    pub seconds: u64,
+    /// In so many seconds; nothing where it is the time of a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }
 
 /// What an identity runs as.
@@ -178,7 +179,8 @@ const FIELDS: [&str; 14] = [
 /// Of each identity as many peers are remembered.
 const MOST_PEERS: u32 = 1024;
 const MOST_INSTANCES: u32 = 65_536;
-const FAN_OUT_EXAMPLE: &str = "for example `fanOut: {peers: 10, per: 10m}`";
+const FAN_OUT_EXAMPLE: &str = "for example `fanOut: {peers: 10, per: 10m}`, or `per: lease`";
+const PER_LEASE: &str = "lease";
 const CLIENT_EXAMPLE: &str = "for example `client: [{to: [{labels: {app: db}}], ports: [tcp/5432]}]`";
 const SERVER_EXAMPLE: &str = "for example `server: [{from: [{labels: {app: web}}], ports: [tcp/8443]}]`";
 
@@ -276,7 +278,10 @@ fn fan_out(cx: &mut Context<'_>, node: &Node) -> Option<FanOut> {
     let peers = fields
         .required(cx, "peers", FAN_OUT_EXAMPLE)
         .and_then(|node| number(cx, node, ("`peers`", "peers"), 1..=MOST_PEERS));
-    let seconds = fields.required(cx, "per", FAN_OUT_EXAMPLE).and_then(|node| duration(cx, node, "`per`"));
+    let seconds = fields.required(cx, "per", FAN_OUT_EXAMPLE).and_then(|node| match &node.value {
+        Value::Scalar { text, .. } if text == PER_LEASE => Some(None),
+        _ => duration(cx, node, "`per`").map(Some),
+    });
     Some(FanOut { peers: peers?, seconds: seconds? })
 }
 
@@ -396,7 +401,10 @@ impl fmt::Display for Expected {
 
 impl fmt::Display for FanOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} peers in {}", self.peers, duration_text(self.seconds))
+        match self.seconds {
+            Some(seconds) => write!(f, "{} peers in {}", self.peers, duration_text(seconds)),
+            None => write!(f, "{} peers in the time of a lease", self.peers),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub fn expectations(raw: &Expect, nodes: &[Node]) -> Checked<Expectations> {
     all.extend(of_findings(raw.findings.as_deref(), nodes)?);
     all.extend(of_audit(raw.audit.as_deref(), nodes)?);
     for e in &raw.containment {
-        let what = What::Containment(identity(&e.value.identity, nodes)?, e.value.state);
+        let what = What::Containment(identity(&e.value.identity, nodes)?, e.value.act, e.value.state);
         all.push(Expectation { what, from: None, to: None, min: 1, max: None });
     }
     Ok(Expectations { within, all })

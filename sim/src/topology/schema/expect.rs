@@ -254,8 +254,43 @@ pub struct AuditExpect {
 pub struct ContainmentExpect {
     /// A SPIFFE ID, or a node that has one.
     pub identity: Spanned<String>,
+    /// By which act; any if not said.
+    #[serde(default)]
+    pub act: Option<ContainmentAct>,
     /// How it stands.
     pub state: Contained,
+}
+
+/// What is done about somebody, as `tidegate quarantine list` has it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContainmentAct {
+    /// Nothing is left to it.
+    Quarantine,
+    /// What its intents declare is.
+    Restrict,
+    /// Less than before.
+    Limit,
+    /// TLS is.
+    RequireTls,
+    /// New connections are.
+    CutFlows,
+    /// What is for nobody is.
+    RevokeLease,
+}
+
+impl ContainmentAct {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+            Self::Restrict => "restrict",
+            Self::Limit => "limit",
+            Self::RequireTls => "require-tls",
+            Self::CutFlows => "cut-flows",
+            Self::RevokeLease => "revoke-lease",
+        }
+    }
 }
 
 /// How a containment stands.
