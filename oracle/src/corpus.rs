@@ -29,6 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
         write(&args.folder.join("capture"), n, &capture)?;
         write(&args.folder.join("tracking"), n, &conversation(fixture))?;
         write(&args.folder.join("hello"), n, &pieces(fixture))?;
+        write(&args.folder.join("dns"), n, payloads(fixture).1.first().map_or(&[], |payload| payload.bytes))?;
     }
     println!("{} seeds for each target in {}", fixtures.len(), args.folder.display());
     Ok(())
