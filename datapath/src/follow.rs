@@ -104,7 +104,7 @@ fn track_packet<F: Stages<T>, T: Tables>(
     }
     if !packet.has(Packet::HAS_TCP) {
         let is_first = conn.state == [0, 0];
-        track::datagram(conn, is_orig);
+        track::datagram(conn, is_orig, now_ns);
         if track::quic::may_tell(conn, packet, is_first) {
             frame.quic(conn, packet, now_ns);
         }

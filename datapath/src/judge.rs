@@ -331,7 +331,8 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
         }
         return frame.refuse(direction, plane, trace, Reason::UnsupportedL2);
     }
-    if packet.has(Packet::IS_FRAGMENT) && !follow_fragment(plane, packet) {
+    let is_later = packet.has(Packet::IS_FRAGMENT) && packet.fragment_offset != 0;
+    if is_later && !find_first_fragment(plane, packet) {
         return frame.refuse(direction, plane, trace, Reason::FragmentOrphan);
     }
     let Some(config) = plane.rules.config() else {
@@ -348,6 +349,9 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
     }
     if trace.action() == Action::Dropped {
         return;
+    }
+    if trace.packet.has(Packet::IS_FRAGMENT) && trace.packet.fragment_offset == 0 {
+        remember_first_fragment(plane, &trace.packet);
     }
     if trace.packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(&trace.packet) {
         frame.refuse(direction, plane, trace, Reason::TcpInvalidFlags);
@@ -395,20 +399,24 @@ pub fn refuse<F: Frame, T: Tables>(
     trace.set(Verdict::plain(action, reason));
 }
 
-/// Remembers the ports of a first fragment, and gives them to the later ones.
+/// Remembers the ports of a first fragment that may pass: who is blocked or denied pushes nobody else's out.
 ///
 /// A function of its own in BPF, so that its key has room on the stack.
 #[inline(never)]
-fn follow_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool {
+fn remember_first_fragment<T: Tables>(plane: &mut Plane<T>, packet: &Packet) {
+    let (src, dst) = (packet.src(), packet.dst());
+    // A full table costs the datagram, not the packet path: its later fragments are orphans.
+    plane.fragments.insert(&fragment_key(packet), &FragmentPorts { src_port: src.1, dst_port: dst.1 });
+}
+
+/// Gives a later fragment the ports of the first. Returns whether that was seen.
+///
+/// A function of its own in BPF, for the same reason.
+#[inline(never)]
+fn find_first_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool {
     let (src, dst) = (packet.src(), packet.dst());
     let protocol = packet.key.proto;
-    let key = FragmentKey { src: src.0, dst: dst.0, id: packet.fragment_id, proto: u32::from(protocol) };
-    if packet.fragment_offset == 0 {
-        // A full table costs the datagram, not the packet path: its later fragments are orphans.
-        plane.fragments.insert(&key, &FragmentPorts { src_port: src.1, dst_port: dst.1 });
-        return true;
-    }
-    let Some(ports) = plane.fragments.get(&key) else {
+    let Some(ports) = plane.fragments.get(&fragment_key(packet)) else {
         return false;
     };
     let (src, dst) = ((src.0, ports.src_port), (dst.0, ports.dst_port));
@@ -422,6 +430,12 @@ fn follow_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool
 }
 
 /// [`count`], a function of its own in BPF: what that keeps beside would lie on the kernel's stack under all the stages.
+#[inline(always)]
+fn fragment_key(packet: &Packet) -> FragmentKey {
+    let (src, dst) = (packet.src().0, packet.dst().0);
+    FragmentKey { src, dst, id: packet.fragment_id, proto: u32::from(packet.key.proto) }
+}
+
 #[inline(never)]
 fn leave<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &Trace) {
     count(frame, direction, plane, trace);

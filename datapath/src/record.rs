@@ -229,6 +229,10 @@ pub(crate) fn settle(record: &mut FlowRecord, conn: &Connection, packet: &Packet
         if track::quic::is_settled(conn) && !hello::is_query(conn, packet) {
             kinds = Settled::ACK | Settled::DATA;
         }
+        // The next packet of the originator has something to tell: whether it goes on after the answer.
+        if !is_orig && !track::is_wanted(conn) {
+            record.settled &= !Settled::bit(Settled::ALL, side.other());
+        }
     } else {
         if history::has(conn, history::ACK, is_orig) {
             kinds |= Settled::ACK;

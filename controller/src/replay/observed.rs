@@ -73,7 +73,7 @@ impl Observed {
         let is_orig = self.conn.is_originator(packet.side());
         if !packet.has(Packet::HAS_TCP) {
             if packet.fragment_offset == 0 {
-                track::datagram(&mut self.conn, is_orig);
+                track::datagram(&mut self.conn, is_orig, now_ns);
             }
             return;
         }

@@ -188,6 +188,8 @@ impl Connection {
     pub const ORIG_ASKED_RESET: u8 = 1 << 4;
     /// The responder has.
     pub const RESP_ASKED_RESET: u8 = 1 << 5;
+    /// Of datagrams: it went on after its first answer.
+    pub const IS_WANTED: u8 = 1 << 6;
 
     /// Whether it is QUIC.
     #[inline(always)]

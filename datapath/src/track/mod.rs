@@ -194,17 +194,32 @@ pub fn is_answered(conn: &Connection, protocol: u8) -> bool {
     }
 }
 
+/// A flow of datagrams whose responder goes on for so long without another word of the originator is wanted all the same.
+const WANTED_NS: u64 = 2_000_000_000;
+
 /// Changes the record by a packet of any protocol but TCP and SCTP: who has sent something.
+///
+/// An answer alone does not move it among the answered: it is what a flood gets whose sources are not the sender's, and it must not
+/// push out the living. An originator that speaks again after an answer has most likely had it.
 #[inline(always)]
-pub fn datagram(conn: &mut Connection, is_orig: bool) {
+pub fn datagram(conn: &mut Connection, is_orig: bool, now_ns: u64) {
     let i = usize::from(!is_orig);
+    let was_answered = conn.state[1] != Endpoint::Inactive as u8;
     if conn.state[i] != Endpoint::Established as u8 {
         conn.state[i] = Endpoint::Established as u8;
         history::note(conn, history::DATA, is_orig);
-        if !is_orig {
-            conn.happened |= happened::ANSWERED;
-        }
     }
+    let goes_on = is_orig || now_ns.saturating_sub(conn.opened_ns) > WANTED_NS;
+    if was_answered && goes_on && !is_wanted(conn) {
+        conn.stream |= Connection::IS_WANTED;
+        conn.happened |= happened::ANSWERED;
+    }
+}
+
+/// Whether a flow of datagrams went on after its first answer.
+#[inline(always)]
+pub(crate) fn is_wanted(conn: &Connection) -> bool {
+    conn.stream & Connection::IS_WANTED != 0
 }
 
 /// The name of a protocol in records: Zeek's where it has one.

@@ -1,6 +1,7 @@
 //! Floods against the loaded program: who is connected stays connected and on the fast lane, who comes new gets in, and
 //! every packet is counted.
 
+mod answered;
 mod default_sizes;
 mod gateway;
 mod identities;
