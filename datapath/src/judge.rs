@@ -359,14 +359,16 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
             return;
         }
     }
-    if reset::is_reset(&trace.packet) {
+    // A later fragment tells nothing that the first did not.
+    let mut tells = trace.packet.fragment_offset == 0 && trace.followed == 0;
+    if reset::is_checked(&trace.packet) {
         match F::reset(direction, plane, &trace.packet, index) {
             reset::CLOSES => {}
             reset::INVALID => {
                 let reason = reset::invalid(&trace.packet);
                 return frame.refuse(direction, plane, trace, reason);
             }
-            _ => return,
+            _ => tells = false,
         }
     }
     if u32::from(trace.limits) & Limits::BY_PACKET != 0 {
@@ -375,8 +377,7 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
             return;
         }
     }
-    // A later fragment tells nothing that the first did not.
-    if trace.packet.fragment_offset == 0 && trace.followed == 0 {
+    if tells {
         frame.follow(direction, plane, trace, index);
     }
 }
@@ -429,13 +430,13 @@ fn find_first_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> 
     true
 }
 
-/// [`count`], a function of its own in BPF: what that keeps beside would lie on the kernel's stack under all the stages.
 #[inline(always)]
 fn fragment_key(packet: &Packet) -> FragmentKey {
     let (src, dst) = (packet.src().0, packet.dst().0);
     FragmentKey { src, dst, id: packet.fragment_id, proto: u32::from(packet.key.proto) }
 }
 
+/// [`count`], a function of its own in BPF: what that keeps beside would lie on the kernel's stack under all the stages.
 #[inline(never)]
 fn leave<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &Trace) {
     count(frame, direction, plane, trace);

@@ -1,5 +1,5 @@
-//! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3), and packets of SCTP against
-//! the tags of their association (RFC 9260, section 8.5).
+//! Resets are held against the window, so that a blind one changes nothing (RFC 5961, section 3), and so are FINs; packets of SCTP
+//! are held against the tags of their association (RFC 9260, section 8.5).
 
 use crate::abi::{Connection, Direction, FlowKey, Packet, Reason, Side};
 use crate::follow::tracked;
@@ -10,19 +10,22 @@ use crate::track::sctp;
 use crate::track::stream::{self, Reset};
 
 /// CPUs that are asked for what they counted. On a machine with more, a reset that is not exact changes nothing.
-const MAX_CPUS: u32 = 256;
+pub(crate) const MAX_CPUS: u32 = 256;
 /// Stands for "no such CPU"; what one counted has 32 bits.
 pub(crate) const NO_CPU: u64 = u64::MAX;
 
 /// [`Reset::Closes`].
 pub(crate) const CLOSES: u32 = Reset::Closes as u32;
+/// [`Reset::Asks`].
+const PASSES: u32 = Reset::Asks as u32;
 /// [`Reset::Invalid`].
 pub(crate) const INVALID: u32 = Reset::Invalid as u32;
 
-/// Whether the packet is a reset that may have an effect, or of SCTP.
+/// Whether the packet may end a connection of TCP, or is of SCTP.
 #[inline(always)]
-pub(crate) fn is_reset(packet: &Packet) -> bool {
-    let may = packet.has(Packet::HAS_SCTP) || packet.has(Packet::HAS_TCP) && packet.flag(Packet::RST);
+pub(crate) fn is_checked(packet: &Packet) -> bool {
+    let may =
+        packet.has(Packet::HAS_SCTP) || packet.has(Packet::HAS_TCP) && packet.flag(Packet::RST | Packet::FIN);
     may && packet.fragment_offset == 0
 }
 
@@ -33,6 +36,9 @@ pub(crate) fn invalid(packet: &Packet) -> Reason {
 }
 
 /// What a reset does that was admitted: a [`Reset`]. One that asks is noted here; it is not to be followed.
+///
+/// A FIN beyond the window is not to be followed either, and passes: its receiver takes no notice of it (RFC 9293, section
+/// 3.10.7.4), and where it is ours that has lost its place, a true one must not be lost.
 #[inline(always)]
 pub fn check<F: Stages<T>, T: Tables>(
     direction: Direction,
@@ -55,17 +61,24 @@ pub fn check<F: Stages<T>, T: Tables>(
     }
     // It was counted when it was admitted.
     stream::pass_over(conn, record, packet);
+    let is_fin = !packet.flag(Packet::RST);
     let mut reset = stream::reset(conn, packet);
     if matches!(reset, Reset::Invalid) && stream::may_have_moved(conn, packet) {
         let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, packet.side());
         reset = if moved == NO_CPU { Reset::Asks } else { stream::moved(conn, packet, moved as u32) };
-        if matches!(reset, Reset::Asks) && packet.flag(Packet::ACK) {
+        if matches!(reset, Reset::Asks) && !is_fin && packet.flag(Packet::ACK) {
             let other = packet.side().other();
             let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, other);
             if moved != NO_CPU && stream::knows_other(conn, packet, moved as u32) {
                 reset = Reset::Closes;
             }
         }
+    }
+    if is_fin {
+        if matches!(reset, Reset::Invalid) && stream::is_only_opened(conn, packet) {
+            reset = stream::moved(conn, packet, 0);
+        }
+        return if matches!(reset, Reset::Invalid) { PASSES } else { CLOSES };
     }
     // What the gateway itself sends comes from whoever it says.
     if matches!(reset, Reset::Invalid) && direction as u8 == Direction::Egress as u8 {

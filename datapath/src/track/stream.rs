@@ -156,6 +156,14 @@ pub fn may_have_moved(conn: &Connection, packet: &Packet) -> bool {
     conn.header_bytes[usize::from(!conn.is_originator(packet.side()))] != 0
 }
 
+/// Whether the sender's SYN was tracked and nothing after it: then nothing of its stream was counted either.
+#[inline(always)]
+pub fn is_only_opened(conn: &Connection, packet: &Packet) -> bool {
+    let is_orig = conn.is_originator(packet.side());
+    let known = if is_orig { Connection::KNOWS_ORIG_SEQ } else { Connection::KNOWS_RESP_SEQ };
+    conn.stream & known != 0 && !may_have_moved(conn, packet)
+}
+
 /// The same, with `moved` bytes of the sender's stream counted since.
 #[inline(always)]
 pub fn moved(conn: &Connection, packet: &Packet, moved: u32) -> Reset {

@@ -224,7 +224,7 @@ impl Tcp {
         self.send(from, flag::S | flag::A, 0);
     }
 
-    /// Resets that are none: before the window, beyond it, and in it but not where it begins.
+    /// Resets that are none: before the window, beyond it, and in it but not where it begins. And FINs that are none: beyond it.
     fn blind(&mut self, rng: &mut Rng) {
         for _ in 0..1 + rng.below(3) {
             let (from, seq) = (rng.below(2) as usize, self.seq);
@@ -234,7 +234,9 @@ impl Tcp {
             };
             self.seq[from] = seq[from].wrapping_add(beyond);
             self.seq[1 - from] = rng.next() as u32; // who is blind knows neither
-            self.send(from, rng.pick(&[flag::R, flag::R | flag::A]), 0);
+            let (resets, fins) = ([flag::R, flag::R | flag::A], [flag::F | flag::A]);
+            let ends = if beyond > 10_000 && rng.percent(40) { rng.pick(&fins) } else { rng.pick(&resets) };
+            self.send(from, ends, 0);
             self.seq = seq;
         }
     }
