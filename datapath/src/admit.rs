@@ -72,11 +72,13 @@ fn admitted<F: Stages<T>, T: Tables>(
             *source = record::sender(record, packet.side());
             return verdict_of(record, u32::from(conn.limits) | j.limits & Limits::SHADOW);
         }
-        event::closed(&mut plane.sink, frame, direction, packet, moment.now_ns, conn, record);
-        if u32::from(conn.limits) & Limits::IDENTITY_HELD != 0 {
-            frame.recount(&plane.rules, &mut plane.buckets, conn, packet, moment.now_ns, true);
-        }
         incarnation = conn.incarnation.wrapping_add(1);
+        if let Some(over) = plane.draft.attempt() {
+            // One by one: what is assigned together lies on the kernel's stack in between.
+            over.connection = *conn;
+            over.record = *record;
+            frame.replaced(direction, plane, packet, moment, index);
+        }
         plane.connections.remove(&packet.key);
         plane.half_open.remove(&packet.key);
     } else if let Some(slot) = owned(&mut plane.slots, packet, index)

@@ -109,9 +109,7 @@ pub(crate) fn closed<F: Frame, S: Sink>(
         e.event.originator = conn.originator;
         e.event.rule = conn.rule;
         e.event.identity = by_side(conn.identity, conn.originator_side());
-        if record.incarnation == conn.incarnation {
-            e.flow = *record;
-        }
+        e.flow = *record;
         e.connection = *conn;
     });
 }

@@ -29,6 +29,7 @@ pub mod policy;
 mod record;
 pub mod reject;
 pub mod related;
+pub mod replaced;
 pub mod reset;
 pub mod scope;
 pub mod shadow;

@@ -10,7 +10,9 @@ use crate::frame::Frame;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Plane, Tables};
 use crate::wire::tcp;
-use crate::{admit, follow, hello, identity, judge, limits, newcomer, related, reset, scope, shadow, track};
+use crate::{
+    admit, follow, hello, identity, judge, limits, newcomer, related, replaced, reset, scope, shadow, track,
+};
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
 pub trait Stages<T: Tables>: Frame + Sized {
@@ -110,6 +112,32 @@ pub trait Stages<T: Tables>: Frame + Sized {
         side: Side,
     ) -> u64 {
         reset::counted(slots, spill, conn, key, at, side)
+    }
+
+    /// What is there to say of a connection that gives way to another?
+    #[inline(always)]
+    fn replaced(
+        &self,
+        direction: Direction,
+        plane: &mut Plane<T>,
+        packet: &Packet,
+        moment: &Moment,
+        index: u32,
+    ) {
+        replaced::report(self, direction, plane, packet, moment, index);
+    }
+
+    /// What has one CPU counted of it?
+    #[inline(always)]
+    fn add_up(
+        slots: &mut T::Slots,
+        spill: &mut T::Spill,
+        total: &mut FlowRecord,
+        key: &FlowKey,
+        index: u32,
+        cpu: u32,
+    ) -> u32 {
+        replaced::add_up(slots, spill, total, key, index, cpu)
     }
 
     /// Where is the packet, if some binding asks for that?

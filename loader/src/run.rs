@@ -181,15 +181,26 @@ pub struct CpuPin {
 impl CpuPin {
     /// Pins the calling thread to the CPU it is on.
     pub fn here() -> Result<Self> {
+        Self::to(sched_getcpu())
+    }
+
+    /// Pins the calling thread to a CPU.
+    pub fn to(cpu: usize) -> Result<Self> {
         let pin = || -> rustix::io::Result<Self> {
             let before = sched_getaffinity(None)?;
-            let cpu = sched_getcpu();
             let mut one = CpuSet::new();
             one.set(cpu);
             sched_setaffinity(None, &one)?;
             Ok(Self { before, cpu })
         };
         pin().map_err(|e| Error::io("pin the thread to a CPU", "")(e.into()))
+    }
+
+    /// CPUs that the calling thread may run on.
+    pub fn allowed() -> Result<Vec<usize>> {
+        let allowed =
+            sched_getaffinity(None).map_err(|e| Error::io("ask for the thread's CPUs", "")(e.into()))?;
+        Ok((0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect())
     }
 
     /// The CPU.

@@ -14,7 +14,7 @@ use datapath::stage::Stages;
 use datapath::tables::Plane;
 use datapath::wire::tcp;
 use datapath::{
-    admit, follow, hello, identity, judge, limits, newcomer, related, reset, scope, shadow, track,
+    admit, follow, hello, identity, judge, limits, newcomer, related, replaced, reset, scope, shadow, track,
 };
 
 impl Stages<Kernel> for HookFrame {
@@ -100,6 +100,23 @@ impl Stages<Kernel> for HookFrame {
         side: Side,
     ) -> u64 {
         tg_counted(conn, key, index, cpu, side.index() as u32)
+    }
+
+    #[inline(always)]
+    fn replaced(&self, _: Direction, _: &mut Plane<Kernel>, packet: &Packet, moment: &Moment, index: u32) {
+        tg_replaced(self.context(), packet, moment, index);
+    }
+
+    #[inline(always)]
+    fn add_up(
+        _: &mut KernelSlots,
+        _: &mut KernelSpill,
+        total: &mut FlowRecord,
+        key: &FlowKey,
+        index: u32,
+        cpu: u32,
+    ) -> u32 {
+        tg_add_up(total, key, index, cpu)
     }
 
     #[inline(always)]
@@ -355,6 +372,35 @@ pub extern "C" fn tg_counted(
     match unsafe { (conn.as_ref(), key.as_ref()) } {
         (Some(conn), Some(key)) => {
             reset::counted(&mut KernelSlots, &mut KernelSpill, conn, key, (index, cpu), side)
+        }
+        _ => 0,
+    }
+}
+
+/// [`replaced::report`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_replaced(
+    ctx: *mut Context,
+    packet: *const Packet,
+    moment: *const Moment,
+    index: u32,
+) -> u32 {
+    // SAFETY: the caller's references.
+    if let (Some(packet), Some(moment)) = unsafe { (packet.as_ref(), moment.as_ref()) } {
+        replaced::report(&HookFrame::new(ctx), DIRECTION, &mut plane(), packet, moment, index);
+    }
+    0
+}
+
+/// [`replaced::add_up`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_add_up(total: *mut FlowRecord, key: *const FlowKey, index: u32, cpu: u32) -> u32 {
+    // SAFETY: the caller's references.
+    match unsafe { (total.as_mut(), key.as_ref()) } {
+        (Some(total), Some(key)) => {
+            replaced::add_up(&mut KernelSlots, &mut KernelSpill, total, key, index, cpu)
         }
         _ => 0,
     }
