@@ -10,8 +10,8 @@ const HEADER: usize = 4;
 const MIN_BYTES: usize = 8;
 /// Where the quoted packet starts behind the start of an error.
 const QUOTE: usize = 8;
-/// Extension headers that are followed in a quote.
-const QUOTED_EXTENSIONS: usize = 4;
+/// Extension headers that are followed in a quote: as many as a packet may have.
+const QUOTED_EXTENSIONS: usize = ipv6::MAX_EXTENSIONS;
 /// Stands for "no counterpart"; no type that has one has this number.
 const ONE_WAY: u8 = 255;
 
@@ -112,6 +112,17 @@ pub fn is_error(packet: &Packet) -> bool {
         matches!(packet.icmp_type, 3 | 11 | 12)
     } else {
         matches!(packet.icmp_type, 1..=4)
+    }
+}
+
+/// Whether an error says that a packet is too large for the way (RFC 1191; RFC 8201): a connection hangs whose sender does not
+/// hear it.
+#[inline(always)]
+pub(crate) fn is_path_mtu(packet: &Packet) -> bool {
+    if packet.key.proto == proto::ICMP {
+        packet.icmp_type == 3 && packet.icmp_code == 4
+    } else {
+        packet.icmp_type == 2
     }
 }
 

@@ -6,7 +6,7 @@ use crate::frame::Frame;
 
 const HEADER: usize = 40;
 /// Extension headers that are followed: RFC 8200, section 4.1 names an order of seven.
-const MAX_EXTENSIONS: usize = 7;
+pub(super) const MAX_EXTENSIONS: usize = 7;
 /// A jumbogram, or a segment for the hardware to cut, is longer than the length field can say (RFC 2675).
 const LENGTH_FIELD_MAX: usize = 0xffff;
 

@@ -20,11 +20,16 @@ pub(crate) struct Carried {
 /// Whether the configuration asks for what the packet carries. Nobody can ask it of a fragment.
 #[inline(always)]
 pub(crate) fn is_asked(flags: u32, packet: &Packet) -> bool {
-    if flags & Config::INSPECT == 0 || !packet.has(Packet::HAS_IP) {
-        return false;
-    }
-    let flag = match packet.key.proto {
-        proto::UDP => match packet.dst().1 {
+    flags & Config::INSPECT != 0
+        && packet.has(Packet::HAS_IP)
+        && is_inspected(flags, packet.key.proto, packet.dst().1)
+}
+
+/// The same of a protocol and, of UDP, the port that it goes to.
+#[inline(always)]
+pub(crate) fn is_inspected(flags: u32, protocol: u8, port: u16) -> bool {
+    let flag = match protocol {
+        proto::UDP => match port {
             VXLAN_PORT => Config::INSPECT_VXLAN,
             GENEVE_PORT => Config::INSPECT_GENEVE,
             _ => 0,
