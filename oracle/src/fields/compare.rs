@@ -1,6 +1,7 @@
 //! One frame: ours against tshark's.
 
 use super::tshark::{Row, number};
+use datapath::abi::Reason;
 use serde_json::{Value, json};
 
 /// What came of it.
@@ -13,14 +14,70 @@ pub enum Difference {
     Open(String),
 }
 
-/// Reasons that say that a header is wrong. Others are of headers that are not read.
-const HEADER_REASONS: [&str; 5] = [
-    "INVALID_PACKET_DROPPED",
-    "INVALID_IPV4_HEADER",
-    "INVALID_IPV6_HEADER",
-    "INVALID_IPV6_EXTENSION_HEADER",
-    "CT_TRUNCATED_OR_INVALID_HEADER",
+/// Reasons that say nothing of a header that tshark would find fault with: verdicts on packets that are right, and what is refused
+/// although a standard has it.
+const NO_FAULT: [Reason; 34] = [
+    Reason::Forwarded,
+    Reason::Established,
+    Reason::Related,
+    Reason::Infrastructure,
+    Reason::Failsafe,
+    Reason::JudgedAtIngress,
+    Reason::Redirected,
+    Reason::PolicyDenied,
+    Reason::PolicyDeny,
+    Reason::InvalidIdentity,
+    Reason::AmbiguousIdentity,
+    Reason::LeaseExpired,
+    Reason::GrantExpired,
+    Reason::OutsideHours,
+    Reason::Blocklisted,
+    Reason::Quarantined,
+    Reason::ConnectionCut,
+    Reason::TlsRequired,
+    Reason::LifetimeExceeded,
+    Reason::RateLimited,
+    Reason::TooManyAttempts,
+    Reason::TooManyConnections,
+    Reason::CtMapFull,
+    Reason::NoConfiguration,
+    Reason::Midstream,
+    Reason::SctpMidstream,
+    Reason::IcmpUnsolicited,
+    Reason::TcpInvalidRst,
+    Reason::SctpInvalidTag,
+    Reason::FragmentOrphan,
+    // More than is read, which no standard forbids.
+    Reason::UnsupportedL2,
+    Reason::VlanFiltered,
+    Reason::ExtensionChain,
+    Reason::SourceRouted,
 ];
+
+/// Whether a reason says that a header is wrong.
+fn is_of_header(reason: &str) -> bool {
+    Reason::ALL.iter().any(|known| known.name() == reason && !NO_FAULT.contains(known))
+}
+
+/// What an RFC forbids and tshark does not mind.
+fn stricter(reason: &str, ours: &Value) -> Option<&'static str> {
+    let is = |known: Reason| known.name() == reason;
+    if is(Reason::SctpTruncated) && ours["payload_bytes"] == 12 {
+        return Some("refused, and tshark does not mind: SCTP without a chunk");
+    }
+    if is(Reason::ExtensionOrder) {
+        return Some(
+            "refused, and tshark does not mind: an extension header for the second time, or not in its place",
+        );
+    }
+    if is(Reason::FragmentLength) {
+        return Some(
+            "refused, and tshark does not mind: a fragment that is empty or ends within a unit of eight bytes",
+        );
+    }
+    None
+}
+
 /// Extension headers that are walked over (RFC 8200, section 4.1; AH, RFC 4302).
 const EXTENSIONS: [u64; 5] = [0, 43, 44, 51, 60];
 
@@ -112,8 +169,8 @@ fn explained(wrong: &[&(&str, Value)], row: &Row, ours: &Value) -> Option<&'stat
         let reason = ours["reason"].as_str().unwrap_or_default();
         let at_fault =
             ["_ws.malformed", "_ws.short", "_ws.expert.message"].iter().any(|f| row.all(f).next().is_some());
-        if !at_fault && HEADER_REASONS.contains(&reason) {
-            return None; // tshark finds nothing wrong with it
+        if !at_fault && is_of_header(reason) {
+            return stricter(reason, ours); // tshark finds nothing wrong with it
         }
         return Some("refused: headers from the wrong one on are not shown");
     }
@@ -209,4 +266,18 @@ fn vlans(row: &Row) -> Value {
     let ids: Vec<u64> =
         ["ieee8021ad.id", "vlan.id"].iter().flat_map(|f| row.all(f)).filter_map(number).collect();
     if ids.is_empty() { Value::Null } else { json!(ids) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_of_a_header_is_one_for_which_tshark_has_to_find_fault() {
+        let of_headers = ["IPV4_HEADER_LENGTH_INVALID", "TCP_DATA_OFFSET_INVALID", "UDP_LENGTH_INVALID"];
+        assert!(of_headers.into_iter().all(is_of_header));
+        assert!(!is_of_header("POLICY_DENIED") && !is_of_header("INVALID_IPV4_HEADER"));
+        let named = Reason::ALL.iter().filter(|reason| is_of_header(reason.name())).count();
+        assert_eq!(named + NO_FAULT.len(), Reason::COUNT);
+    }
 }
