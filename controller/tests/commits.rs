@@ -1,8 +1,8 @@
 //! Commits as fast as they go, under full load: no packet is judged by half of one revision and half of another.
 
 use datapath::abi::{Action, Config, Event, EventKind, Lost, MapName, Reason};
-use etherparse::PacketBuilder;
-use loader::{Kernel, LoadOptions, Maps};
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep, TcpHeader};
+use loader::{Kernel, LoadOptions, Maps, RunResult};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const REPEAT: u32 = 3;
 fn revision(even: bool) -> Documents {
     let (first, second) = if even { ("orders", "reports") } else { ("reports", "orders") };
     let block = if even {
-        "---\napiVersion: tidegate.dev/v1\nkind: Blocklist\nmetadata: {name: bad}\nspec: {entries: [{cidr: 10.9.0.4/32}]}\n"
+        "---\napiVersion: tidegate.dev/v1\nkind: Blocklist\nmetadata: {name: bad}\nspec: {entries: [{cidr: 10.9.0.4/32}, {cidr: \"2001:db8::9:4/128\"}]}\n"
     } else {
         ""
     };
@@ -31,12 +31,12 @@ fn revision(even: bool) -> Documents {
         "apiVersion: tidegate.dev/v1
 kind: Workload
 metadata: {{name: one}}
-spec: {{spiffeId: spiffe://acme.example/{first}, addresses: [10.9.0.2/32, 10.9.0.4/32]}}
+spec: {{spiffeId: spiffe://acme.example/{first}, addresses: [10.9.0.2/32, 10.9.0.4/32, \"2001:db8::9:2/128\", \"2001:db8::9:4/128\"]}}
 ---
 apiVersion: tidegate.dev/v1
 kind: Workload
 metadata: {{name: two}}
-spec: {{spiffeId: spiffe://acme.example/{second}, addresses: [10.9.0.3/32]}}
+spec: {{spiffeId: spiffe://acme.example/{second}, addresses: [10.9.0.3/32, \"2001:db8::9:3/128\"]}}
 ---
 apiVersion: tidegate.dev/v1
 kind: Policy
@@ -62,14 +62,34 @@ fn rules_alone() -> [Documents; 2] {
     [Documents { policies, ..even.clone() }, even]
 }
 
-fn frame(source: u8, n: u64) -> Vec<u8> {
+/// A SYN of a source to one of many destinations, over IPv4 or IPv6.
+fn syn(v6: bool, source: u8, n: u64) -> Vec<u8> {
     let [_, _, _, _, _, a, b, c] = n.to_be_bytes();
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
-        .ipv4([10, 9, 0, source], [10, 8, 0, a], 64)
-        .tcp(u16::from_be_bytes([b, c]), 443, 1, 1_000)
-        .syn();
+    let port = u16::from_be_bytes([b, c]);
+    segment(v6, source, a, |ip| ip.tcp(port, 443, 1, 1_000).syn(), &[])
+}
+
+/// Data of a connection that goes on all the time: its verdict is in the flow's record, of this epoch or of one before.
+fn data(v6: bool, source: u8, thread: u8) -> Vec<u8> {
+    segment(v6, source, thread, |ip| ip.tcp(40_000, 443, 1, 1_000).ack(1), &[7; 32])
+}
+
+fn segment(
+    v6: bool,
+    source: u8,
+    destination: u8,
+    tcp: impl FnOnce(PacketBuilderStep<IpHeaders>) -> PacketBuilderStep<TcpHeader>,
+    payload: &[u8],
+) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let address = |net, host| [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, net, 0, host];
+    let ip = if v6 {
+        ethernet.ipv6(address(9, source), address(8, destination), 64)
+    } else {
+        ethernet.ipv4([10, 9, 0, source], [10, 8, 0, destination], 64)
+    };
     let mut frame = Vec::new();
-    builder.write(&mut frame, &[]).expect("a frame");
+    tcp(ip).write(&mut frame, payload).expect("a frame");
     frame
 }
 
@@ -102,7 +122,8 @@ fn read(event: &[u8], seen: &mut Seen) {
 #[test]
 #[ignore = "needs root: loads BPF programs"]
 fn no_packet_sees_a_mixture_of_two_revisions() {
-    let blocked = [(true, Some((Reason::Blocklisted, "bad/10.9.0.4/32"))), (false, None)];
+    let blocked =
+        [(true, Some((Reason::Blocklisted, ["bad/10.9.0.4/32", "bad/2001:db8::9:4/128"]))), (false, None)];
     commit_under_load(&[false, true].map(revision), false, blocked);
 }
 
@@ -116,12 +137,12 @@ fn no_packet_sees_a_mixture_of_two_revisions_of_which_only_rules_differ() {
 fn commit_under_load(
     revisions: &[Documents; 2],
     by_difference: bool,
-    blocked: [(bool, Option<(Reason, &str)>); 2],
+    blocked: [(bool, Option<(Reason, [&str; 2])>); 2],
 ) {
     loader::bpffs::ensure("/sys/fs/bpf".as_ref()).expect("bpffs");
     let pins = Pins(format!("/sys/fs/bpf/tgcommit{}{by_difference}", std::process::id()).into());
-    let kernel =
-        Kernel::load(&LoadOptions { pin_dir: Some(pins.0.clone()), ..LoadOptions::default() }).unwrap();
+    let options = LoadOptions { pin_dir: Some(pins.0.clone()), tc_ingress: true, ..LoadOptions::default() };
+    let kernel = Kernel::load(&options).unwrap();
     let maps = Maps::open(&pins.0).unwrap();
     maps.config.update(|config| config.flags |= Config::ENFORCE).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -141,19 +162,45 @@ fn commit_under_load(
     let begins_even = maps.config.get().unwrap().epoch % 2 == 1;
     commit(begins_even);
 
-    let (over, judged) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (over, judged, checked) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    // What becomes of a packet of a source in an epoch.
+    let is_dropped = |epoch: u32, source: u8| match source {
+        2 => false,
+        3 => true,
+        _ => blocked.iter().any(|(even, by)| *even == (epoch % 2 == 0) && by.is_some()),
+    };
+    let epoch = || maps.config.get().unwrap().epoch;
     let (rules, mut seen) = std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().unwrap().get().min(4);
         for thread in 0..threads as u64 {
-            let (kernel, over, judged) = (&kernel, &over, &judged);
+            let (kernel, over, judged, checked) = (&kernel, &over, &judged, &checked);
+            let (is_dropped, epoch) = (&is_dropped, &epoch);
+            // One of them judges at TC.
+            let drops = move |frame: &[u8]| {
+                if thread == 0 {
+                    kernel.run_tc_in(frame, REPEAT).unwrap().action == RunResult::TC_SHOT
+                } else {
+                    kernel.run_xdp(frame, REPEAT).unwrap().action == RunResult::XDP_DROP
+                }
+            };
             scope.spawn(move || {
                 let mut n = thread << 20;
                 while !over.load(Ordering::Relaxed) {
-                    for source in [2, 3, 4] {
-                        kernel.run_xdp(&frame(source, n), REPEAT).unwrap();
+                    for (source, v6) in
+                        [2, 3, 4].into_iter().flat_map(|source| [(source, false), (source, true)])
+                    {
+                        for frame in [syn(v6, source, n), data(v6, source, thread as u8)] {
+                            let before = epoch();
+                            let dropped = drops(&frame);
+                            // Where no commit came between, the epoch is known in which it was judged.
+                            if before == epoch() {
+                                assert_eq!(dropped, is_dropped(before, source), "{source} in epoch {before}");
+                                checked.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                        judged.fetch_add(1, Ordering::Relaxed);
                     }
                     n += 1;
-                    judged.fetch_add(3, Ordering::Relaxed);
                 }
             });
         }
@@ -185,16 +232,24 @@ fn commit_under_load(
     }
     for (even, by) in blocked {
         let own = if even { "even/right" } else { "odd/right" };
-        let key = match by {
-            Some((reason, name)) => (even, 4, dropped, reason.name(), rule(name)),
-            None => (even, 4, allowed, Reason::Forwarded.name(), rule(own)),
-        };
-        right.insert(key, 0);
+        match by {
+            Some((reason, names)) => {
+                for name in names {
+                    right.insert((even, 4, dropped, reason.name(), rule(name)), 0);
+                }
+            }
+            None => {
+                right.insert((even, 4, allowed, Reason::Forwarded.name(), rule(own)), 0);
+            }
+        }
     }
     let found: Vec<_> = seen.keys().collect();
     assert_eq!(found, right.keys().collect::<Vec<_>>(), "{seen:?}\n{rules:?}");
     let judged = judged.into_inner();
-    println!("{COMMITS} commits, {judged} tuples judged: {seen:?}");
+    let checked = checked.into_inner();
+    println!("{COMMITS} commits, {judged} tuples judged, {checked} verdicts of a known epoch: {seen:?}");
+    // Each tuple and each segment of a connection that goes on; few are between two epochs.
+    assert!(checked > judged, "{checked} verdicts of {judged} tuples and as many segments");
     assert!(judged > u64::from(COMMITS), "{judged} tuples are no load");
     let lost = maps.lost_events(Lost::NoRoom).unwrap();
     assert!(seen.values().sum::<u64>() + lost >= judged, "{} told, {lost} lost of {judged}", MapName::EVENTS);
