@@ -1,16 +1,33 @@
 //! What the bytes of a fuzzer's input mean. The targets read them so, seeds are written so, and a test runs the corpus
 //! through both engines.
 
-/// Frames, each behind its length in one byte: plenty for headers.
+/// The gateway only monitors.
+pub const MONITORS: u8 = 1 << 0;
+/// What no rule allows is dropped.
+pub const DENIES: u8 = 1 << 1;
+/// Tunnels of every kind are looked into.
+pub const INSPECTS: u8 = 1 << 2;
+/// Some bindings hold at a place only.
+pub const SCOPED: u8 = 1 << 3;
+/// The rule asks for TLS, and has a rate and a lifetime.
+pub const LIMITS: u8 = 1 << 4;
+/// What is denied is answered.
+pub const REJECTS: u8 = 1 << 5;
+/// No connection is taken up in mid-stream.
+pub const FROM_THE_BEGINNING: u8 = 1 << 6;
+
+/// A byte of the bits above, then frames, each behind its length in two bytes of which four bits are not looked at.
 #[allow(dead_code)]
-pub fn frames(data: &[u8]) -> Vec<Vec<u8>> {
-    let (mut frames, mut rest) = (Vec::new(), data);
-    while let Some((&len, tail)) = rest.split_first() {
-        let (frame, after) = tail.split_at(usize::from(len).min(tail.len()));
+pub fn frames(data: &[u8]) -> (u8, Vec<Vec<u8>>) {
+    let Some((&bits, mut rest)) = data.split_first() else { return (0, Vec::new()) };
+    let mut frames = Vec::new();
+    while let [low, high, tail @ ..] = rest {
+        let length = usize::from(u16::from_le_bytes([*low, *high]) & 0x0fff);
+        let (frame, after) = tail.split_at(length.min(tail.len()));
         frames.push(frame.to_vec());
         rest = after;
     }
-    frames
+    (bits, frames)
 }
 
 /// The responder speaks.

@@ -7,7 +7,7 @@ mod fixtures;
 mod inputs;
 
 use anyhow::{Context, Result};
-use datapath::abi::Packet;
+use datapath::abi::{Config, Packet};
 use datapath::frame::SliceFrame;
 use datapath::wire;
 use fixtures::Fixture;
@@ -41,12 +41,24 @@ fn write(folder: &Path, n: usize, bytes: &[u8]) -> Result<()> {
     std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Frames as the target `frames` reads them: each behind its length in one byte.
+/// Frames as the target `frames` reads them: a byte of what the gateway is like, by what the fixture's own is, and each frame behind its
+/// length in two bytes.
 fn sequence(fixture: &Fixture) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let setup = &fixture.setup;
+    let flag = |flags: u32| setup.flags & flags != 0;
+    let bit = |holds: bool, bit: u8| if holds { bit } else { 0 };
+    let mut bytes = vec![
+        bit(!flag(Config::ENFORCE), inputs::MONITORS)
+            | bit(!flag(Config::DEFAULT_ALLOW), inputs::DENIES)
+            | bit(flag(Config::INSPECT), inputs::INSPECTS)
+            | bit(!setup.scoped.is_empty(), inputs::SCOPED)
+            | bit(!setup.rules.is_empty(), inputs::LIMITS)
+            | bit(flag(Config::REJECT), inputs::REJECTS)
+            | bit(flag(Config::MIDSTREAM_DENY), inputs::FROM_THE_BEGINNING),
+    ];
     for step in fixture.steps.iter().take(40) {
-        let frame = &step.frame[..step.frame.len().min(255)];
-        bytes.push(frame.len() as u8);
+        let frame = &step.frame[..step.frame.len().min(0x0fff)];
+        bytes.extend((frame.len() as u16).to_le_bytes());
         bytes.extend(frame);
     }
     bytes
@@ -183,6 +195,23 @@ mod tests {
             compared += 1;
         }
         assert!(compared > 5);
+    }
+
+    #[test]
+    fn a_sequence_holds_the_frames_of_its_fixture() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for fixture in fixtures::all() {
+            let (bits, frames) = inputs::frames(&sequence(&fixture));
+            let expected: Vec<_> = fixture
+                .steps
+                .iter()
+                .take(40)
+                .map(|step| step.frame[..step.frame.len().min(0x0fff)].to_vec())
+                .collect();
+            assert_eq!(frames, expected, "{}", fixture.name);
+            kinds.insert(bits);
+        }
+        assert!(kinds.len() > 6, "{kinds:?}");
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn both_engines_read_the_fuzzers_corpus_the_same() {
     let setup = Setup::read(&[], true, 0).unwrap();
     let mut kernel = KernelEngine::new(&setup, 65_536).unwrap();
     let capture = |frames: Vec<Vec<u8>>| Scene::default().frames(frames).pcap();
-    let frames = corpus("frames").into_iter().map(|input| capture(inputs::frames(&input)));
+    let frames = corpus("frames").into_iter().map(|input| capture(inputs::frames(&input).1));
     let tracking = corpus("tracking").into_iter().map(|input| capture(inputs::conversation(&input)));
     let mut records = 0;
     for (n, capture) in frames.chain(tracking).chain(corpus("capture")).enumerate() {
