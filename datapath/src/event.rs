@@ -126,13 +126,15 @@ pub(crate) fn handshake<F: Frame, S: Sink>(
     (kind, outcome, [began_ns, answered_ns, ended_ns]): (HandshakeKind, HandshakeOutcome, [u64; 3]),
 ) {
     let duration_ns = ended_ns.saturating_sub(began_ns);
+    let has_keys = kind as u8 != HandshakeKind::Tcp as u8;
+    let inferred = u8::from(has_keys && conn.tls_flags & Connection::TLS_INFERRED != 0);
     let mut key = HandshakeKey {
         orig_identity: conn.identity[0],
         resp_identity: conn.identity[1],
         kind: kind as u8,
         outcome: outcome as u8,
         stage: HandshakeStage::Whole as u8,
-        _pad: 0,
+        inferred,
     };
     sink.handshake(&key, duration_ns);
     if outcome as u8 == HandshakeOutcome::Completed as u8 && answered_ns != 0 {
@@ -161,10 +163,10 @@ pub(crate) fn handshake<F: Frame, S: Sink>(
         e.identity = by_side(conn.identity, conn.originator_side());
         e.handshake = kind as u8;
         e.outcome = outcome as u8;
-        if kind as u8 != HandshakeKind::Tcp as u8 {
+        e.inferred = inferred;
+        if has_keys {
             e.alert_level = conn.alert_level;
             e.alert_description = conn.alert_description;
-            e.inferred = u8::from(conn.tls_flags & Connection::TLS_INFERRED != 0);
         }
     });
 }

@@ -8,6 +8,7 @@ use crate::abi::{
 use crate::event;
 use crate::frame::Frame;
 use crate::hello;
+use crate::limits;
 use crate::policy::Moment;
 use crate::record;
 use crate::stage::Stages;
@@ -203,6 +204,7 @@ pub fn account<F: Frame, S: Sink>(
             TlsState::Established => HandshakeOutcome::Completed,
             TlsState::Alert => HandshakeOutcome::Alert,
             TlsState::Aborted => HandshakeOutcome::Aborted,
+            TlsState::NotTls if limits::lacks_tls(conn) => HandshakeOutcome::NotTls,
             _ => return,
         };
         if conn.flags & Connection::IS_TLS_COUNTED != 0 {
@@ -210,7 +212,13 @@ pub fn account<F: Frame, S: Sink>(
         }
         conn.flags |= Connection::IS_TLS_COUNTED;
         let kind = if conn.is_quic() { HandshakeKind::Quic } else { HandshakeKind::Tls };
-        (kind, outcome, [conn.client_hello_ns, conn.server_hello_ns, conn.tls_done_ns])
+        if outcome as u8 == HandshakeOutcome::NotTls as u8 {
+            // There is no hello: from when it could have come.
+            let opened_ns = if conn.established_ns != 0 { conn.established_ns } else { conn.opened_ns };
+            (kind, outcome, [opened_ns, 0, moment.now_ns])
+        } else {
+            (kind, outcome, [conn.client_hello_ns, conn.server_hello_ns, conn.tls_done_ns])
+        }
     };
     event::handshake(sink, frame, direction, packet, moment, conn, (kind, outcome, times));
 }

@@ -14,6 +14,7 @@ use crate::event;
 use crate::frame::Frame;
 use crate::identity;
 use crate::policy::{Judgement, Moment};
+use crate::stage::Stages;
 use crate::tables::{Buckets, Plane, Rules, Slots, Tables};
 use crate::track::{self, history};
 use crate::weight::Weight;
@@ -208,7 +209,7 @@ pub(crate) fn looks_on(conn: &Connection) -> bool {
 
 /// Limits that need every packet. Changes the verdict in `trace` if the packet does not keep them.
 #[inline(always)]
-pub fn by_packet<F: Frame, T: Tables>(
+pub fn by_packet<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -252,6 +253,9 @@ pub fn by_packet<F: Frame, T: Tables>(
         if !only_audits {
             conn.flags |= Connection::IS_CUT;
         }
+        // Nothing follows what is dropped, so it is counted here.
+        conn.happened = 0;
+        frame.account(direction, &mut plane.sink, conn, packet, moment);
         if slot.key == packet.key {
             slot.record.action = action as u8;
             slot.record.reason = reason as u8;
@@ -348,6 +352,12 @@ pub(crate) fn has_token<B: Buckets>(
 #[inline(always)]
 pub(crate) fn settings<'r, R: Rules>(rules: &'r R, rule: u32, moment: &Moment) -> Option<&'r RuleSettings> {
     Some(rules.rule(rule)?.at(moment.epoch))
+}
+
+/// Whether its rule wants TLS of a connection that began with something else.
+#[inline(always)]
+pub(crate) fn lacks_tls(conn: &Connection) -> bool {
+    u32::from(conn.limits) & Limits::TLS_REQUIRED != 0 && is_plaintext(conn)
 }
 
 /// Whether what the connection began with was no TLS.

@@ -126,7 +126,8 @@ fn is_dropped(maps: &Maps, key: &FlowKey, connection: &Connection) -> Result<boo
     Ok(maps.flow(key)?.iter().any(dropped))
 }
 
-/// The programs never write these outcomes, so nobody else writes these entries.
+/// The programs never write these outcomes, so nobody else writes these entries. Where the table is full the outcome is counted as
+/// lost, as the programs do it, and no attempt waits for it.
 fn count(
     maps: &Maps,
     connection: &Connection,
@@ -142,7 +143,10 @@ fn count(
     if let Some(first) = per_cpu.first_mut() {
         first.count += 1;
     }
-    Ok(maps.handshakes.insert(&key, per_cpu)?)
+    match maps.handshakes.insert(&key, per_cpu) {
+        Err(loader::Error::MapFull { .. }) => Ok(maps.unplaced(1)?),
+        written => Ok(written?),
+    }
 }
 
 fn event(

@@ -1,6 +1,6 @@
 //! What time brings about: attempts without an answer, blocks that are over, new addresses, a machine that slept.
 
-use super::{Shared, failsafe, half_open, lock, service_manager};
+use super::{Shared, failsafe, half_open, lock, metrics, service_manager};
 use crate::daemon::expire::Expiry;
 use crate::exit_code::Result;
 use crate::state::Store;
@@ -38,6 +38,7 @@ const EVERY_SECOND: &[Job] = &[
 const EVERY_TEN_SECONDS: &[Job] = &[
     Job { what: "failsafe services", run: |s| failsafe::sync(&s.maps, &s.failsafe) },
     Job { what: "interfaces", run: Shared::follow_interfaces },
+    Job { what: "pairs of identities without news", run: metrics::retire },
     Job { what: "the clock", run: |s| Ok(lock(&s.kernel).recalibrate().map(drop)?) },
 ];
 

@@ -297,6 +297,18 @@ impl Lab {
         })
     }
 
+    /// One that sends datagrams back, which ends with the process.
+    pub fn serve_datagrams(&self, port: u16) -> std::thread::JoinHandle<()> {
+        let bind = || std::net::UdpSocket::bind(("10.2.0.2", port)).expect("bind");
+        let socket = within(&self.namespace("right"), bind);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+                let _gone_meanwhile = socket.send_to(&buffer[..n], from);
+            }
+        })
+    }
+
     /// Runs a program on a host.
     pub fn on(&self, host: &str, program: &str, words: &str) {
         let mut command = Command::new("nsenter");
@@ -348,12 +360,17 @@ impl Lab {
 
     /// A datagram from the left to the right, and what comes of it.
     pub fn datagram(&self, port: u16) -> std::io::Result<usize> {
+        self.exchange(port, b"ping")
+    }
+
+    /// The same of these bytes.
+    pub fn exchange(&self, port: u16, bytes: &[u8]) -> std::io::Result<usize> {
         within(&self.namespace("left"), || {
             let socket = std::net::UdpSocket::bind(("10.1.0.2", 0))?;
             socket.connect(("10.2.0.2", port))?;
             socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-            socket.send(b"ping")?;
-            socket.recv(&mut [0; 16])
+            socket.send(bytes)?;
+            socket.recv(&mut [0; 2048])
         })
     }
 

@@ -7,6 +7,7 @@ mod audit;
 mod bindings;
 mod closing;
 mod doctor;
+mod endings;
 mod enrolment;
 mod exceptions;
 mod feeds;

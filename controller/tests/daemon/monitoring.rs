@@ -109,7 +109,7 @@ fn the_page_stays_within_its_bounds_whoever_sends_what() {
     while keys.len() < maps.handshakes.max_entries() as usize {
         let (orig_identity, resp_identity) = (1 + numbers.next() % 10_000, 1 + numbers.next() % 10_000);
         let [kind, outcome, stage] = [3, 10, 3].map(|n| (numbers.next() % n) as u8);
-        keys.insert(HandshakeKey { orig_identity, resp_identity, kind, outcome, stage, _pad: 0 });
+        keys.insert(HandshakeKey { orig_identity, resp_identity, kind, outcome, stage, inferred: 0 });
     }
     let room = maps.handshakes.max_entries() as usize - maps.handshakes.len().expect("a table");
     for key in keys.iter().take(room) {

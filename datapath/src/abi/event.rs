@@ -128,6 +128,8 @@ pub enum Tally {
     Replaced = Lost::COUNT + 1,
     /// Those that user space found over, reported and removed. No program writes it.
     Expired = Lost::COUNT + 2,
+    /// Outcomes of handshakes that user space had no place for: lost events too. No program writes it.
+    Unplaced = Lost::COUNT + 3,
 }
 
 impl Tally {

@@ -71,6 +71,8 @@ pub enum HandshakeOutcome {
     Retry = 8,
     /// QUIC: the server does not speak the version (RFC 9000, section 6). Counted besides the outcome.
     VersionNegotiation = 9,
+    /// TLS: policy wants it, and the connection began with something else.
+    NotTls = 10,
 }
 
 impl HandshakeOutcome {
@@ -87,6 +89,7 @@ impl HandshakeOutcome {
             7 => Self::Retransmitted,
             8 => Self::Retry,
             9 => Self::VersionNegotiation,
+            10 => Self::NotTls,
             _ => return None,
         })
     }
@@ -104,6 +107,7 @@ impl HandshakeOutcome {
             Self::Retransmitted => "retransmitted",
             Self::Retry => "retry",
             Self::VersionNegotiation => "version_negotiation",
+            Self::NotTls => "not_tls",
         }
     }
 }
@@ -143,8 +147,8 @@ pub struct HandshakeKey {
     pub outcome: u8,
     /// A [`HandshakeStage`].
     pub stage: u8,
-    /// Padding.
-    pub _pad: u8,
+    /// 1 where the outcome is inferred, because what would prove it is encrypted.
+    pub inferred: u8,
 }
 
 /// How often, and how long it took.

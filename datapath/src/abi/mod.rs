@@ -42,7 +42,7 @@ pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, Decis
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

@@ -160,8 +160,8 @@ impl Engine for HostEngine {
         self.plane.sink.shadow.iter().map(|(k, v)| (*k, *v)).collect()
     }
 
-    fn handshakes(&mut self) -> Vec<(HandshakeKey, u64)> {
-        self.plane.sink.handshakes.iter().map(|(k, v)| (*k, v.count)).collect()
+    fn handshakes(&mut self) -> Vec<(HandshakeKey, (u64, u64))> {
+        self.plane.sink.handshakes.iter().map(|(k, v)| (*k, (v.count, v.sum_ns))).collect()
     }
 
     fn counts(&mut self) -> BTreeMap<(&'static str, bool), (u64, u64)> {

@@ -35,6 +35,54 @@ fn a_candidate_policy_changes_no_verdict_and_is_counted() {
 }
 
 #[test]
+fn stages_of_handshakes_last_as_long_as_they_did() {
+    fixtures::tls::stages_last_as_long_as_they_did(&mut HostEngine::new());
+}
+
+/// Who is answered once may not have asked: only who goes on is among the answered.
+#[test]
+fn datagrams_are_among_the_answered_when_their_originator_goes_on_after_the_answer() {
+    use fixtures::{MS, S, START, frames::udp};
+    let question = udp(true, (5000, 53_000), b"question");
+    let answer = udp(false, (53_000, 5000), b"answer");
+    let places = |packets: &[(&[u8], u64)]| {
+        let mut engine = HostEngine::new();
+        engine.prepare(&fixtures::open_gateway(), true);
+        for (frame, after_ns) in packets {
+            engine.judge(frame, START + after_ns);
+        }
+        (engine.plane.half_open.entries.len(), engine.plane.connections.entries.len())
+    };
+    assert_eq!(places(&[(&question, 0), (&answer, MS)]), (1, 0));
+    assert_eq!(places(&[(&question, 0), (&answer, MS), (&answer, 2 * MS)]), (1, 0));
+    assert_eq!(places(&[(&question, 0), (&answer, MS), (&question, 2 * MS)]), (0, 1));
+    // One that asks twice before it is answered, and is settled until then.
+    let asked_twice = [(&question[..], 0), (&question, MS), (&answer, 2 * MS)];
+    assert_eq!(places(&asked_twice), (1, 0));
+    assert_eq!(places(&[&asked_twice[..], &[(&question, 3 * MS)]].concat()), (0, 1));
+    // A stream that nobody asks for again: it is settled, and looked at again some time later.
+    assert_eq!(places(&[(&question, 0), (&answer, MS), (&answer, 20 * S)]), (0, 1));
+}
+
+#[test]
+fn fragments_of_the_blocked_and_the_denied_are_not_remembered() {
+    use fixtures::frames::{fragments, udp};
+    let first = &fragments(&udp(true, (5000, 53), &[7; 64]), 24)[0];
+    let mut engine = HostEngine::new();
+    let mut remembered = |setup: &Setup| {
+        engine.prepare(setup, true);
+        engine.judge(first, fixtures::START);
+        engine.plane.fragments.entries.len()
+    };
+    assert_eq!(remembered(&fixtures::open_gateway()), 1);
+    assert_eq!(remembered(&fixtures::policy::identities()), 0);
+    let block = datapath::abi::Block { rule: 7, guards: 0, not_after_ns: datapath::abi::NEVER };
+    let source = datapath::abi::Addr::v4(fixtures::frames::CLIENT);
+    let blocklist = vec![(source, 128, block)];
+    assert_eq!(remembered(&Setup { blocklist, ..fixtures::open_gateway() }), 0);
+}
+
+#[test]
 fn frames_of_many_segments_count_for_what_the_wire_carries() {
     fixtures::segments::count_for_what_the_wire_carries(&mut HostEngine::new());
 }

@@ -217,7 +217,8 @@ impl Maps {
 
     /// Events that were not sent.
     pub fn lost_events(&self, why: Lost) -> Result<u64> {
-        Ok(self.lost.get(why as u32)?.iter().sum())
+        let by_user_space = if why == Lost::NoRoom { self.tally(Tally::Unplaced)? } else { 0 };
+        Ok(self.lost.get(why as u32)?.iter().sum::<u64>() + by_user_space)
     }
 
     /// Connections that came or went.
@@ -228,6 +229,11 @@ impl Maps {
     /// Counts connections that user space removed after it reported them.
     pub fn expired(&self, count: u64) -> Result<()> {
         self.lost.update_first(Tally::Expired as u32, |sum| *sum += count)
+    }
+
+    /// Counts outcomes of handshakes that [`MapName::HANDSHAKES`] had no place for.
+    pub fn unplaced(&self, count: u64) -> Result<()> {
+        self.lost.update_first(Tally::Unplaced as u32, |sum| *sum += count)
     }
 
     /// What the last packet on `cpu` was and what became of it; see [`Config::TRACE`] and [`crate::CpuPin`].

@@ -10,7 +10,9 @@ use datapath::abi::{Answered, HandshakeStats, PortCounters};
 
 /// Kinds and outcomes of handshakes, and stages of their durations.
 const KINDS: usize = 3;
-const OUTCOMES: usize = 10;
+const OUTCOMES: usize = 11;
+/// Inferred or not.
+const PROOFS: usize = 2;
 const STAGES: usize = 3;
 /// Slots that have counters: one an interface, and those that share one.
 const SLOTS: usize = PortCounters::SLOTS as usize;
@@ -32,7 +34,7 @@ const CATALOGUE: [(&str, usize); 50] = [
     ("tidegate_forward_count_total", SLOTS * 2),
     ("tidegate_forward_bytes_total", SLOTS * 2),
     ("tidegate_redirect_count_total", SLOTS),
-    ("tidegate_handshake_total", (PAIRS + 1) * KINDS * OUTCOMES),
+    ("tidegate_handshake_total", (PAIRS + 1) * KINDS * OUTCOMES * PROOFS),
     ("tidegate_handshake_duration_seconds", (DURATIONS + KINDS * OUTCOMES * STAGES) * HISTOGRAM),
     ("tidegate_lost_events_total", 8),
     ("tidegate_bpf_map_pressure", 20),

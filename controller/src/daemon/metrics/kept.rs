@@ -1,5 +1,6 @@
 //! Which labels the page shows: the first that come, as long as the daemon runs.
 
+use super::handshakes::{Counted, Seen};
 use std::collections::BTreeSet;
 
 /// What those that are too many add up under.
@@ -38,12 +39,16 @@ pub struct Labels {
     pub(super) pairs: Kept,
     pub(super) durations: Kept,
     pub(super) changes: Kept,
+    /// Handshakes of pairs that gave their places in the table to others.
+    pub(super) retired: Counted,
+    /// When which of those in the table were counted last.
+    pub(super) seen: Seen,
 }
 
 impl Default for Labels {
     fn default() -> Self {
         let [pairs, durations, changes] = [PAIRS, DURATIONS, CHANGES].map(Kept::new);
-        Self { pairs, durations, changes }
+        Self { pairs, durations, changes, retired: Counted::default(), seen: Seen::default() }
     }
 }
 

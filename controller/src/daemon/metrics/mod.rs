@@ -12,6 +12,7 @@ mod state;
 mod svid;
 mod traffic;
 
+pub(in crate::daemon) use handshakes::retire;
 pub use kept::Labels;
 
 use super::Shared;
