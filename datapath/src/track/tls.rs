@@ -30,7 +30,10 @@ pub fn payload<F: Frame>(conn: &mut Connection, frame: &F, packet: &Packet, now_
     }
     if conn.tls_state() == TlsState::Unknown {
         begin(conn, frame, packet, is_orig, now_ns);
-        return;
+        // Early data may be in the same segment (RFC 8446, section 2.3).
+        if conn.tls_state() != TlsState::ClientHello || packet.flag(Packet::SYN) {
+            return;
+        }
     }
     let i = usize::from(!is_orig);
     if !is_orig && conn.server_hello_ns == 0 && conn.tls_next_seq[1] == 0 {
