@@ -63,21 +63,24 @@ pub fn check<F: Stages<T>, T: Tables>(
     stream::pass_over(conn, record, packet);
     let is_fin = !packet.flag(Packet::RST);
     let mut reset = stream::reset(conn, packet);
+    let mut is_doubtful = false;
     if matches!(reset, Reset::Invalid) && stream::may_have_moved(conn, packet) {
         let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, packet.side());
         reset = if moved == NO_CPU { Reset::Asks } else { stream::moved(conn, packet, moved as u32) };
-        if matches!(reset, Reset::Asks) && !is_fin && packet.flag(Packet::ACK) {
-            let other = packet.side().other();
-            let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, other);
-            if moved != NO_CPU && stream::knows_other(conn, packet, moved as u32) {
-                reset = Reset::Closes;
-            }
+        is_doubtful = matches!(reset, Reset::Asks);
+    } else if matches!(reset, Reset::Invalid) && is_fin && stream::is_only_opened(conn, packet) {
+        reset = stream::moved(conn, packet, 0);
+    }
+    // Who is blind does not know what it has to acknowledge. A FIN may say it beyond our window too: the place is ours that was lost.
+    is_doubtful = if is_fin { matches!(reset, Reset::Invalid) } else { is_doubtful };
+    if is_doubtful && packet.flag(Packet::ACK) {
+        let other = packet.side().other();
+        let moved = F::moved(&mut plane.slots, &mut plane.spill, conn, &packet.key, index, other);
+        if moved != NO_CPU && stream::knows_other(conn, packet, moved as u32) {
+            reset = Reset::Closes;
         }
     }
     if is_fin {
-        if matches!(reset, Reset::Invalid) && stream::is_only_opened(conn, packet) {
-            reset = stream::moved(conn, packet, 0);
-        }
         return if matches!(reset, Reset::Invalid) { PASSES } else { CLOSES };
     }
     // What the gateway itself sends comes from whoever it says.
