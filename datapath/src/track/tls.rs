@@ -120,12 +120,12 @@ fn step(conn: &mut Connection, record: &Record, is_orig: bool, now_ns: u64) {
 fn handshake(conn: &mut Connection, record: &Record, is_orig: bool, now_ns: u64) {
     if is_orig {
         // A second ClientHello, after a HelloRetryRequest, may follow a ChangeCipherSpec (RFC 8446, section D.4).
-        if conn.tls_flags & Connection::TLS_ORIG_CCS != 0 && record.first[0] != tls::CLIENT_HELLO {
+        if conn.tls_flags & Connection::TLS_ORIG_CCS != 0 && !is_hello(record, tls::CLIENT_HELLO) {
             conn.tls_flags |= Connection::TLS_ORIG_KEYED;
         }
         return;
     }
-    if record.first[0] == tls::SERVER_HELLO {
+    if is_hello(record, tls::SERVER_HELLO) {
         conn.tls_version = SSL_MAJOR | record.minor;
         if conn.server_hello_ns == 0 {
             conn.server_hello_ns = now_ns;
@@ -136,6 +136,13 @@ fn handshake(conn: &mut Connection, record: &Record, is_orig: bool, now_ns: u64)
     } else if conn.tls_flags & Connection::TLS_RESP_CCS != 0 {
         conn.tls_flags |= Connection::TLS_RESP_KEYED;
     }
+}
+
+/// Whether a record begins with a hello: by its type and the upper byte of its length, which no hello comes to. The first byte of an
+/// encrypted Finished is any.
+#[inline(always)]
+fn is_hello(record: &Record, kind: u8) -> bool {
+    record.first[0] == kind && record.first[1] == 0
 }
 
 #[inline(always)]
