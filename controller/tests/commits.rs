@@ -133,12 +133,11 @@ fn no_packet_sees_a_mixture_of_two_revisions_of_which_only_rules_differ() {
     commit_under_load(&rules_alone(), true, [(true, None), (false, None)]);
 }
 
+/// By what the last of the three sources is blocked, over IPv4 and over IPv6, if it is.
+type Blocked = Option<(Reason, [&'static str; 2])>;
+
 /// Commits the odd and the even revision in turn while packets are judged. `blocked` says by what the last of the three sources is.
-fn commit_under_load(
-    revisions: &[Documents; 2],
-    by_difference: bool,
-    blocked: [(bool, Option<(Reason, [&str; 2])>); 2],
-) {
+fn commit_under_load(revisions: &[Documents; 2], by_difference: bool, blocked: [(bool, Blocked); 2]) {
     loader::bpffs::ensure("/sys/fs/bpf".as_ref()).expect("bpffs");
     let pins = Pins(format!("/sys/fs/bpf/tgcommit{}{by_difference}", std::process::id()).into());
     let options = LoadOptions { pin_dir: Some(pins.0.clone()), tc_ingress: true, ..LoadOptions::default() };
@@ -167,7 +166,7 @@ fn commit_under_load(
     let is_dropped = |epoch: u32, source: u8| match source {
         2 => false,
         3 => true,
-        _ => blocked.iter().any(|(even, by)| *even == (epoch % 2 == 0) && by.is_some()),
+        _ => blocked.iter().any(|(even, by)| *even == epoch.is_multiple_of(2) && by.is_some()),
     };
     let epoch = || maps.config.get().unwrap().epoch;
     let (rules, mut seen) = std::thread::scope(|scope| {

@@ -8,7 +8,7 @@ use loader::Maps;
 /// A kind of tunnel whose packets are judged by what they carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Inspect {
-    /// UDP to port 4789
+    /// UDP to port 4789, or 8472, which Linux takes by default
     Vxlan,
     /// UDP to port 6081
     Geneve,
@@ -32,6 +32,11 @@ impl Inspect {
     }
 }
 
+/// The flags of several kinds.
+pub fn flags(kinds: &[Inspect]) -> u32 {
+    kinds.iter().fold(0, |flags, kind| flags | kind.flag())
+}
+
 /// A kind as it is given on the command line.
 pub(super) fn word(kind: Inspect) -> String {
     kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
@@ -53,8 +58,7 @@ pub(super) fn set(maps: &Maps, kinds: &[Inspect]) -> Result<()> {
     if kinds.is_empty() {
         return Ok(());
     }
-    let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
-    maps.config.update(|config| config.flags = config.flags & !Config::INSPECT | flags)?;
+    maps.config.update(|config| config.flags = config.flags & !Config::INSPECT | flags(kinds))?;
     Ok(())
 }
 
@@ -69,6 +73,6 @@ mod tests {
         config.flags |= Inspect::Gre.flag() | Inspect::Vxlan.flag();
         assert_eq!(names(&config), ["vxlan", "gre"]);
         let all = [Inspect::Vxlan, Inspect::Geneve, Inspect::Gre, Inspect::Ipip, Inspect::None];
-        assert_eq!(all.iter().fold(0, |flags, kind| flags | kind.flag()), Config::INSPECT);
+        assert_eq!(flags(&all), Config::INSPECT);
     }
 }

@@ -23,6 +23,7 @@ pub mod seconds;
 pub mod session;
 pub mod setup;
 
+use crate::daemon::inspect::Inspect;
 use crate::exit_code::{Code, Failure};
 use capture::{Capture, CaptureError, LinkType};
 use engine::EngineError;
@@ -53,6 +54,9 @@ pub struct ReplayArgs {
     /// How frames are read
     #[command(flatten)]
     pub reading: Reading,
+    /// Judge packets of these tunnels by what they carry, one level deep; addresses and lengths are then those of the inner packet
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub inspect: Vec<Inspect>,
     /// Where the packet path runs [default: kernel as root, else host]
     #[arg(long, value_enum)]
     pub engine: Option<EngineChoice>,
@@ -213,7 +217,7 @@ fn prepare(
     first_ns: u64,
 ) -> Result<Prepared<'static>, ReplayError> {
     let enforce = args.mode == Mode::Enforce;
-    let setup = setup::Setup::read(&args.policy, enforce, first_ns)?;
+    let setup = setup::Setup::read(&args.policy, enforce, first_ns)?.inspecting(&args.inspect);
     let rules = setup.rule_names();
     let engine: Box<dyn engine::Engine> = match engine {
         EngineChoice::Kernel => Box::new(kernel::KernelEngine::new(&setup, flows)?),

@@ -3,6 +3,7 @@
 use super::ReplayError;
 use super::clock::START_NS;
 use super::rules::RuleNames;
+use crate::daemon::inspect::{self, Inspect};
 use crate::policy::{Clock, Compiled, Documents, MapWrite, Numbering, compile, diff};
 use datapath::abi::Config;
 use datapath::host::HostRules;
@@ -22,6 +23,8 @@ const EPOCH: u32 = 1;
 /// Configuration and policy.
 pub struct Setup {
     enforce: bool,
+    /// Tunnels that are looked into: the `INSPECT_` flags.
+    inspect: u32,
     compiled: Compiled,
     writes: Vec<MapWrite>,
 }
@@ -43,7 +46,13 @@ impl Setup {
             compile(&documents, &Numbering::default(), &Clock { wall_now, boot_now_ns: START_NS })
         };
         let writes = diff(&Compiled::default(), &compiled, EPOCH);
-        Ok(Self { enforce, compiled, writes })
+        Ok(Self { enforce, inspect: 0, compiled, writes })
+    }
+
+    /// The same, with packets of these tunnels judged by what they carry.
+    #[must_use]
+    pub fn inspecting(self, kinds: &[Inspect]) -> Self {
+        Self { inspect: inspect::flags(kinds), ..self }
     }
 
     /// Names for the rules in verdicts.
@@ -56,7 +65,7 @@ impl Setup {
         let mut config = Config::new(FLOW_SLOTS, HASH_SEED);
         config.epoch = EPOCH;
         // TRACE: every packet leaves what was read from it, settled or not.
-        config.flags = Config::FIXED_CLOCK | Config::TRACE;
+        config.flags = Config::FIXED_CLOCK | Config::TRACE | self.inspect;
         if self.enforce {
             config.flags |= Config::ENFORCE;
         }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::io::Write;
+use tidegate::daemon::inspect::Inspect;
 use tidegate::replay::output::Format;
 use tidegate::replay::session::Reading;
 use tidegate::replay::{EngineChoice, Mode, ReplayArgs, ReplayError, run_to};
@@ -13,7 +14,11 @@ pub struct Run {
     pub mode: Mode,
     pub output: Format,
     pub policy: Option<&'static str>,
+    pub inspect: &'static [Inspect],
 }
+
+/// Every kind of tunnel that can be looked into.
+pub const TUNNELS: &[Inspect] = &[Inspect::Vxlan, Inspect::Geneve, Inspect::Gre, Inspect::Ipip];
 
 /// Connections, native engine, JSON.
 pub const HOST: Run = Run {
@@ -23,11 +28,17 @@ pub const HOST: Run = Run {
     mode: Mode::Enforce,
     output: Format::Json,
     policy: None,
+    inspect: &[],
 };
 
 impl Run {
     pub const fn packets(self) -> Self {
         Self { packets: true, ..self }
+    }
+
+    /// By what tunnels carry.
+    pub const fn inspecting(self) -> Self {
+        Self { inspect: TUNNELS, ..self }
     }
 
     pub const fn checked(self) -> Self {
@@ -60,6 +71,7 @@ impl Run {
             engine: Some(self.engine),
             mode: self.mode,
             output: self.output,
+            inspect: self.inspect.to_vec(),
         };
         let mut out = Vec::new();
         let error = run_to(&args, &mut out).err();

@@ -6,6 +6,8 @@ use crate::frame::Frame;
 
 /// UDP ports (IANA).
 const VXLAN_PORT: u16 = 4789;
+/// What Linux takes for VXLAN where nobody says another (`vxlan.udp_port`), and with it flannel and Cilium.
+const LINUX_VXLAN_PORT: u16 = 8472;
 const GENEVE_PORT: u16 = 6081;
 /// An Ethernet frame, as GRE and Geneve name it.
 const ETHERNET: u16 = 0x6558;
@@ -30,7 +32,7 @@ pub(crate) fn is_asked(flags: u32, packet: &Packet) -> bool {
 pub(crate) fn is_inspected(flags: u32, protocol: u8, port: u16) -> bool {
     let flag = match protocol {
         proto::UDP => match port {
-            VXLAN_PORT => Config::INSPECT_VXLAN,
+            VXLAN_PORT | LINUX_VXLAN_PORT => Config::INSPECT_VXLAN,
             GENEVE_PORT => Config::INSPECT_GENEVE,
             _ => 0,
         },
@@ -55,8 +57,8 @@ pub(crate) fn carried<F: Frame>(frame: &F, packet: &Packet) -> Result<Carried, R
             };
             match protocol {
                 proto::GRE => gre(h, at)?,
-                _ if packet.dst().1 == VXLAN_PORT => vxlan(h, at)?,
-                _ => geneve(h, at)?,
+                _ if packet.dst().1 == GENEVE_PORT => geneve(h, at)?,
+                _ => vxlan(h, at)?,
             }
         }
     };

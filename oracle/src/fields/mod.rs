@@ -102,6 +102,7 @@ fn records(capture: &Path, engine: EngineChoice) -> Result<Vec<Value>> {
         engine: Some(engine),
         mode: Mode::Enforce,
         output: Format::Json,
+        inspect: Vec::new(),
     };
     let mut out = Vec::new();
     run_to(&args, &mut out).map_err(|error| anyhow!("{error}"))?;
