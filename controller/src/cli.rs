@@ -1,5 +1,7 @@
 //! The command line.
 
+mod answered;
+
 use crate::audit;
 use crate::change;
 use crate::client;
@@ -152,6 +154,8 @@ Examples:
   tidegate why 10.1.0.2 10.2.0.2 443/tcp
   tidegate why orders payments 8443
   tidegate why spiffe://acme.example/ns/shop/sa/orders 10.2.0.2 icmp
+  tidegate why 10.0.0.5 10.2.0.2 443 --vlan 10 --interface eth1 --source-port 30500
+  tidegate why orders payments 8443 --policy policies/    by these files alone: no gateway is asked
   tidegate why --event 1042              why that was judged as it was, by what counted then
 `tidegate observe -o json` shows the numbers of events.")]
     Why {
@@ -188,45 +192,6 @@ What repeats is told once, with how often. It goes as far back as events are kep
     },
 }
 
-impl Command {
-    /// The path at which the daemon shows what the command shows: for another host, and for users that cannot read maps and
-    /// state themselves. What is done on this host alone fails for another.
-    fn shown_by_daemon(&self, instance: &Instance) -> Option<Result<(String, Format)>> {
-        if instance.remote.is_none() && rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let shown = |path: &str, output: &OutputArg| Some(Ok((path.to_owned(), output.output)));
-        match self {
-            Self::Status(output) => shown("/v1/status", output),
-            Self::Flows(output) => shown("/v1/flows", output),
-            Self::Drops(output) => shown("/v1/drops", output),
-            Self::Why { args, output } => shown(&args.path(), output),
-            Self::Story(args) => shown(&args.path(), &args.output),
-            Self::Identity(command) => command.shown_at().and_then(|output| shown("/v1/identities", output)),
-            Self::Block(guard::BlockCommand::List(args)) => shown(&args.path(), &args.output),
-            Self::Quarantine(guard::QuarantineCommand::List(output)) => shown("/v1/quarantines", output),
-            Self::Grant(args) => match args.shown_at() {
-                Some((path, output)) => shown(&path, output),
-                None => None,
-            },
-            Self::Policy(command) => match command.shown_at() {
-                Some((path, output)) => shown(&path, output),
-                None if command.is_local() => instance.remote.as_ref().map(|_| Err(local_only())),
-                None => None,
-            },
-            Self::Run(_) | Self::Doctor(_) | Self::Detach { all: true, .. } => {
-                instance.remote.as_ref().map(|_| Err(local_only()))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn local_only() -> Failure {
-    Failure::new(Code::Usage, "this command is for this host alone")
-        .hint("run it on the gateway, without --server")
-}
-
 #[derive(Debug, clap::Args)]
 struct ObserveArgs {
     /// Go on with what comes
@@ -259,8 +224,7 @@ pub fn run(cli: Cli) -> Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
-    if let Some(shown) = command.shown_by_daemon(&instance) {
-        let (path, format) = shown?;
+    if let Some((path, format)) = command.shown_by_daemon(&instance)? {
         return block_on(client::show(&instance, &path, format));
     }
     match command {
@@ -320,11 +284,12 @@ fn daemon(instance: &Instance) -> Result<Option<view::status::Daemon>> {
     }
 }
 
-/// Whether a daemon answers.
+/// Whether a daemon of this host answers. Of one of another host that does not answer nothing is known: that is a failure, and
+/// never a reason to do here what was meant for there.
 fn daemon_runs(instance: &Instance) -> Result<bool> {
     match block_on(client::send(instance, Method::GET, "/v1/ping", &())) {
         Ok(_) => Ok(true),
-        Err(e) if e.code == Code::NoDaemon => Ok(false),
+        Err(e) if e.code == Code::NoDaemon && instance.remote.is_none() => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -398,7 +363,9 @@ async fn observe(instance: &Instance, args: &ObserveArgs) -> Result<()> {
     let mut body = client::send(instance, Method::GET, &path, &()).await?.into_body();
     let mut rest = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| Failure::new(Code::NoDaemon, format!("the daemon is gone: {e}")))?;
+        let frame = frame.map_err(|e| {
+            Failure::new(Code::NoDaemon, format!("the daemon is gone, or lets you see no more: {e}"))
+        })?;
         rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();

@@ -84,16 +84,25 @@ impl PolicyCommand {
             }
             Self::Show { revision: None, output } => Some(("/v1/policy".into(), output)),
             Self::Shadow(args) => args.status().map(|output| ("/v1/shadow".into(), output)),
-            _ => None,
+            Self::Check(_)
+            | Self::Apply(_)
+            | Self::Confirm(_)
+            | Self::Diff(_)
+            | Self::Rollback { .. }
+            | Self::Schema { .. } => None,
         }
     }
 
-    /// Whether it reads maps and state of this host itself.
+    /// Whether it goes by maps and state of this host itself, or by no gateway at all.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Apply(args) => args.is_local(),
-            Self::Diff(_) => true,
-            _ => false,
+            Self::Check(_) | Self::Diff(_) | Self::Schema { .. } => true,
+            Self::Confirm(_)
+            | Self::Rollback { .. }
+            | Self::History(_)
+            | Self::Shadow(_)
+            | Self::Show { .. } => false,
         }
     }
 }

@@ -3,18 +3,20 @@
 use super::compile::{Compiled, RuleInfo};
 use super::document::{Documents, Workload, rank_text};
 use super::native::rules_of_flow;
-use super::nearby::{overridden, rules_nearby};
+use super::nearby::{ended, overridden, rules_nearby};
 use super::place::Place;
 use super::ports::protocol_and_port;
 use super::prefix::Prefix;
 use super::selector::{Selector, fits};
 use super::spiffe::SpiffeId;
 use super::time::duration_text;
-use super::trie::{ScopedPrefix, lookup};
-use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason, ScopedKey};
+use super::trie::lookup;
+use datapath::abi::{Action, Addr, Binding, Config, FlowKey, NEVER, Reason, Side as KeySide};
+use datapath::host::HostRules;
 use datapath::limits;
 use datapath::policy::{Ends, Judgement, Moment, decide};
 use datapath::scope;
+use datapath::tables::Rules;
 use datapath::wire::proto;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -36,11 +38,28 @@ pub struct Flow {
 
 impl Flow {
     /// Of the key of a flow, by the side that opened it.
-    pub fn of(key: &FlowKey, originator: datapath::abi::Side) -> Self {
+    pub fn of(key: &FlowKey, originator: KeySide) -> Self {
         let ((src, src_port), (dst, dst_port)) = (key.end(originator), key.end(originator.other()));
         let port = if matches!(key.proto, proto::ICMP | proto::ICMPV6) { src_port } else { dst_port };
         Self { src, dst, proto: key.proto, port }
     }
+}
+
+/// Where a connection comes from, as far as somebody says so: bindings can hold on an interface, on a VLAN, or for some ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// As in [`Moment::segment`]; 0 where nobody says.
+    pub segment: u32,
+    /// The source port; 0, which no binding is for, where nobody says. ICMP has none.
+    pub port: u16,
+}
+
+/// The ends of a connection. ICMP has its type where other protocols have the source port.
+pub fn ends<'f>(flow: &'f Flow, from: Origin) -> Ends<'f> {
+    let Flow { src, dst, proto, port } = flow;
+    let (orig_port, resp_port) =
+        if matches!(*proto, proto::ICMP | proto::ICMPV6) { (*port, 0) } else { (from.port, *port) };
+    Ends { orig: src, resp: dst, orig_port, resp_port, proto: *proto, originator: KeySide::A }
 }
 
 /// What would become of a new connection, and why. Failsafe ports and monitor mode are not looked at.
@@ -60,6 +79,9 @@ pub struct Explanation {
     pub rule: Option<RuleInfo>,
     /// What would have let it pass, nearest first.
     pub near_misses: Vec<NearMiss>,
+    /// What the packet path says of it.
+    #[serde(skip)]
+    pub judgement: Judgement,
 }
 
 /// One end of the connection.
@@ -103,6 +125,8 @@ pub enum MissKind {
     NoIdentity,
     /// The lease of an end is over.
     LeaseExpired,
+    /// A grant that allowed it is over.
+    GrantExpired,
     /// A rule allows it at other times.
     Hours,
     /// A rule that allows it comes after the one that decides.
@@ -119,45 +143,95 @@ pub enum MissKind {
     Destination,
 }
 
-/// Judges a new connection at a time of the boot clock. `compiled` is of these documents.
+/// Judges a new connection at a time of the boot clock, of which nobody says where it comes from. `compiled` is of these documents.
 pub fn explain(documents: &Documents, compiled: &Compiled, flow: Flow, now_ns: u64) -> Explanation {
-    let service = scope::service(flow.proto, flow.port);
-    let src = Side::of(documents, compiled, flow.src, service);
-    let dst = Side::of(documents, compiled, flow.dst, service);
-    let Judgement { action, reason, rule, .. } = judge(compiled, &flow, now_ns);
-    let boot = i128::from(compiled.numbering.kept_wall_of_boot_ns().unwrap_or(0));
-    let now = Timestamp::from_nanosecond(boot + i128::from(now_ns)).unwrap_or(Timestamp::MAX);
-    let near_misses = match reason {
-        Reason::LeaseExpired => [&src, &dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
-        Reason::PolicyDeny => overridden(documents, (&flow, now), &src, &dst),
-        Reason::InvalidIdentity | Reason::AmbiguousIdentity | Reason::PolicyDenied | Reason::OutsideHours => {
-            let mut misses: Vec<NearMiss> = [&src, &dst].into_iter().filter_map(Side::stranger).collect();
-            misses.extend(rules_nearby(documents, (&flow, now), &src, &dst));
-            misses
-        }
-        _ => Vec::new(),
-    };
+    explain_from(documents, compiled, (flow, Origin::default()), now_ns)
+}
+
+/// The same of one that comes from somewhere.
+pub fn explain_from(
+    documents: &Documents,
+    compiled: &Compiled,
+    asked: (Flow, Origin),
+    now_ns: u64,
+) -> Explanation {
+    let flow = asked.0;
+    let (judgement, [src, dst]) = sides(documents, compiled, &asked, now_ns);
     Explanation {
-        verdict: action.name(),
-        reason: reason.name(),
+        verdict: judgement.action.name(),
+        reason: judgement.reason.name(),
         source: src.view(now_ns),
         destination: dst.view(now_ns),
         service: protocol_and_port(flow.proto, flow.port),
-        rule: compiled.rules.get(&rule).cloned(),
-        near_misses,
+        rule: compiled.rules.get(&judgement.rule).cloned(),
+        near_misses: nearest(documents, compiled, judgement.reason, (&flow, now_ns), &src, &dst),
+        judgement,
+    }
+}
+
+/// What came closest to let a connection pass that was judged elsewhere, by what the same documents have become in the kernel.
+pub fn near_misses(
+    documents: &Documents,
+    compiled: &Compiled,
+    asked: (Flow, Origin),
+    reason: Reason,
+    now_ns: u64,
+) -> Vec<NearMiss> {
+    let (_, [src, dst]) = sides(documents, compiled, &asked, now_ns);
+    nearest(documents, compiled, reason, (&asked.0, now_ns), &src, &dst)
+}
+
+fn sides<'d>(
+    documents: &'d Documents,
+    compiled: &Compiled,
+    (flow, from): &(Flow, Origin),
+    now_ns: u64,
+) -> (Judgement, [Side<'d>; 2]) {
+    let rules = rules_of_flow(compiled, flow.src, flow.dst, flow.proto, flow.port);
+    let config = Config { epoch: 0, ..rules.config };
+    let moment = Moment { segment: from.segment, ..Moment::at(&config, now_ns) };
+    let ends = ends(flow, *from);
+    let side = |addr, key_side, port| {
+        let service = scope::service(flow.proto, port);
+        Side::of(documents, compiled, (&rules, &moment), (addr, key_side, service))
+    };
+    let src = side(flow.src, KeySide::A, ends.orig_port);
+    let dst = side(flow.dst, KeySide::B, ends.resp_port);
+    (judge(&rules, &moment, &ends), [src, dst])
+}
+
+/// What would have let pass what was judged so.
+fn nearest(
+    documents: &Documents,
+    compiled: &Compiled,
+    reason: Reason,
+    (flow, now_ns): (&Flow, u64),
+    src: &Side<'_>,
+    dst: &Side<'_>,
+) -> Vec<NearMiss> {
+    let boot = i128::from(compiled.numbering.kept_wall_of_boot_ns().unwrap_or(0));
+    let now = Timestamp::from_nanosecond(boot + i128::from(now_ns)).unwrap_or(Timestamp::MAX);
+    match reason {
+        Reason::LeaseExpired => [src, dst].into_iter().filter_map(|side| side.expired(now_ns)).collect(),
+        Reason::PolicyDeny => overridden(documents, (flow, now), src, dst),
+        Reason::InvalidIdentity
+        | Reason::AmbiguousIdentity
+        | Reason::PolicyDenied
+        | Reason::OutsideHours
+        | Reason::GrantExpired => {
+            let mut misses: Vec<NearMiss> = [src, dst].into_iter().filter_map(Side::stranger).collect();
+            misses.extend(ended(documents, (flow, now), src, dst));
+            misses.extend(rules_nearby(documents, (flow, now), src, dst));
+            misses
+        }
+        _ => Vec::new(),
     }
 }
 
 /// Judges by the code of the packet path.
-fn judge(compiled: &Compiled, flow: &Flow, now_ns: u64) -> Judgement {
-    let rules = rules_of_flow(compiled, flow.src, flow.dst, flow.proto, flow.port);
-    let moment = Moment::at(&Config { epoch: 0, ..rules.config }, now_ns);
-    // ICMP has its type where other protocols have the source port, of which no policy speaks.
-    let Flow { src, dst, proto, port } = flow;
-    let (orig_port, resp_port, originator) = (*port, *port, datapath::abi::Side::A);
-    let ends = Ends { orig: src, resp: dst, orig_port, resp_port, proto: *proto, originator };
-    let mut judged = decide(&rules, &moment, &ends);
-    limits::timed(&rules, &moment, &mut judged);
+fn judge(rules: &HostRules, moment: &Moment, ends: &Ends<'_>) -> Judgement {
+    let mut judged = decide(rules, moment, ends);
+    limits::timed(rules, moment, &mut judged);
     judged
 }
 
@@ -168,28 +242,32 @@ pub(super) struct Side<'d> {
     workload: Option<&'d Workload>,
     /// Who claims its address, where these are several identities.
     claimants: Vec<&'d Workload>,
+    /// Whether who has the address depends on where it is, or on its port.
+    is_shared: bool,
 }
 
 impl<'d> Side<'d> {
-    fn of(documents: &'d Documents, compiled: &Compiled, addr: Addr, service: u32) -> Self {
+    fn of(
+        documents: &'d Documents,
+        compiled: &Compiled,
+        (rules, moment): (&HostRules, &Moment),
+        (addr, side, service): (Addr, KeySide, u32),
+    ) -> Self {
         let prefix = Prefix::host(addr);
         let mut binding = lookup(&compiled.bindings, &prefix).map_or(Binding::NONE, |(_, binding)| *binding);
         if binding.on_expiry & Binding::ASKS != 0 {
-            // Nobody says where it is.
-            let at =
-                |segment| ScopedPrefix::new(ScopedKey::new(segment, &addr, service), ScopedKey::FULL_BITS);
-            let found = [ScopedKey::SOMEWHERE, 0].map(|segment| lookup(&compiled.scoped, &at(segment)));
-            binding = found.into_iter().flatten().next().map_or(binding, |(_, scoped)| *scoped);
+            let asks = u32::from(binding.on_expiry & Binding::ASKS) | scope::is_here(moment, side);
+            let found = rules.narrowed(&addr, moment, asks, service);
+            binding = found.map_or(binding, |versions| *versions.at(moment.epoch));
             let is_its =
                 |w: &Workload| compiled.numbering.identity_number(&w.spiffe_id) == Some(binding.identity);
             let mut claimants =
                 documents.workloads.iter().filter(|w| w.addresses.iter().any(|p| p.covers(&prefix)));
-            return match binding.identity {
-                Binding::AMBIGUOUS => {
-                    Self { prefix, binding, workload: None, claimants: claimants.collect() }
-                }
-                _ => Self { prefix, binding, workload: claimants.find(|w| is_its(w)), claimants: Vec::new() },
+            let (workload, claimants) = match binding.identity {
+                Binding::AMBIGUOUS => (None, claimants.collect()),
+                _ => (claimants.find(|w| is_its(w)), Vec::new()),
             };
+            return Self { prefix, binding, workload, claimants, is_shared: true };
         }
         let claims = documents.workloads.iter().flat_map(|w| w.addresses.iter().map(move |p| (p, w)));
         let claims: Vec<_> = claims.filter(|(p, _)| p.covers(&prefix)).collect();
@@ -197,12 +275,12 @@ impl<'d> Side<'d> {
         let longest: Vec<_> =
             claims.into_iter().filter(|(p, _)| Some(p.bits()) == longest).map(|(_, w)| w).collect();
         if binding.identity == Binding::AMBIGUOUS {
-            return Self { prefix, binding, workload: None, claimants: longest };
+            return Self { prefix, binding, workload: None, claimants: longest, is_shared: false };
         }
         // Of several that agree, the one that holds longest.
         let workload =
             longest.into_iter().max_by_key(|w| w.lease.map_or(Timestamp::MAX, |lease| lease.end()));
-        Self { prefix, binding, workload, claimants: Vec::new() }
+        Self { prefix, binding, workload, claimants: Vec::new(), is_shared: false }
     }
 
     /// Its address.
@@ -252,7 +330,12 @@ impl<'d> Side<'d> {
             let text = format!("{} is ambiguous: {} claim it", self.address(), who.join(" and "));
             return Some(NearMiss { kind: MissKind::Ambiguous, rule: None, place: None, text });
         }
-        let text = format!("{} has no identity: no Workload has this address", self.address());
+        let why = if self.is_shared {
+            "whose it is depends on its interface, VLAN or port, and it is nobody's where this comes from"
+        } else {
+            "no Workload has this address"
+        };
+        let text = format!("{} has no identity: {why}", self.address());
         Some(NearMiss { kind: MissKind::NoIdentity, rule: None, place: None, text })
     }
 

@@ -3,6 +3,7 @@
 use super::compile::precedence;
 use super::document::{Documents, Open, Policy, Rule, RuleAction};
 use super::explain::{Flow, MissKind, NearMiss, Side};
+use super::grant::Grant;
 use super::ports::{PortMatch, protocol_name};
 use super::selector::selectors_text;
 use jiff::Timestamp;
@@ -29,6 +30,25 @@ pub(super) fn overridden(
         miss(MissKind::Overridden, policy, rule, text)
     };
     allowing.map(told).into_iter().collect()
+}
+
+/// Grants that let it pass and are over.
+pub(super) fn ended(
+    documents: &Documents,
+    (flow, now): (&Flow, Timestamp),
+    src: &Side<'_>,
+    dst: &Side<'_>,
+) -> Vec<NearMiss> {
+    let is_about = |grant: &&Grant| {
+        let ports = grant.ports.iter().any(|p| p.matches(flow.proto, flow.port));
+        grant.not_after <= now && ports && src.matches(&grant.from) && dst.matches(&grant.to)
+    };
+    let told = |grant: &Grant| {
+        let name = format!("grant/{}", grant.name);
+        let text = format!("{name} let it pass until {:.0} ({})", grant.not_after, grant.place);
+        NearMiss { kind: MissKind::GrantExpired, rule: Some(name), place: Some(grant.place.clone()), text }
+    };
+    documents.grants.iter().filter(is_about).map(told).take(MAX_MISSES).collect()
 }
 
 /// Whether a rule is there and about a connection.

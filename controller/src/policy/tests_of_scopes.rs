@@ -1,5 +1,6 @@
 //! Bindings that hold on a VLAN, on an interface, for some ports: from files to what is decided.
 
+use super::explain::{MissKind, Origin, explain_from};
 use super::*;
 use datapath::abi::{Addr, Config, Reason, Side};
 use datapath::policy::{Ends, Moment, decide};
@@ -120,6 +121,36 @@ fn of_an_end_of_which_nobody_knows_where_it_is_the_only_claimant_is_taken() {
     assert_eq!((found.reason, found.source.ambiguous), ("AMBIGUOUS_IDENTITY", true));
     let text = "10.0.0.6 is ambiguous: spiffe://td/a (w.yaml) and spiffe://td/b (w.yaml) claim it";
     assert_eq!(found.near_misses[0].text, text);
+}
+
+#[test]
+fn an_explanation_goes_by_where_the_connection_comes_from_and_by_its_source_port() {
+    let judge = Judge::new(&[
+        ("a", "addresses: [10.0.0.5], vlan: 10"),
+        ("b", "addresses: [10.0.0.5], vlan: 20"),
+        ("a-port", "addresses: [10.0.0.7], ports: [tcp/400-500]"),
+    ]);
+    let flow =
+        |last, port| Flow { src: Addr::v4([10, 0, 0, last]), dst: Addr::v4([10, 9, 0, 1]), proto: 6, port };
+    let asked = |last, port, vlan, from| {
+        let segment = if vlan == 0 { 0 } else { with(segment(0, vlan), Side::A) };
+        let found = explain_from(&judge.0, &judge.1, (flow(last, port), Origin { segment, port: from }), 1);
+        let id = found.source.spiffe_id.map_or("none".into(), |id| id.to_string());
+        (found.reason, id, found.near_misses.iter().map(|miss| miss.kind).collect::<Vec<_>>())
+    };
+    let (a, b, none) = ("spiffe://td/a".to_owned(), "spiffe://td/b".to_owned(), "none".to_owned());
+    assert_eq!(asked(5, 443, 10, 0), ("FORWARDED", a.clone(), Vec::new()));
+    let (reason, id, near) = asked(5, 443, 20, 0);
+    assert_eq!((reason, id), ("INVALID_IDENTITY", b));
+    assert!(near.contains(&MissKind::Port), "{near:?}");
+    let (reason, id, near) = asked(5, 443, 0, 0);
+    assert_eq!((reason, id, near[0]), ("AMBIGUOUS_IDENTITY", none.clone(), MissKind::Ambiguous));
+    // The port that is asked for is not the one that it is opened from.
+    let (reason, id, near) = asked(7, 443, 0, 0);
+    assert_eq!((reason, id, near[0]), ("INVALID_IDENTITY", none, MissKind::NoIdentity));
+    assert_eq!(asked(7, 443, 0, 450), ("FORWARDED", a, Vec::new()));
+    let stranger = explain(&judge.0, &judge.1, flow(7, 443), 1).near_misses.remove(0);
+    assert!(stranger.text.contains("depends on its interface, VLAN or port"), "{}", stranger.text);
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! What would become of flows that were seen, by other documents: the packet path's own code decides, natively.
 
 use super::compile::Compiled;
-use super::explain::Flow;
+use super::explain::{Flow, Origin, ends};
 use super::native::host_rules;
 use super::ports::protocol_and_port;
-use datapath::abi::{Action, Config, FailsafeKey, Reason, Side as KeySide};
+use datapath::abi::{Action, Config, FailsafeKey, Reason};
 use datapath::host::HostRules;
-use datapath::policy::{Ends, Moment, decide};
+use datapath::policy::{Moment, decide};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -114,11 +114,8 @@ impl<'c> Side<'c> {
     }
 
     fn decide(&self, flow: &Flow) -> (Decided, [Option<String>; 2]) {
-        // ICMP has its type where other protocols have the source port, of which no policy speaks.
-        let Flow { src, dst, proto, port } = flow;
-        let (orig_port, resp_port, originator) = (*port, *port, KeySide::A);
-        let ends = Ends { orig: src, resp: dst, orig_port, resp_port, proto: *proto, originator };
-        let judged = decide(&self.rules, &self.moment, &ends);
+        // Which source ports it had is not remembered: who is bound for some of an address's ports is known as who answers alone.
+        let judged = decide(&self.rules, &self.moment, &ends(flow, Origin::default()));
         let rule = self.compiled.rules.get(&judged.rule).map(|rule| rule.label());
         let (action, reason): (Action, Reason) = (judged.action, judged.reason);
         let decided = Decided { verdict: action.name(), reason: reason.name(), rule };

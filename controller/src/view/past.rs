@@ -5,15 +5,15 @@ use super::{Format, print_json, say};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::compile::RuleInfo;
-use crate::policy::document::Workload;
-use crate::policy::explain::{Flow, NearMiss, explain};
+use crate::policy::document::{Lease, OnExpiry, Workload};
+use crate::policy::explain::{Flow, NearMiss, Origin, near_misses};
 use crate::policy::spiffe::SpiffeId;
 use crate::policy::{Clock, Documents, Numbering, Place, Prefix, compile};
 use crate::state::{State, Store};
 use crate::stream::{Files, kind};
 use datapath::abi::{Addr, Reason};
 use datapath::wire::proto;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,10 +71,9 @@ impl Told {
         documents.grants = state.grants_in_force().into_iter().cloned().collect();
         let flow = flow(event);
         for (end, address) in flow.iter().flat_map(|flow| [("source", flow.src), ("destination", flow.dst)]) {
-            let id = event[end]["spiffe_id"].as_str().and_then(|id| id.parse().ok());
-            be_who_it_was(&mut documents, address, id);
+            be_who_it_was(&mut documents, address, Was::of(&event[end], reason, at));
         }
-        let clock = Clock { wall_now: at, boot_now_ns: 0 };
+        let clock = Clock { wall_now: at, boot_now_ns: BOOT_NS };
         let compiled = compile(&documents, &Numbering::default(), &clock);
         if let Some(label) = event["rule"].as_str() {
             told.rule = compiled.rules.values().find(|rule| rule.label() == label).cloned();
@@ -83,14 +82,14 @@ impl Told {
             }
         }
         let (Some(flow), false) = (flow, reason.passes()) else { return Ok(told) };
-        let explanation = explain(&documents, &compiled, flow, 0);
-        // It says something else where a time window or a lease decided, of which the documents say nothing.
-        if explanation.reason == reason.name() {
-            told.near_misses = explanation.near_misses;
-        }
+        // What the event says of its ends is what was judged by: a place and a port that it does not tell are in that already.
+        told.near_misses = near_misses(&documents, &compiled, (flow, Origin::default()), reason, BOOT_NS);
         Ok(told)
     }
 }
+
+/// When the event was, on a boot clock that goes back further than any lease.
+const BOOT_NS: u64 = 1 << 62;
 
 /// What counted when it was judged.
 fn state_then(instance: &Instance, event: &Value) -> Result<Option<State>> {
@@ -122,11 +121,35 @@ fn flow(event: &Value) -> Option<Flow> {
     Some(Flow { src: address("source")?, dst: address("destination")?, proto, port })
 }
 
+/// Whose an end was, and by which lease.
+struct Was {
+    id: Option<SpiffeId>,
+    lease: Option<Lease>,
+}
+
+impl Was {
+    /// As the event says. Leases are told to the second, and an event is told a moment after it was judged: one that was over then
+    /// is over.
+    fn of(end: &Value, reason: Reason, at: Timestamp) -> Self {
+        let told = &end["lease"];
+        let not_after = told["not_after"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        let is_over = |not_after: &Timestamp| {
+            reason == Reason::LeaseExpired && not_after.duration_since(at) <= SignedDuration::from_secs(1)
+        };
+        let lease = not_after.map(|not_after| Lease {
+            not_after: if is_over(&not_after) { not_after.min(at) } else { not_after },
+            on_expiry: OnExpiry::Deny,
+            grace_s: 0,
+        });
+        Self { id: end["spiffe_id"].as_str().and_then(|id| id.parse().ok()), lease }
+    }
+}
+
 /// Who has the address is not looked up: the event says who had it.
-fn be_who_it_was(documents: &mut Documents, address: Addr, id: Option<SpiffeId>) {
+fn be_who_it_was(documents: &mut Documents, address: Addr, Was { id, lease }: Was) {
     let host = Prefix::host(address);
     let of_id = |w: &&Workload| Some(&w.spiffe_id) == id.as_ref();
-    let labels = documents.workloads.iter().find(of_id).map(|w| w.labels.clone()).unwrap_or_default();
+    let known = documents.workloads.iter().find(of_id).map(|w| w.labels.clone());
     let workloads = Arc::make_mut(&mut documents.workloads);
     for workload in workloads.iter_mut() {
         workload.addresses.retain(|prefix| !prefix.covers(&host));
@@ -135,8 +158,8 @@ fn be_who_it_was(documents: &mut Documents, address: Addr, id: Option<SpiffeId>)
     workloads.extend(id.map(|spiffe_id| Workload {
         name: spiffe_id.path().trim_start_matches('/').to_owned(),
         addresses: vec![host],
-        labels,
-        lease: None,
+        labels: known.unwrap_or_default(),
+        lease,
         scope: Default::default(),
         place: Place { file: "the event".into(), line: 1, column: 1 },
         spiffe_id,

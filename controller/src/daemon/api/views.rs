@@ -50,6 +50,12 @@ pub struct WhyQuery {
     pub destination: String,
     /// Port and protocol: 443, 443/tcp, 53/udp, icmp.
     pub port: String,
+    /// The interface by which it comes in, for bindings that hold on an interface.
+    pub interface: Option<String>,
+    /// The VLAN ID with which it comes in, for bindings that hold on a VLAN.
+    pub vlan: Option<u16>,
+    /// The port it is opened from, for bindings that hold for some ports of an address.
+    pub source_port: Option<u16>,
     /// `json`, or `table` for people.
     #[serde(default = "json")]
     pub output: Format,
@@ -272,8 +278,8 @@ pub(super) async fn why(
     Extract(shared): Extract<Arc<Shared>>,
     Params(query): Params<WhyQuery>,
 ) -> Result<Page> {
-    let WhyQuery { source, destination, port, output } = query;
-    let asked = Question { source, destination, port, interface: None, vlan: None };
+    let WhyQuery { source, destination, port, interface, vlan, source_port, output } = query;
+    let asked = Question { source, destination, port, interface, vlan, source_port };
     page(shared, output, move |shared, format| view::why::print(&open(shared)?, &asked, format)).await
 }
 
