@@ -12,7 +12,7 @@ use crate::policy::kinds::Kinds;
 use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
 use crate::policy::trie::{TrieKey, lookup};
-use crate::policy::{MapDelete, MapWrite, Prefix, ScopedPrefix};
+use crate::policy::{Clock, MapDelete, MapWrite, Prefix, ScopedPrefix};
 use crate::state::Author;
 use datapath::abi::{Binding, BindingVersions};
 use datapath::scope::segment;
@@ -71,6 +71,12 @@ impl Committed {
         }
     }
 
+    /// Whether the wall clock was set since deadlines were computed: what ends by it ends too late or too early, until a commit.
+    pub fn is_clock_set(&self) -> bool {
+        let clock = Clock { wall_now: Timestamp::now(), boot_now_ns: loader::boot_ns() };
+        !self.state.numbering.keeps_deadlines(&clock)
+    }
+
     /// What makes a slot what it is now.
     fn as_it_is(&self, source: &SourceName, slot: Slot) -> Change {
         self.state.bindings.get(source, &slot).cloned().map_or(Change::Withdraw(slot), Change::Set)
@@ -108,6 +114,10 @@ impl Committed {
     fn plan(&mut self, changes: &[Change]) -> (Option<Plan>, Vec<(SpiffeId, u32)>) {
         let touched: BTreeSet<Prefix> = changes.iter().map(|change| change.slot().address).collect();
         if touched.len() > FEW || !self.shadow.is_empty() || self.state.shadow.is_some() {
+            return (None, Vec::new());
+        }
+        // Ends are computed by the wall clock as it was: where it was set since, all of them are others.
+        if self.is_clock_set() {
             return (None, Vec::new());
         }
         let kinds = self.kinds.take().unwrap_or_else(|| {

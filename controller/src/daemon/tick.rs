@@ -2,8 +2,8 @@
 
 use super::{Shared, failsafe, half_open, lock, metrics, service_manager};
 use crate::daemon::expire::Expiry;
-use crate::exit_code::Result;
-use crate::state::Store;
+use crate::exit_code::{Failure, Result};
+use crate::state::{Reserve, Store};
 use crate::view::flow::Moment;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +28,7 @@ const EVERY_SECOND: &[Job] = &[
     Job { what: "attempts without an answer", run: |s| half_open::sweep(&s.maps, &s.hub) },
     Job { what: "handshakes without an end", run: |s| half_open::time_out(&s.maps, &s.hub) },
     Job { what: "hellos without an end", run: give_up_hellos },
+    Job { what: "a wall clock that was set", run: Shared::follow_clock },
     Job { what: "leases that end", run: Shared::let_leases_end },
     Job { what: "grants that end", run: Shared::let_grants_end },
     Job { what: "the log of the state", run: |s| Store::copy_log(&s.instance.state_file()) },
@@ -39,6 +40,7 @@ const EVERY_TEN_SECONDS: &[Job] = &[
     Job { what: "failsafe services", run: |s| failsafe::sync(&s.maps, &s.failsafe) },
     Job { what: "interfaces", run: Shared::follow_interfaces },
     Job { what: "pairs of identities without news", run: metrics::retire },
+    Job { what: "what is kept for a full disk", run: fill_reserve },
     Job { what: "the clock", run: |s| Ok(lock(&s.kernel).recalibrate().map(drop)?) },
 ];
 
@@ -75,6 +77,11 @@ fn warn(what: &str, done: Result<()>) {
     if let Err(e) = done {
         tracing::warn!("{what}: {e}");
     }
+}
+
+fn fill_reserve(shared: &Shared) -> Result<()> {
+    let filled = Reserve::of(&shared.instance.state_file()).fill();
+    filled.map_err(|e| Failure::io("take room on the disk", &e))
 }
 
 fn tell_of_records(shared: &Shared) -> Result<()> {
