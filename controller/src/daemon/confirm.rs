@@ -4,7 +4,7 @@ use super::commit::Committed;
 use super::{Shared, feeds, lock};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::Names;
-use crate::state::{Author, Confirmation, PolicySet, Who};
+use crate::state::{Author, Confirmation, NOT_CONFIRMED, PolicySet, Who};
 use jiff::SignedDuration;
 use loader::Maps;
 use std::sync::Arc;
@@ -86,12 +86,8 @@ impl Shared {
         };
         let mut set = Arc::new(committed.store.set_of(to)?);
         feeds::fill(&mut set);
-        let waited = committed.state.confirmation.clone();
         let by = Author { who, how: format!("policy rollback to {to}") };
         let revision = self.commit_locked(&mut committed, &by, |state| state.apply(set))?;
-        if let Some(waited) = waited {
-            committed.store.take_back(&waited, "rolled back before it was confirmed")?;
-        }
         Ok((revision, to))
     }
 
@@ -150,10 +146,10 @@ impl Committed {
     }
 
     fn take_back(&mut self, maps: &Maps, late: &Confirmation, how: &str) -> Result<()> {
-        let why = format!("revision {} was not confirmed in time", late.revision);
+        let why = format!("revision {} {NOT_CONFIRMED}", late.revision);
         let before = late.before.clone();
         self.commit(maps, &Author::daemon(format!("{how}{why}")), |state| state.apply(before))?;
         tracing::warn!("{why}: what counted before it counts again");
-        self.store.take_back(late, "not confirmed in time")
+        Ok(())
     }
 }

@@ -2,13 +2,15 @@
 
 mod concerned;
 mod confirmation;
+mod reserve;
 mod said;
 mod set;
 mod store;
 
 pub use confirmation::{Confirmation, boot_id};
+pub use reserve::Reserve;
 pub use set::{PolicySet, digest};
-pub use store::{Author, Given, InKernel, KEPT_REVISIONS, Outcome, Revision, Store, Who};
+pub use store::{Author, Given, InKernel, KEPT_REVISIONS, NOT_CONFIRMED, Outcome, Revision, Store, Who};
 
 use crate::bindings::Bindings;
 use crate::policy::act::ActName;

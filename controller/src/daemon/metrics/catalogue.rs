@@ -26,7 +26,7 @@ const ATTACHED: usize = 1024;
 const RECEIVERS: usize = 2;
 const RESULTS: usize = 3;
 
-const CATALOGUE: [(&str, usize); 50] = [
+const CATALOGUE: [(&str, usize); 51] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -37,6 +37,7 @@ const CATALOGUE: [(&str, usize); 50] = [
     ("tidegate_handshake_total", (PAIRS + 1) * KINDS * OUTCOMES * PROOFS),
     ("tidegate_handshake_duration_seconds", (DURATIONS + KINDS * OUTCOMES * STAGES) * HISTOGRAM),
     ("tidegate_lost_events_total", 8),
+    ("tidegate_state_reserve_lacking_bytes", 1),
     ("tidegate_bpf_map_pressure", 20),
     ("tidegate_connections_opened_total", 1),
     ("tidegate_connections_closed_total", 2),

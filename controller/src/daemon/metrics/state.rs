@@ -5,6 +5,7 @@ use super::kept::OTHER;
 use crate::daemon::{Shared, lock};
 use crate::exit_code::Result;
 use crate::names::Names;
+use crate::state::Reserve;
 use crate::view::shadow::{counted, rule};
 use crate::view::status::pressure;
 use datapath::abi::{Lost, Tally};
@@ -49,6 +50,7 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
             shared.host.as_ref().map_or(Ok(0), |host| host.counts().map(|c| c.lost))?,
         ),
     ];
+    let reserve = Reserve::of(&shared.instance.state_file()).lacks_bytes().unwrap_or(0) as f64;
     let living: f64 = connections.iter().map(|(_, n)| n).sum();
     let replaced = maps.tally(Tally::Replaced)?;
     let expired = maps.tally(Tally::Expired)?;
@@ -62,6 +64,11 @@ pub(super) fn state(shared: &Shared) -> Result<Vec<MetricFamily>> {
             "tidegate_lost_events_total",
             "Events that found no room, or were more of a kind than --event-limit.",
             lost.into_iter(),
+        ),
+        gauge(
+            "tidegate_state_reserve_lacking_bytes",
+            "What is kept on the disk for when it is full, and is not there: it was used, or there never was room for it.",
+            [(vec![], reserve)].into_iter(),
         ),
         gauge("tidegate_bpf_map_pressure", "How full a map is, from 0 to 1.", full),
         counter(

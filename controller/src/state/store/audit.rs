@@ -1,5 +1,6 @@
 //! The audit record, which is in the same file: a change and its record are written at once or not at all.
 
+use super::write::Room;
 use super::{Outcome, Store, failed};
 use crate::audit::{self, Entry, Head, Key, Kind};
 use crate::bindings::{Claim, Slot, SourceName};
@@ -11,7 +12,7 @@ use serde_json::json;
 impl Store {
     /// Records what is about to be done. Where that fails, it must not be done.
     pub fn record(&mut self, entry: &Entry) -> Result<()> {
-        self.transact(|db| audit::append(db, entry).map(drop))
+        self.transact(Room::Reserved, |db| audit::append(db, entry).map(drop))
     }
 
     /// What a source says of an address.
@@ -24,7 +25,7 @@ impl Store {
 
     /// Signs what has been recorded, where that is due.
     pub fn checkpoint(&mut self, key: &Key, due: bool) -> Result<()> {
-        self.transact(|db| audit::checkpoint(db, key, due))
+        self.transact(Room::Reserved, |db| audit::checkpoint(db, key, due))
     }
 
     /// Whether a daemon started of which no end is recorded.

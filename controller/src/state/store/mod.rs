@@ -16,8 +16,9 @@ mod tests;
 mod write;
 
 pub use read::{Outcome, Revision};
-pub use write::{Author, Given, Who};
+pub use write::{Author, Given, NOT_CONFIRMED, Who};
 
+use super::reserve::Reserve;
 use crate::exit_code::{Code, Failure};
 use datapath::abi::Config;
 use rusqlite::{Connection, ErrorCode};
@@ -33,6 +34,8 @@ const KEPT_BYTES: u64 = 256 << 20;
 pub struct Store {
     db: Connection,
     path: PathBuf,
+    /// What is given up where a write finds no room.
+    reserve: Reserve,
     /// The form of the file: an older one can be read before a daemon has brought it to this version's.
     form: i32,
 }
@@ -57,11 +60,8 @@ impl InKernel {
 /// What went wrong with the file, and what to do about it.
 fn failed(path: &Path, error: rusqlite::Error) -> Failure {
     let path = path.display();
-    let no_room = |e: &rusqlite::ffi::Error| {
-        e.code == ErrorCode::DiskFull || e.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
-    };
     let (code, advice) = match &error {
-        rusqlite::Error::SqliteFailure(e, _) if no_room(e) => {
+        error if is_no_room(error) => {
             (Code::Failure, "there is no room to write: make some on that file system and try again")
         }
         rusqlite::Error::SqliteFailure(e, _) => match e.code {
@@ -80,6 +80,12 @@ fn failed(path: &Path, error: rusqlite::Error) -> Failure {
         _ => (Code::Failure, DAMAGED),
     };
     Failure::new(code, format!("the state in {path}: {error}; {advice}"))
+}
+
+/// Whether the disk is full.
+fn is_no_room(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(e, _) = error else { return false };
+    e.code == ErrorCode::DiskFull || e.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
 }
 
 const DAMAGED: &str = "it is damaged. What the kernel enforces goes on; to start anew, move the file and its -wal \

@@ -1,6 +1,6 @@
 //! Opening the file: new, of this version, of another, or not ours at all.
 
-use super::{Store, damaged, failed, import};
+use super::{Reserve, Store, damaged, failed, import};
 use crate::exit_code::{Code, Failure, Result};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,8 @@ impl Store {
             db.busy_timeout(PATIENCE)?;
             Ok(db)
         };
-        Ok(Self { db: open().map_err(|e| failed(path, e))?, path: path.to_owned(), form: VERSION })
+        let db = open().map_err(|e| failed(path, e))?;
+        Ok(Self { db, path: path.to_owned(), reserve: Reserve::of(path), form: VERSION })
     }
 
     /// The form of the file, 0 for one in which nothing is yet. A form that we do not know is refused.

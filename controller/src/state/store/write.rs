@@ -8,10 +8,11 @@ use crate::policy::Numbering;
 use crate::policy::RuleInfo;
 use crate::policy::numbering::{Counted, Numbered};
 use crate::policy::spiffe::SpiffeId;
-use crate::state::{Confirmation, State};
+use crate::state::State;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
+use std::cell::LazyCell;
 use std::fmt;
 
 /// Who changes something, and how.
@@ -46,6 +47,9 @@ impl fmt::Display for Who {
         }
     }
 }
+
+/// By which a take-back is known among what the daemon does.
+pub const NOT_CONFIRMED: &str = "was not confirmed in time";
 
 /// Numbers that a revision gives.
 #[derive(Clone, Debug, Default)]
@@ -88,13 +92,15 @@ impl Store {
         let record = audit::commit(before, state, by);
         // What counts is on the disk when it is marked, and all before it. Until then the kernel alone has it, which a power cut ends too.
         self.synchronous("NORMAL")?;
-        let begun = self.transact(|db| {
+        // A disk that was full has it begun once more; the numbers are asked for once.
+        let given = LazyCell::new(given);
+        let begun = self.transact(room_for(state, before, by), |db| {
             // One that is pending yet was refused when there was no room to say so.
             settle_pending(db, Outcome::Refused, "another revision was begun")?;
             insert(db, state, kernel, by, Outcome::Pending)?;
             feeds::save(db, state.revision, &state.set.documents)?;
             audit::append(db, &record)?;
-            numbers(db, &given().ok_or_else(given_up)?)
+            numbers(db, given.as_ref().ok_or_else(given_up)?)
         });
         self.synchronous("FULL")?;
         begun?;
@@ -106,9 +112,9 @@ impl Store {
 
     /// Says that a revision counts: the kernel judges by it; and what its rules mean that are `changed`. What is too old to be kept goes.
     pub fn mark(&mut self, state: &State, before: u64, changed: &[(u32, RuleInfo)]) -> Result<()> {
-        self.transact(|db| {
+        self.transact(Room::Reserved, |db| {
             settle(db, state.revision, Outcome::Committed, None)?;
-            db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [state.revision])?;
+            enforce(db, state.revision)?;
             candidate(db, state)?;
             rules(db, changed.iter().map(|(number, rule)| (*number, rule)))?;
             feeds::keep(db, [before, state.revision])?;
@@ -118,15 +124,15 @@ impl Store {
 
     /// Says that a revision does not count, and why.
     pub fn refuse(&mut self, revision: u64, why: &str) -> Result<()> {
-        self.transact(|db| settle(db, revision, Outcome::Refused, Some(why)))
+        self.transact(Room::Reserved, |db| settle(db, revision, Outcome::Refused, Some(why)))
     }
 
     /// Settles what a daemon that died has left: a pending revision counts if the kernel judges by its epoch.
     pub fn resolve(&mut self, kernel: &InKernel) -> Result<()> {
-        self.transact(|db| {
+        self.transact(Room::Reserved, |db| {
             if let Some(revision) = super::read::flipped(db, kernel)? {
                 settle(db, revision, Outcome::Committed, None)?;
-                db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [revision])?;
+                enforce(db, revision)?;
             }
             settle_pending(db, Outcome::Abandoned, "the daemon ended before it counted")
         })
@@ -134,7 +140,7 @@ impl Store {
 
     /// Has an older revision count again, after one that was made in vain.
     pub fn go_back(&mut self, to: u64, why: &str) -> Result<()> {
-        self.transact(|db| {
+        self.transact(Room::Reserved, |db| {
             let made = "number > ? AND outcome IN ('pending', 'committed')";
             settle_all(db, made, to, Outcome::Refused, why)?;
             db.execute("UPDATE in_force SET revision = ?", [to]).map(drop)
@@ -144,7 +150,7 @@ impl Store {
     /// The revision that waits for it is confirmed, and whatever was made since.
     pub fn confirm(&mut self, revision: u64, by: &Author) -> Result<()> {
         let record = Entry::new(Kind::Confirm, by, json!({"revision": revision}));
-        self.transact(|db| {
+        self.transact(Room::Reserved, |db| {
             audit::append(db, &record)?;
             let sql =
                 "UPDATE revision SET confirm_revision = NULL, confirm_before = NULL, confirm_boot_id = NULL,
@@ -153,17 +159,9 @@ impl Store {
         })
     }
 
-    /// Says of revisions that waited to be confirmed that they were not.
-    pub fn take_back(&mut self, confirmation: &Confirmation, why: &str) -> Result<()> {
-        self.transact(|db| {
-            let waited = "confirm_revision = ? AND outcome = 'committed'";
-            settle_all(db, waited, confirmation.revision, Outcome::TakenBack, why)
-        })
-    }
-
     /// Saves the candidate of the state, the numbers that it needs and the rules that only it has.
     pub fn save_candidate(&mut self, state: &State, before: &State) -> Result<()> {
-        self.transact(|db| {
+        self.transact(Room::Free, |db| {
             candidate(db, state)?;
             numbers(db, &Given::since(&before.numbering.counted(), &state.numbering))?;
             let is_new = |(number, rule): &(&u32, &RuleInfo)| before.rules.get(number) != Some(rule);
@@ -174,7 +172,8 @@ impl Store {
     /// Saves what sources of bindings say now, and the numbers that it needs.
     pub fn bind(&mut self, changes: &[(SourceName, Change)], given: &[(SpiffeId, u32)]) -> Result<()> {
         let record = audit::bind(changes, |source, slot| self.claim(source, slot));
-        self.transact(|db| {
+        let room = if changes.len() <= FEW { Room::Reserved } else { Room::Free };
+        self.transact(room, |db| {
             audit::append(db, &record)?;
             let json = |value: serde_json::Result<String>| {
                 value.map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
@@ -207,9 +206,9 @@ impl Store {
                 changed.insert((*name).into(), json!({"before": before, "after": after}));
             }
         }
-        self.transact(|db| {
+        self.transact(Room::Reserved, |db| {
             if !changed.is_empty() {
-                audit::append(db, &Entry::new(Kind::Settings, by, changed.into()))?;
+                audit::append(db, &Entry::new(Kind::Settings, by, changed.clone().into()))?;
             }
             settings.iter().try_for_each(|(name, value)| match value {
                 Some(value) => set_setting(db, name, value),
@@ -222,13 +221,22 @@ impl Store {
         self.db.pragma_update(None, "synchronous", how).map_err(|e| failed(&self.path, e))
     }
 
-    pub(super) fn transact(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
-        let run = || {
-            let tx = self.db.transaction()?;
-            work(&tx)?;
-            tx.commit()
-        };
-        run().map_err(|e| failed(&self.path, e))
+    /// Writes at once or not at all. On a full disk what is `Reserved` has the reserve given up for it.
+    pub(super) fn transact(
+        &mut self,
+        room: Room,
+        work: impl Fn(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        loop {
+            let done = self.db.transaction().and_then(|tx| {
+                work(&tx)?;
+                tx.commit()
+            });
+            match done {
+                Err(e) if room == Room::Reserved && super::is_no_room(&e) && self.reserve.give() => {}
+                done => return done.map_err(|e| failed(&self.path, e)),
+            }
+        }
     }
 }
 
@@ -236,6 +244,25 @@ impl Store {
 fn given_up() -> rusqlite::Error {
     let abort = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
     rusqlite::Error::SqliteFailure(abort, Some("it was given up".into()))
+}
+
+/// Bindings that are few enough for the reserve.
+const FEW: usize = 1000;
+
+/// For what there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// What can wait until there is some.
+    Free,
+    /// What keeps access right, or tells of it, and is short.
+    Reserved,
+}
+
+/// A revision that brings no documents may use the reserve: what is blocked, cut off, bound, over, or taken back.
+fn room_for(state: &State, before: &State, by: &Author) -> Room {
+    let is_back = by.how.contains(NOT_CONFIRMED) || by.how.starts_with("policy rollback");
+    let brings = state.set.digest != before.set.digest || by.how.starts_with("feeds: ");
+    if is_back || !brings { Room::Reserved } else { Room::Free }
 }
 
 /// Fills empty tables with a state that counts.
@@ -299,6 +326,25 @@ fn settle(db: &Connection, revision: u64, outcome: Outcome, why: Option<&str>) -
     let sql = "UPDATE revision SET outcome = ?, why = ? WHERE number = ?";
     db.execute(sql, params![outcome.name(), why, revision])?;
     super::audit::outcome(db, revision, outcome, why)
+}
+
+/// Has a revision count. What waited to be confirmed, and does so no longer, is taken back by the same write: no daemon that dies
+/// here leaves it as one that counted.
+fn enforce(db: &Connection, revision: u64) -> rusqlite::Result<()> {
+    db.execute("INSERT OR REPLACE INTO in_force (id, revision) VALUES (1, ?)", [revision])?;
+    let sql = "SELECT how, confirm_revision IS NOT NULL FROM revision WHERE number = ?";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
+    let Some((how, false)) = db.query_row(sql, [revision], read).optional()? else { return Ok(()) };
+    let why = if how.contains(NOT_CONFIRMED) {
+        "not confirmed in time"
+    } else if how.starts_with("policy rollback") {
+        "rolled back before it was confirmed"
+    } else {
+        "replaced before it was confirmed"
+    };
+    // Who is confirmed waits for nothing any more: `confirm` says so of all of them.
+    let waited = "number < ? AND confirm_revision IS NOT NULL AND outcome = 'committed'";
+    settle_all(db, waited, revision, Outcome::TakenBack, why)
 }
 
 fn settle_pending(db: &Connection, outcome: Outcome, why: &str) -> rusqlite::Result<()> {
