@@ -11,6 +11,7 @@ pub mod commit;
 mod compare;
 mod confirm;
 mod crash;
+mod descriptors;
 mod enroll;
 mod entries;
 mod expire;
@@ -63,7 +64,7 @@ use crate::instance::Instance;
 use crate::names::Names;
 use crate::policy::read_files;
 use crate::privileges;
-use crate::state::{Author, PolicySet, Shadow, State, Store};
+use crate::state::{Author, PolicySet, Reserve, Shadow, State, Store};
 use crate::svid::{Live, Source};
 use commit::{Committed, Renamed};
 use loader::{Attached, Kernel, Maps};
@@ -170,6 +171,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Ends of leases, blocks, quarantines and grants follow the wall clock: it may be set, also by hours.
+    fn follow_clock(&self) -> Result<()> {
+        if lock(&self.committed).is_clock_set() {
+            let revision = self.commit(&Author::daemon("the wall clock was set"), |_| {})?;
+            tracing::warn!("the wall clock was set: by revision {revision} all ends follow it");
+        }
+        Ok(())
+    }
+
     /// Settings of interfaces follow their names: an interface that is made anew has another index.
     fn follow_interfaces(&self) -> Result<()> {
         if lock(&self.committed).interfaces_changed() {
@@ -182,6 +192,7 @@ impl Shared {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     privileges::need("loading programs into the kernel")?;
+    descriptors::raise();
     let asked = asked(args)?;
     let svid = args.svid.source()?;
     let enrolment = args.enrolment.rules(svid.is_some())?;
@@ -194,7 +205,12 @@ pub fn run(instance: &Instance, args: &RunArgs) -> Result<()> {
     }
     forward::check(args.forward)?;
     let _lock = take_lock(instance)?;
+    let reserve = Reserve::of(&instance.state_file());
+    reserve.give_to_start();
     let store = Store::open(&instance.state_file())?;
+    if let Err(e) = reserve.fill() {
+        tracing::warn!("nothing can be kept back for a full disk: {e}");
+    }
     loader::bpffs::ensure(&instance.bpffs)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::io("start the runtime", &e))?;
     let _runtime = runtime.enter();

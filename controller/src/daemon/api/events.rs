@@ -2,6 +2,7 @@
 
 use super::described;
 use super::refuse::Params;
+use super::role::Caller;
 use crate::daemon::{RecentFlow, Shared, observe};
 use crate::view::Format;
 use crate::view::flow::ReadHellos;
@@ -16,8 +17,11 @@ use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
+use tokio::time::timeout;
 
 pub(super) async fn hellos(Extract(shared): Extract<Arc<Shared>>) -> Json<ReadHellos> {
     Json(shared.hub.hellos())
@@ -77,19 +81,56 @@ impl OperationOutput for Lines {
     }
 }
 
+/// So often it is asked whether who follows may still do so.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Somebody who is told what happens.
+struct Following {
+    old: VecDeque<Arc<str>>,
+    /// What comes, for who wants that too.
+    receiver: Option<broadcast::Receiver<Arc<str>>>,
+    shared: Arc<Shared>,
+    caller: Caller,
+    looked: Instant,
+}
+
+impl Following {
+    /// The next line; nothing at the end. A role that was taken away ends it with an error: what follows is not all that there is.
+    async fn next(&mut self) -> io::Result<Option<Arc<str>>> {
+        loop {
+            if self.looked.elapsed() >= LOOK {
+                if !self.caller.has_role(&self.shared) {
+                    tracing::warn!(
+                        "API: {} follows events no more: the role is taken away",
+                        self.caller.who()
+                    );
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
+                self.looked = Instant::now();
+            }
+            if let Some(line) = self.old.pop_front() {
+                return Ok(Some(line));
+            }
+            let Some(receiver) = &mut self.receiver else { return Ok(None) };
+            // Receiving can be given up at any time: nothing is lost by it.
+            if let Ok(line) = timeout(LOOK, observe::next(&self.shared.hub, receiver)).await {
+                return Ok(line);
+            }
+        }
+    }
+}
+
 pub(super) async fn observe(
     Extract(shared): Extract<Arc<Shared>>,
+    caller: Caller,
     Params(query): Params<ObserveQuery>,
 ) -> crate::exit_code::Result<Lines> {
     let (recent, receiver) = shared.hub.listen();
-    let start = (VecDeque::from(recent), query.follow.then_some(receiver), shared);
-    let lines = futures_util::stream::unfold(start, |(mut old, mut receiver, shared)| async move {
-        let line = match old.pop_front() {
-            Some(line) => line,
-            None => observe::next(&shared.hub, receiver.as_mut()?).await?,
-        };
-        let bytes = Bytes::from(format!("{line}\n"));
-        Some((Ok::<_, Infallible>(bytes), (old, receiver, shared)))
+    let receiver = query.follow.then_some(receiver);
+    let following = Following { old: recent.into(), receiver, shared, caller, looked: Instant::now() };
+    let lines = futures_util::stream::try_unfold(following, |mut following| async move {
+        let line = following.next().await?;
+        Ok::<_, io::Error>(line.map(|line| (Bytes::from(format!("{line}\n")), following)))
     });
     Ok(Lines { kind: NDJSON, body: Body::from_stream(lines) })
 }

@@ -31,6 +31,7 @@ pub use policy::{Applied, ApplyRequest, RollbackRequest, RolledBack, ShadowApply
 pub use routes::{document, router};
 pub use tls::listen;
 pub use unix::{ControlSocket, bind};
+pub use waiting::{Room, Waiting};
 
 use super::{Shared, metrics};
 use crate::exit_code::{Failure, Result};
@@ -42,7 +43,9 @@ use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 /// The answer to what commits.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
@@ -51,11 +54,36 @@ pub struct Committed {
     pub revision: u64,
 }
 
-/// Serves the metrics page.
+/// Connections to the metrics page: anybody who reaches it may ask.
+const SCRAPERS: Room = Room { most: 64, most_of_one: 8 };
+/// A page is made of all maps: there is one at a time, and the others wait their turn.
+static PAGE: Semaphore = Semaphore::const_new(1);
+
+/// Serves the metrics page. Who opens many connections, sends slowly or does not read keeps no other scraper away, and leaves
+/// descriptors to the API.
 pub async fn serve_metrics(listener: TcpListener, shared: Arc<Shared>) {
     let router = Router::new().route("/metrics", get(metrics_page)).with_state(shared);
-    if let Err(e) = axum::serve(listener, router).await {
-        tracing::error!("metrics: {e}");
+    let waiting = Waiting::new(SCRAPERS);
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                // Here and not in the task: who came later gives way later.
+                let (waits, given_up) = waiting.enter(from.ip());
+                let router = router.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serve::answer(stream, router) => {}
+                        () = given_up => tracing::debug!("metrics: {from} gives way to others"),
+                    }
+                    drop(waits);
+                });
+            }
+            // Out of descriptors, most likely: others have to be closed first.
+            Err(e) => {
+                tracing::warn!("metrics: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 
@@ -66,6 +94,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 async fn metrics_page(Extract(shared): Extract<Arc<Shared>>) -> Response {
+    let _turn = PAGE.acquire().await;
     match blocking(move || metrics::page(&shared)).await {
         Ok(page) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page).into_response(),
         Err(e) => e.into_response(),

@@ -59,19 +59,24 @@ pub struct Peer {
 /// A peer that has a role.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    who: Who,
+    peer: Peer,
     role: Role,
 }
 
 impl Caller {
     /// As somebody who changes something by a command.
     pub fn author(&self, how: impl Into<String>) -> Author {
-        Author { who: self.who.clone(), how: how.into() }
+        Author { who: self.who(), how: how.into() }
     }
 
     /// Who it is.
     pub fn who(&self) -> Who {
-        self.who.clone()
+        self.peer.who.clone()
+    }
+
+    /// Whether the caller has a role still. Who is answered for long is asked again and again.
+    pub fn has_role(&self, shared: &Shared) -> bool {
+        shared.access.role_of(&self.peer).is_some()
     }
 }
 
@@ -90,12 +95,13 @@ fn no_role() -> Failure {
     Failure::new(Code::NotPermitted, "you have no role here")
 }
 
-/// Lets nobody in who has no role. Roles are looked up for each request: one that is taken away ends with the next.
+/// Lets nobody in who has no role. Roles are looked up for each request: one that is taken away ends with the next, and what is
+/// answered for long (`/v1/observe`) within a second.
 pub async fn admit(Extract(shared): Extract<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>();
     let caller = peer.and_then(|peer| {
         let role = shared.access.role_of(peer)?;
-        Some(Caller { who: peer.who.clone(), role })
+        Some(Caller { peer: peer.clone(), role })
     });
     match caller {
         Some(caller) => {
@@ -116,6 +122,6 @@ pub async fn require(
     if caller.role >= least {
         return next.run(request).await;
     }
-    let message = format!("this needs the role {least}; you, {}, are {}", caller.who, caller.role);
+    let message = format!("this needs the role {least}; you, {}, are {}", caller.who(), caller.role);
     Failure::new(Code::NotPermitted, message).into_response()
 }

@@ -17,14 +17,19 @@ const HEAD_BYTES: usize = 32 << 10;
 /// Header fields of a request.
 const HEADERS: usize = 64;
 
-/// Answers requests on a connection until it ends.
+/// Answers requests of a peer on a connection until it ends.
 pub async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, router: Router, peer: Peer) {
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    answer(io, router.layer(Extension(peer))).await;
+}
+
+/// Answers requests on a connection until it ends.
+pub async fn answer<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, router: Router) {
+    let service = TowerToHyperService::new(router);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
     http.max_buf_size(HEAD_BYTES).max_headers(HEADERS);
     if let Err(e) = http.serve_connection(TokioIo::new(io), service).await {
-        tracing::debug!("a connection of the API ended: {e}");
+        tracing::debug!("a connection ended: {e}");
     }
 }
 

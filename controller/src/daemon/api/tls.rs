@@ -2,7 +2,7 @@
 
 use super::role::Peer;
 use super::serve::{BUSY, Crowd, serve};
-use super::waiting::Waiting;
+use super::waiting::{Room, Waiting};
 use crate::exit_code::{Failure, Result};
 use crate::policy::spiffe::SpiffeId;
 use crate::state::Who;
@@ -22,6 +22,8 @@ use tokio_rustls::server::TlsStream;
 
 /// How long a handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// Handshakes at once.
+const HANDSHAKES: Room = Room { most: 256, most_of_one: 32 };
 /// Connections of all workloads.
 const MOST: usize = 512;
 /// Connections of one of them.
@@ -41,7 +43,7 @@ pub async fn listen(listener: TcpListener, live: Live, router: Router) -> Result
     let config = server_config(&live).map_err(|e| Failure::failed("--listen", e))?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let crowd = Crowd::new(MOST, MOST_OF_ONE);
-    let door = Arc::new(Door { acceptor, live, router, waiting: Waiting::default(), crowd });
+    let door = Arc::new(Door { acceptor, live, router, waiting: Waiting::new(HANDSHAKES), crowd });
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {

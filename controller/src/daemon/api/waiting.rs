@@ -1,5 +1,5 @@
-//! Handshakes that have begun and are not done. Where there are too many, the oldest of whoever has most gives way: who opens
-//! many takes nothing from who opens one.
+//! Connections of whom nobody knows who it is: handshakes that are not done, scrapes, enrolments. Where there are too many, the
+//! oldest of whoever has most gives way: who opens many takes nothing from who opens one.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -7,13 +7,18 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
-/// Handshakes at once.
-const MOST: usize = 256;
-/// Of one address; of an IPv6 network that one host can have (/64).
-const MOST_OF_ONE: usize = 32;
+/// How many there can be at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// In all.
+    pub most: usize,
+    /// Of one address; of an IPv6 network that one host can have (/64).
+    pub most_of_one: usize,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Begun {
+    room: Room,
     next: u64,
     all: usize,
     by_address: HashMap<IpAddr, VecDeque<(u64, oneshot::Sender<()>)>>,
@@ -40,19 +45,26 @@ impl Begun {
     }
 }
 
-/// Handshakes that wait.
-#[derive(Clone, Debug, Default)]
+/// Connections that wait.
+#[derive(Clone, Debug)]
 pub struct Waiting(Arc<Mutex<Begun>>);
 
 impl Waiting {
+    /// None yet.
+    pub fn new(room: Room) -> Self {
+        let (next, all, by_address) = (0, 0, HashMap::new());
+        Self(Arc::new(Mutex::new(Begun { room, next, all, by_address })))
+    }
+
     /// One more. The future ends when it has to give way.
     pub fn enter(&self, from: IpAddr) -> (Waits, impl Future<Output = ()> + use<>) {
         let address = network(from);
         let (keep, given_up) = oneshot::channel();
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if begun.by_address.get(&address).is_some_and(|own| own.len() >= MOST_OF_ONE) {
+        let Room { most, most_of_one } = begun.room;
+        if begun.by_address.get(&address).is_some_and(|own| own.len() >= most_of_one) {
             begun.give_up(address);
-        } else if begun.all >= MOST {
+        } else if begun.all >= most {
             let fullest = begun.fullest().unwrap_or(address);
             begun.give_up(fullest);
         }
@@ -72,7 +84,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A handshake that waits, until it is dropped.
+/// A connection that waits, until it is dropped.
 #[derive(Debug)]
 pub struct Waits {
     address: IpAddr,
@@ -99,13 +111,20 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
+    const MOST: usize = 256;
+    const MOST_OF_ONE: usize = 32;
+
+    fn room() -> Waiting {
+        Waiting::new(Room { most: MOST, most_of_one: MOST_OF_ONE })
+    }
+
     fn address(n: u32) -> IpAddr {
         std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into()
     }
 
     #[test]
     fn a_flood_of_one_address_or_of_many_gives_up_its_own() {
-        let waiting = Waiting::default();
+        let waiting = room();
         let (_waits, quiet) = waiting.enter(address(1));
         let mut quiet = quiet.boxed();
         let mut flood: Vec<_> = (0..MOST_OF_ONE + 3)
@@ -129,7 +148,7 @@ mod tests {
 
     #[test]
     fn of_a_flood_with_one_handshake_an_address_the_oldest_give_way() {
-        let waiting = Waiting::default();
+        let waiting = room();
         let mut flood: Vec<_> = (0..MOST as u32 - 1).map(|n| waiting.enter(address(100 + n))).collect();
         let (_waits, late) = waiting.enter(address(1));
         flood.extend((0..MOST as u32 - 1).map(|n| waiting.enter(address(1000 + n))));

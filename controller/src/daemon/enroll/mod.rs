@@ -10,6 +10,7 @@ pub use args::EnrolArgs;
 pub use rules::{Counts, Refused};
 
 use super::Shared;
+use super::api::{Room, Waiting};
 use crate::exit_code::{Failure, Result};
 use door::Door;
 use rules::Rules;
@@ -17,11 +18,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Connections at a time.
-const PLACES: usize = 256;
+/// Connections at a time, until they are answered.
+const ROOM: Room = Room { most: 512, most_of_one: 16 };
 /// For all of a connection, from the first byte of the handshake to the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,18 +41,27 @@ pub async fn serve(listener: TcpListener, rules: Rules, shared: Arc<Shared>) {
         Ok(door) => Arc::new(door),
         Err(e) => return tracing::error!("enrolment is not served: {e}"),
     };
-    let places = Arc::new(Semaphore::new(PLACES));
+    let waiting = Waiting::new(ROOM);
     loop {
-        // Who finds all places taken waits: each is free again soon.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
+                let address = from.ip().to_canonical();
+                // No handshake is begun with who could not enrol anyhow.
+                if !door.is_for(address) {
+                    continue;
+                }
+                // Here and not in the task: who came later gives way later.
+                let (waits, given_up) = waiting.enter(address);
                 let door = door.clone();
                 tokio::spawn(async move {
-                    let _place = place;
-                    if timeout(PATIENCE, door.open(stream, from.ip().to_canonical())).await.is_err() {
-                        door.refuse(Refused::Slow, None, from.ip().to_canonical(), "it did not go on");
+                    let late = tokio::select! {
+                        opened = timeout(PATIENCE, door.open(stream, address)) => opened.is_err(),
+                        () = given_up => true,
+                    };
+                    if late {
+                        door.refuse(Refused::Slow, None, address, "it did not go on");
                     }
+                    drop(waits);
                 });
             }
             // Out of descriptors, most likely: others have to be closed first.
