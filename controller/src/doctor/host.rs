@@ -3,6 +3,7 @@
 use super::Part;
 use crate::instance::Instance;
 use crate::privileges;
+use loader::Maps;
 use rustix::thread::CapabilitySet;
 use std::fs;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub(super) fn checks(instance: &Instance) -> Part {
     let held = privileges::effective();
     capabilities(&mut part, held);
     bpffs(&mut part, instance, held);
+    pinned_maps(&mut part, instance);
     folders(&mut part, instance);
     memory(&mut part);
     forwarding(&mut part);
@@ -49,6 +51,23 @@ fn bpffs(part: &mut Part, instance: &Instance, held: CapabilitySet) {
     }
     let to_do = format!("as root: install -d -o USER {}", instance.pin_dir().display());
     part.missing("bpffs", format!("no permission to write {}", instance.pin_dir().display()), to_do);
+}
+
+/// Whether what is enforced now can be taken over by this version. Who may not look is told of capabilities already.
+fn pinned_maps(part: &mut Part, instance: &Instance) {
+    match Maps::open(&instance.pin_dir()) {
+        Ok(_) => part.ok("pinned maps", "are of this version: `tidegate run` takes them over, without a gap"),
+        Err(loader::Error::AbiVersion { found, expected, .. }) => part.missing(
+            "pinned maps",
+            format!(
+                "are of ABI version {found}, this build knows {expected}: the programs of the other version enforce on, and this one \
+                 cannot take over"
+            ),
+            "when packets may pass unjudged for a moment: tidegate detach --all, and start this version at once (docs/operations.md, \
+             Upgrade)",
+        ),
+        Err(_) => {}
+    }
 }
 
 fn folders(part: &mut Part, instance: &Instance) {

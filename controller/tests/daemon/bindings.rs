@@ -53,9 +53,56 @@ fn an_address_that_two_sources_give_to_two_identities_is_nobodys() {
     assert!(lab.connects(8443));
     lab.ok(&["identity", "bind", "10.1.0.2", "spiffe://acme.example/ns/shop/sa/other", "--for", "1h"]);
     assert!(!lab.connects(8443));
+    let rows = lab.json(&["drops"])[0].clone();
+    let is_it =
+        |row: &serde_json::Value| row["reason"] == "AMBIGUOUS_IDENTITY" && row["verdict"] == "DROPPED";
+    assert!(rows.as_array().unwrap().iter().any(is_it), "{rows}");
     // Who agrees with the files is no second claimant.
     lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "1h"]);
     assert!(lab.connects(8443));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_source_of_ones_own_binds_renews_and_withdraws_and_speaks_for_itself_alone() {
+    let lab = Lab::new();
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", without_orders())]);
+    let _server = lab.serve(8443);
+    let claim = |for_s: i64| {
+        let end = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(for_s)).to_string();
+        let claim = serde_json::json!({
+            "address": "10.1.0.2/32", "spiffe_id": ORDERS, "labels": {"rack": "b7"},
+            "lease": {"not_after": end, "on_expiry": "deny"}, "evidence": {"ticket": "4711"},
+        });
+        serde_json::json!({"source": "cmdb", "claims": [claim]})
+    };
+    let (status, body) = lab.post("/v1/bindings", &claim(600));
+    assert_eq!((status, &body["set"], &body["withdrawn"]), (200, &json(1), &json(0)), "{body}");
+    assert!(lab.connects(8443));
+    let row = |lab: &Lab| {
+        let listed = lab.json(&["identity", "list"])[0].clone();
+        listed.as_array().unwrap().iter().find(|row| row["spiffe_id"] == ORDERS).cloned()
+    };
+    let first = row(&lab).expect("a row");
+    assert_eq!(
+        (&first["place"]["file"], &first["evidence"]["ticket"]),
+        (&json("source cmdb"), &json("4711"))
+    );
+    // The same again with a later end renews it, without another epoch.
+    let epoch = || lab.maps().config.get().unwrap().epoch;
+    let before = epoch();
+    assert_eq!(lab.post("/v1/bindings", &claim(1200)).1["set"], 1);
+    assert_eq!(epoch(), before);
+    assert!(row(&lab).unwrap()["lease"]["not_after"].as_str() > first["lease"]["not_after"].as_str());
+    // Another source has nothing there that it could withdraw.
+    let slots = serde_json::json!([{"address": "10.1.0.2/32"}]);
+    let other = lab.post("/v1/bindings/withdraw", &serde_json::json!({"source": "other", "bindings": slots}));
+    assert_eq!((other.0, &other.1["code"]), (404, &json("not_found")), "{other:?}");
+    assert!(lab.connects(8443));
+    let gone = lab.post("/v1/bindings/withdraw", &serde_json::json!({"source": "cmdb"}));
+    assert_eq!((gone.0, &gone.1["withdrawn"]), (200, &json(1)), "{gone:?}");
+    assert_eq!(row(&lab), None);
+    assert!(!lab.connects(8443));
 }
 
 /// A lease of 10.1.0.2 whose end means `words`, and a connection that was opened while it ran; the daemon is killed.

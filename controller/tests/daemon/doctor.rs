@@ -99,3 +99,29 @@ fn doctor_says_to_who_may_nothing_what_is_missing() {
     // The interface's driver may be asked by anybody.
     assert_eq!(check(&answer, "eth1", "XDP"), ("ok", "native, generic"));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn maps_of_another_version_are_enforced_on_told_of_by_doctor_and_left_by_detach() {
+    let lab = Lab::new();
+    let options = ["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)];
+    let mut daemon = lab.run(&options);
+    let (_pay, _admin) = (lab.serve(8443), lab.serve(9000));
+    let answer = &lab.json(&["doctor"])[0];
+    assert_eq!(check(answer, "host", "pinned maps").0, "ok");
+    daemon.stop();
+    lab.maps().config.update(|config| config.abi_version -= 1).unwrap();
+    // The newer version takes nothing over, and takes nothing away.
+    let (code, said) = lab.fails(&["run"]);
+    assert!(code == 1 && said.contains("of ABI version"), "{said}");
+    assert!(lab.connects(8443) && !lab.connects(9000));
+    let output = lab.tidegate(&["doctor", "-o", "json"]).output().unwrap();
+    let (code, answer) = failing(&output);
+    let (state, found) = check(&answer, "host", "pinned maps");
+    assert!(code != Some(0) && state == "missing" && found.contains("enforce on"), "{found}");
+    // And the way over: a gap, and then all that the state says.
+    lab.ok(&["detach", "--all"]);
+    assert!(lab.connects(9000), "nothing is judged");
+    let _daemon = lab.run(&options[..4]);
+    assert!(lab.connects(8443) && !lab.connects(9000));
+}

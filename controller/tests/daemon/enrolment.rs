@@ -8,21 +8,21 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 const GATEWAY: &str = "spiffe://acme.example/gateway";
-const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
-const DOOR: &str = "10.1.0.1:8446";
+pub const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
+pub const DOOR: &str = "10.1.0.1:8446";
 
 /// `POLICY` without its first document: nobody has 10.1.0.2 until it enrols.
 fn without_orders() -> &'static str {
     POLICY.split_once("---\n").expect("documents").1
 }
 
-fn svid(authority: &Authority, id: &str, lifetime: Duration) -> Svid {
+pub fn svid(authority: &Authority, id: &str, lifetime: Duration) -> Svid {
     let now = OffsetDateTime::now_utc();
     authority.issue(leaf_params(id, now - Duration::minutes(5), now + lifetime).unwrap()).unwrap()
 }
 
 /// Files of an SVID, and the options that name them.
-fn pem(lab: &Lab, name: &str, svid: &Svid, bundles: &[(&str, &Authority)]) -> Vec<String> {
+pub fn pem(lab: &Lab, name: &str, svid: &Svid, bundles: &[(&str, &Authority)]) -> Vec<String> {
     let cert = lab.file(&format!("{name}.pem"), svid.chain_pem());
     let key = lab.file(&format!("{name}.key"), svid.key_pem());
     let mut options = vec!["--svid-cert".into(), cert, "--svid-key".into(), key];
@@ -34,7 +34,7 @@ fn pem(lab: &Lab, name: &str, svid: &Svid, bundles: &[(&str, &Authority)]) -> Ve
 }
 
 /// A gateway that believes its own trust domain and a partner's.
-fn gateway(lab: &Lab, acme: &Authority, partner: &Authority, more: &[&str]) -> Daemon {
+pub fn gateway(lab: &Lab, acme: &Authority, partner: &Authority, more: &[&str]) -> Daemon {
     let own = svid(acme, GATEWAY, Duration::hours(1));
     let options = pem(lab, "gateway", &own, &[("acme.example", acme), ("partner.example", partner)]);
     let policy = lab.file("shop.yaml", without_orders());
@@ -45,7 +45,7 @@ fn gateway(lab: &Lab, acme: &Authority, partner: &Authority, more: &[&str]) -> D
 }
 
 /// How `tidegate enroll` ends on the left: its exit code, and what it said.
-fn enroll(lab: &Lab, options: &[String]) -> (i32, String) {
+pub fn enroll(lab: &Lab, options: &[String]) -> (i32, String) {
     let mut args = vec!["enroll", "--gateway", DOOR, "--once"];
     args.extend(options.iter().map(String::as_str));
     let output = lab.tidegate_on("left", &args).output().expect("tidegate");
@@ -58,7 +58,7 @@ fn row(lab: &Lab, id: &str) -> Option<Value> {
     listed.as_array().unwrap().iter().find(|row| row["spiffe_id"] == id).cloned()
 }
 
-fn metric(lab: &Lab, name: &str) -> u64 {
+pub fn metric(lab: &Lab, name: &str) -> u64 {
     let page = lab.metrics();
     let line = page.lines().find_map(|line| line.strip_prefix(name)).expect(name);
     line.trim().parse().expect("a number")
@@ -99,13 +99,22 @@ fn who_enrols_is_let_through_until_the_lease_ends_also_without_the_daemon() {
 fn who_may_not_enrol_is_told_so_counted_and_reported() {
     let (lab, acme, partner) = (Lab::new(), Authority::new("acme").unwrap(), Authority::new("p").unwrap());
     let stranger = Authority::new("acme").unwrap();
-    let _daemon = gateway(&lab, &acme, &partner, &["--enroll-from", "10.1.0.128/25"]);
     let both = [("acme.example", &acme), ("partner.example", &partner)];
     let hour = Duration::hours(1);
+    let refused =
+        |reason: &str| metric(&lab, &format!("tidegate_enrolment_refused_total{{reason=\"{reason}\"}}"));
 
+    // Elsewhere than where workloads are: no handshake is begun.
+    let elsewhere = gateway(&lab, &acme, &partner, &["--enroll-from", "10.1.0.128/25"]);
     let (code, said) = enroll(&lab, &pem(&lab, "a", &svid(&acme, ORDERS, hour), &both));
-    assert_eq!(code, 5);
-    assert!(said.contains("10.1.0.2 is no address that enrols here (--enroll-from)"), "{said}");
+    assert_eq!(code, 1);
+    assert!(said.contains("the gateway closes the connection") && said.contains("(--enroll-from)"), "{said}");
+    assert_eq!((refused("address"), refused("certificate")), (1, 0));
+    let told = lab.json(&["observe"]).into_iter().find(|e| e["event"] == "enrolment").unwrap();
+    assert_eq!((&told["enrolment"]["reason"], &told["IP"]["source"]), (&json("address"), &json("10.1.0.2")));
+    assert_eq!(told["enrolment"]["detail"], "10.1.0.2 is no address that enrols here (--enroll-from)");
+    drop(elsewhere);
+    let _daemon = gateway(&lab, &acme, &partner, &["--enroll-from", "10.1.0.0/24"]);
 
     let theirs = svid(&partner, "spiffe://partner.example/a", hour);
     let mut options = pem(&lab, "b", &theirs, &both);
@@ -135,21 +144,17 @@ fn who_may_not_enrol_is_told_so_counted_and_reported() {
         "{said}"
     );
 
-    for (reason, n) in [("address", 1), ("trust_domain", 1), ("certificate", 2), ("slow", 0)] {
-        assert_eq!(
-            metric(&lab, &format!("tidegate_enrolment_refused_total{{reason=\"{reason}\"}}")),
-            n,
-            "{reason}"
-        );
+    for (reason, n) in [("address", 0), ("trust_domain", 1), ("certificate", 2), ("slow", 0)] {
+        assert_eq!(refused(reason), n, "{reason}");
     }
     assert_eq!(metric(&lab, "tidegate_svid_refused_total{reason=\"untrusted_chain\"}"), 1);
     let events = lab.json(&["observe"]);
     let enrolments: Vec<_> = events.iter().filter(|e| e["event"] == "enrolment").collect();
     let reasons: Vec<_> = enrolments.iter().map(|e| e["enrolment"]["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["address", "trust_domain", "certificate", "certificate"]);
+    assert_eq!(reasons, ["trust_domain", "certificate", "certificate"]);
     assert_eq!(
         (&enrolments[0]["source"]["spiffe_id"], &enrolments[0]["IP"]["source"]),
-        (&json(ORDERS), &json("10.1.0.2"))
+        (&json("spiffe://partner.example/a"), &json("10.1.0.2"))
     );
     assert!(row(&lab, ORDERS).is_none());
 }
@@ -208,12 +213,22 @@ fn an_address_from_which_two_identities_enrol_is_nobodys() {
     assert!(lab.connects(8443));
     let other = "spiffe://acme.example/ns/shop/sa/other";
     let mut short = options("two", other);
-    short.extend(["--lease".into(), "8s".into()]);
+    short.extend(["--lease".into(), "20s".into()]);
     assert_eq!(enroll(&lab, &short).0, 0);
     assert!(!lab.connects(8443));
     assert!(row(&lab, ORDERS).is_some() && row(&lab, other).is_some());
     let why = &lab.json(&["why", "10.1.0.2", "10.2.0.2", "8443"])[0];
-    assert_eq!(why["verdict"], "DROPPED");
+    assert_eq!((&why["verdict"], &why["drop_reason_desc"]), (&json("DROPPED"), &json("AMBIGUOUS_IDENTITY")));
+    let dropped = |lab: &Lab| {
+        let rows = lab.json(&["drops"])[0].clone();
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["reason"] == "AMBIGUOUS_IDENTITY" && row["verdict"] == "DROPPED")
+    };
+    assert!(dropped(&lab));
+    // Until one of them is gone.
+    until(|| lab.connects(8443));
 }
 
 #[test]
@@ -235,4 +250,100 @@ fn a_gateway_says_who_it_is_and_what_is_wrong_with_that() {
     let (code, said) = lab.beside("n").fails(&["run", "--enroll", "127.0.0.1:1", "--enroll-from", "::/0"]);
     assert_eq!(code, 2);
     assert!(said.contains("the gateway needs an SVID for it"), "{said}");
+}
+
+/// Who is whose: a partner's workloads may open 8443, our own may not.
+const FEDERATED: &str = "\
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: payments}
+spec: {spiffeId: spiffe://acme.example/ns/shop/sa/payments, addresses: [10.2.0.2/32]}
+---
+apiVersion: tidegate.dev/v1
+kind: Policy
+metadata: {name: shop}
+spec:
+  rules:
+    - {name: partners, action: allow, from: [{trustDomain: partner.example}], to: [{any: true}], ports: [tcp/8443]}
+";
+
+const ROLES: &str = "\
+apiVersion: tidegate.dev/v1
+kind: RoleBinding
+metadata: {name: partners}
+spec: {role: viewer, subjects: [{trustDomain: partner.example}]}
+";
+
+#[test]
+#[ignore = "needs root"]
+fn a_federated_partner_enrols_is_let_through_by_its_trust_domain_and_asks_the_api() {
+    let (lab, acme, partner) = (Lab::new(), Authority::new("acme").unwrap(), Authority::new("p").unwrap());
+    // The gateway's own SVID, and the partner's bundle, come over the Workload API.
+    let socket = lab.path("agent.sock");
+    let given = |lifetime| {
+        let own = svid(&acme, GATEWAY, lifetime);
+        Given::default().svid(GATEWAY, &own, acme.root()).federated("partner.example", partner.root())
+    };
+    let agent = Agent::serve(&socket, Some(given(Duration::minutes(10)))).unwrap();
+    let endpoint = format!("unix://{}", socket.display());
+    let (policy, roles) = (lab.file("shop.yaml", FEDERATED), lab.file("roles.yaml", ROLES));
+    let _daemon = lab.run(&[
+        "-i",
+        "eth1",
+        "-i",
+        "eth2",
+        "-p",
+        &policy,
+        "--metrics",
+        METRICS,
+        "--workload-api",
+        &endpoint,
+        "--enroll",
+        DOOR,
+        "--enroll-from",
+        "10.1.0.0/24",
+        "--enroll-trust-domain",
+        "partner.example",
+        "--listen",
+        crate::remote::LISTEN,
+        "--api-roles",
+        &roles,
+    ]);
+    let status = || lab.json(&["status"])[0]["svid"].clone();
+    until(|| status()["state"] == "current");
+    assert_eq!(status()["trust_domains"], serde_json::json!(["acme.example", "partner.example"]));
+    let _server = lab.serve(8443);
+    assert!(!lab.connects(8443));
+
+    let theirs = "spiffe://partner.example/ns/web/sa/front";
+    let both = [("acme.example", &acme), ("partner.example", &partner)];
+    let options = pem(&lab, "partner", &svid(&partner, theirs, Duration::hours(1)), &both);
+    let with_gateway = [&options[..], &["--gateway-id".to_owned(), GATEWAY.to_owned()]].concat();
+    let (code, said) = enroll(&lab, &with_gateway);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with(&format!("10.1.0.2 is {theirs} at {DOOR} until ")), "{said}");
+    assert!(lab.connects(8443));
+    let flow = lab.flows().into_iter().find(|f| f["source"]["spiffe_id"] == theirs).expect("a flow");
+    assert_eq!((&flow["verdict"], &flow["rule"]), (&json("FORWARDED"), &json("shop/partners")));
+    // Named domains are all that enrol: the gateway's own is none of them.
+    let ours = pem(&lab, "orders", &svid(&acme, ORDERS, Duration::hours(1)), &both);
+    let (code, said) = enroll(&lab, &ours);
+    assert!(code == 5 && said.contains("identities of acme.example do not enrol here"), "{said}");
+
+    let mut asks = vec!["--server", "https://127.0.0.1:9443", "--server-id", GATEWAY];
+    asks.extend(options.iter().map(String::as_str));
+    let listed = lab.json(&[&asks[..], &["identity", "list"]].concat())[0].clone();
+    assert!(listed.as_array().unwrap().iter().any(|row| row["spiffe_id"] == theirs), "{listed}");
+    let (code, said) = lab.fails(&[&asks[..], &["block", "add", "192.0.2.1"]].concat());
+    assert!(code == 5 && said.contains(theirs), "{said}");
+
+    // The SVID rotates, and then the partner is none any more: nothing is started anew.
+    let updates = metric(&lab, "tidegate_svid_updates_total");
+    agent.give(given(Duration::minutes(40)));
+    until(|| metric(&lab, "tidegate_svid_updates_total") > updates);
+    lab.json(&[&asks[..], &["status"]].concat());
+    agent.give(Given::default().svid(GATEWAY, &svid(&acme, GATEWAY, Duration::minutes(40)), acme.root()));
+    until(|| lab.tidegate(&[&asks[..], &["status"]].concat()).output().unwrap().status.code() == Some(5));
+    let (code, _) = enroll(&lab, &with_gateway);
+    assert_eq!(code, 5);
 }

@@ -1,6 +1,7 @@
 //! Feeds of blocklists: files that somebody else writes.
 
-use super::lab::{Lab, METRICS, json, until};
+use super::lab::{Lab, METRICS, json, until, until_within};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Everybody may reach 8443; what stands in the feed may not.
 fn policy(feed: &str, rest: &str) -> String {
@@ -132,4 +133,68 @@ fn an_older_policy_comes_back_with_what_its_feed_says_now() {
     lab.ok(&["policy", "rollback"]);
     assert!(!lab.connects(8443));
     assert_eq!(lab.json(&["why", "10.1.0.2", "10.2.0.2", "8443"])[0]["rule"], "bad/drop");
+}
+
+/// Ends the traffic also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn while_a_large_feed_is_replaced_nothing_passes_from_a_prefix_of_both() {
+    const PREFIXES: u32 = 200_000;
+    let lab = Lab::new();
+    // Others than before, all but one, and a few more: which file counts is told by their number.
+    let feed = |first: u32, more: u32| {
+        let others =
+            (0..PREFIXES + more).map(|n| std::net::Ipv4Addr::from(0x1400_0000 + first + n * 256).to_string());
+        others.chain(["10.1.0.2".to_owned()]).collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let path = lab.file("drop.txt", &feed(0, 0));
+    let text = policy(&path, "").replace("tcp/8443", "any");
+    let _daemon =
+        lab.run(&["-i", "eth1", "-i", "eth2", "--metrics", METRICS, "-p", &lab.file("p.yaml", &text)]);
+    let received = lab.receive(7777);
+    let datagram = || {
+        let mut packet = Vec::new();
+        let builder = etherparse::PacketBuilder::ipv4([10, 1, 0, 2], [10, 2, 0, 2], 64).udp(7777, 7777);
+        builder.write(&mut packet, b"a leak").expect("a packet");
+        packet
+    };
+    let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let ends = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                lab.send_raw("left", std::iter::repeat_with(datagram).take(100));
+                sent.fetch_add(100, Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        });
+        let prefixes = || {
+            let page = lab.metrics();
+            let line = page.lines().find_map(|line| line.strip_prefix("tidegate_feed_prefixes "));
+            line.expect("the metric").parse::<f64>().expect("a number") as u32
+        };
+        assert_eq!(prefixes(), PREFIXES + 1);
+        for (first, more) in [(128, 1), (0, 2)] {
+            replace(&lab, &feed(first, more));
+            until_within(300, || prefixes() == PREFIXES + more + 1);
+        }
+        drop(ends);
+    });
+    assert!(sent.into_inner() > 1000);
+    let seen = || received.recv(&mut [0; 16]).is_ok();
+    assert!(!seen(), "a datagram passed");
+    // They would arrive: it is the feed that keeps them out.
+    replace(&lab, "192.0.2.1\n");
+    until(|| {
+        lab.send_raw("left", std::iter::once(datagram()));
+        seen()
+    });
 }

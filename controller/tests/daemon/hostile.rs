@@ -1,8 +1,10 @@
 //! Clients that are slow, huge, many or half open. Others are served meanwhile.
 
+use crate::enrolment::{self, DOOR, ORDERS, enroll, pem, svid};
 use crate::http::{answer, ask};
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, METRICS, until};
 use crate::remote::{LISTEN, Mesh, of};
+use authority::{Authority, Duration};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
@@ -83,8 +85,8 @@ fn slow_huge_and_many_requests_of_a_user_take_nothing_from_others() {
 }
 
 /// Connections to the gateway from many addresses of its own loopback.
-fn half_open(lab: &Lab, count: usize, hello: &[u8]) -> Vec<std::net::TcpStream> {
-    let to: SocketAddr = LISTEN.parse().unwrap();
+fn half_open(lab: &Lab, to: &str, count: usize, hello: &[u8]) -> Vec<std::net::TcpStream> {
+    let to: SocketAddr = to.parse().unwrap();
     let open = |n: usize| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let from = [127, 1, (n / 100) as u8, (n % 100) as u8 + 1];
@@ -108,7 +110,7 @@ fn handshakes_that_are_never_finished_keep_nobody_out() {
     lab.ok(&of(&watcher, &["status"]));
     // Nothing at all, or the header of a ClientHello that does not come.
     for hello in [&b""[..], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]] {
-        let attack = half_open(&lab, 600, hello);
+        let attack = half_open(&lab, LISTEN, 600, hello);
         lab.ok(&of(&watcher, &["status"]));
         // So many wait at once; the others had to give way, and the rest do in time.
         until(|| attack.iter().filter(|stream| is_closed(*stream)).count() >= 600 - 256);
@@ -122,4 +124,62 @@ fn handshakes_that_are_never_finished_keep_nobody_out() {
         answer(stream)
     });
     assert_eq!(plain, (0, Value::Null));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_enrols_is_not_kept_out_by_who_does_not_go_on() {
+    let (lab, acme, partner) = (Lab::new(), Authority::new("acme").unwrap(), Authority::new("p").unwrap());
+    let options = ["--enroll-from", "10.1.0.0/24", "--enroll-from", "127.1.0.0/16"];
+    let _daemon = enrolment::gateway(&lab, &acme, &partner, &options);
+    let orders = pem(&lab, "orders", &svid(&acme, ORDERS, Duration::hours(1)), &[("acme.example", &acme)]);
+    // From where workloads are: more than there is room for. They give way to who comes later.
+    let attack = half_open(&lab, DOOR, 600, &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]);
+    let (code, said) = enroll(&lab, &orders);
+    assert_eq!(code, 0, "{said}");
+    until(|| attack.iter().filter(|stream| is_closed(*stream)).count() >= 600 - 512);
+    until(|| attack.iter().all(is_closed));
+    // From elsewhere: each is closed at once, nothing sent, and takes no place.
+    let elsewhere = lab.in_gateway_thread(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 2, 0, 1], 0)).into()).unwrap();
+        socket.connect(&DOOR.parse::<SocketAddr>().unwrap().into()).unwrap();
+        answer(std::net::TcpStream::from(socket))
+    });
+    assert_eq!(elsewhere, (0, Value::Null));
+    let refused = |reason: &str| format!("tidegate_enrolment_refused_total{{reason=\"{reason}\"}}");
+    assert_eq!(enrolment::metric(&lab, &refused("address")), 1);
+    assert_eq!(enrolment::metric(&lab, &refused("slow")), 600);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_opens_many_connections_to_the_metrics_locks_nobody_out_of_the_gateway() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let own = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own }).expect("more files for this test");
+    let lab = Lab::new();
+    let daemon = lab.run(&["--metrics", METRICS]);
+    daemon.limit_files(1024);
+    let served = || {
+        lab.ok(&["block", "add", "192.0.2.1"]);
+        assert_eq!(lab.get("/v1/ping").0, 200);
+        assert!(lab.metrics().contains("tidegate_policy_revision"));
+    };
+    served();
+    // Idle, or with a head that goes on for ever: from as many addresses as there are connections.
+    for head in [&b""[..], b"GET /metrics HTTP/1.1\r\nhost: gw\r\nx-slow: "] {
+        let attack = half_open(&lab, METRICS, 1500, head);
+        served();
+        until(|| attack.iter().filter(|stream| is_closed(*stream)).count() >= 1500 - 64);
+        served();
+        until(|| attack.iter().all(is_closed));
+    }
+    // From one address, which has a share and no more.
+    let greedy = lab.in_gateway_thread(|| {
+        let open = |_| std::net::TcpStream::connect(METRICS).unwrap();
+        (0..20).map(open).inspect(|stream| stream.set_nonblocking(true).unwrap()).collect::<Vec<_>>()
+    });
+    until(|| greedy.iter().filter(|stream| is_closed(*stream)).count() >= 12);
+    served();
 }

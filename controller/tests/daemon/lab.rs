@@ -67,8 +67,13 @@ pub fn json(value: impl Into<Value>) -> Value {
 }
 
 /// Waits for something that has to come; the limit is for what never does.
-pub fn until(mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(60);
+pub fn until(done: impl FnMut() -> bool) {
+    until_within(60, done);
+}
+
+/// The same of what is much work.
+pub fn until_within(seconds: u64, mut done: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(seconds);
     while !done() {
         assert!(Instant::now() < limit, "it never came");
         std::thread::sleep(Duration::from_millis(20));
@@ -358,6 +363,26 @@ impl Lab {
         })
     }
 
+    /// Whether a connection from another address of the left to the right is made.
+    pub fn connects_from(&self, address: &str, port: u16) -> bool {
+        let (from, to) =
+            (format!("{address}:0").parse::<SocketAddr>(), SocketAddr::from(([10, 2, 0, 2], port)));
+        within(&self.namespace("left"), || {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+            socket.bind(&from.expect("an address").into()).expect("an address of the left");
+            socket.connect_timeout(&to.into(), Duration::from_millis(500)).is_ok()
+        })
+    }
+
+    /// A socket on the right, for datagrams; one that does not wait for them.
+    pub fn receive(&self, port: u16) -> std::net::UdpSocket {
+        let socket = within(&self.namespace("right"), || std::net::UdpSocket::bind(("10.2.0.2", port)));
+        let socket = socket.expect("bind");
+        socket.set_nonblocking(true).expect("a socket");
+        socket
+    }
+
     /// A datagram from the left to the right, and what comes of it.
     pub fn datagram(&self, port: u16) -> std::io::Result<usize> {
         self.exchange(port, b"ping")
@@ -416,6 +441,13 @@ impl Daemon {
     pub fn is_killed(&mut self) {
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(self.0.wait().expect("wait").signal(), Some(9));
+    }
+
+    /// Lets it have no more than so many open files.
+    pub fn limit_files(&self, most: u64) {
+        let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit).expect("prlimit");
     }
 
     /// As an operator would.

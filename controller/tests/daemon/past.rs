@@ -79,6 +79,45 @@ fn an_event_of_the_past_is_explained_by_what_counted_then() {
 
 #[test]
 #[ignore = "needs root"]
+fn an_event_of_a_lease_or_a_grant_that_is_over_says_whose_and_since_when() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", POLICY);
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let (_pay, _admin) = (lab.serve(8443), lab.serve(9000));
+    let why = |event: &Value| lab.json(&["why", "--event", &event["id"].to_string()]).remove(0);
+    let payments = "spiffe://acme.example/ns/shop/sa/payments";
+    // It has to end with a connection open: after that, a commit knows nothing of the grant any more.
+    lab.ok(&["grant", ORDERS, payments, "tcp/9000", "--for", "4s", "--reason", "a look"]);
+    let mut open = lab.client(9000).unwrap();
+    let mut answered = || open.write_all(b"x").is_ok() && open.read_exact(&mut [0]).is_ok();
+    assert!(answered());
+    while answered() {}
+    let over = event(&lab, |e| e["drop_reason_desc"] == "GRANT_EXPIRED" && e["event"] == "verdict");
+    let told = why(&over);
+    assert_eq!(told["near_misses"][0]["kind"], "grant_expired", "{told}");
+    let text = told["near_misses"][0]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("grant/manual:g2 let it pass until ") && text.contains("(tidegate grant"),
+        "{text}"
+    );
+
+    lab.ok(&["identity", "bind", "10.1.0.7", ORDERS, "--for", "2s"]);
+    lab.on("left", "ip", "addr add 10.1.0.7/24 dev eth1");
+    let lease = format!("the lease of {ORDERS} (10.1.0.7) ended ");
+    let mut told = Value::Null;
+    until(|| {
+        lab.connects_from("10.1.0.7", 8443);
+        let is_it = |e: &Value| e["drop_reason_desc"] == "LEASE_EXPIRED" && e["IP"]["source"] == "10.1.0.7";
+        let Some(event) = lab.json(&["observe"]).into_iter().find(is_it) else { return false };
+        told = why(&event);
+        true
+    });
+    assert_eq!(told["near_misses"][0]["kind"], "lease_expired", "{told}");
+    assert!(told["near_misses"][0]["text"].as_str().unwrap().starts_with(&lease), "{told}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_story_joins_what_traffic_did_with_what_people_did() {
     let lab = Lab::new();
     let file = lab.file("shop.yaml", POLICY);

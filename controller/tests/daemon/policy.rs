@@ -227,3 +227,47 @@ fn a_dry_run_names_the_flows_that_would_be_judged_otherwise_and_is_right() {
     lab.ok(&["policy", "apply", &moved]);
     assert!(!lab.connects(8443) && lab.connects(9000));
 }
+
+#[test]
+#[ignore = "needs root"]
+#[cfg(debug_assertions)] // what is shipped has no place at which it ends
+fn a_take_back_that_is_killed_at_any_step_is_one_although_the_daemon_is_given_those_files() {
+    let lab = Lab::new();
+    let (allow, deny) = (lab.file("allow.yaml", POLICY), lab.file("deny.yaml", &denies()));
+    let mut daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &allow]);
+    let _server = lab.serve(8443);
+    for step in ["Recorded", "HalfWritten", "Written", "Flipped", "Marked"] {
+        lab.ok(&["policy", "apply", &deny, "--confirm-within", "3s"]);
+        assert!(!lab.connects(8443), "{step}");
+        lab.end_at(step);
+        daemon.is_killed();
+        lab.end_at("");
+        // The service manager starts it with the files that nobody has confirmed, however often.
+        for _ in 0..2 {
+            daemon = lab.run(&["-p", &deny]);
+            assert!(lab.connects(8443), "{step}");
+            daemon.stop();
+        }
+        daemon = lab.run(&["-p", &allow]);
+        let history = lab.json(&["policy", "history"]).remove(0);
+        let unconfirmed = history.as_array().unwrap().iter().find(|r| r["confirm_by"].is_string()).unwrap();
+        assert_eq!(
+            (&unconfirmed["outcome"], &unconfirmed["why"]),
+            (&json("taken_back"), &json("not confirmed in time")),
+            "{step}: {history}"
+        );
+        assert_eq!(lab.fails(&["policy", "confirm"]).0, 1, "{step}: nothing waits");
+    }
+    // Going back by hand is no confirmation either.
+    lab.ok(&["policy", "apply", &deny, "--confirm-within", "10m"]);
+    lab.end_at("Flipped");
+    let _ = lab.tidegate(&["policy", "rollback"]).output().unwrap();
+    daemon.is_killed();
+    lab.end_at("");
+    let _daemon = lab.run(&["-p", &deny]);
+    assert!(lab.connects(8443));
+    let history = lab.json(&["policy", "history"]).remove(0);
+    let unconfirmed = history.as_array().unwrap().iter().find(|r| r["confirm_by"].is_string()).unwrap();
+    assert_eq!(unconfirmed["why"], "rolled back before it was confirmed", "{history}");
+    assert_eq!(lab.json(&["audit", "verify"])[0]["ok"], json(true));
+}

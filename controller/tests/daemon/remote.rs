@@ -2,7 +2,7 @@
 
 use crate::lab::{Daemon, Lab, POLICY, json, until};
 use authority::{Authority, Duration, OffsetDateTime, leaf_params};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 const GATEWAY: &str = "spiffe://acme.example/gw";
@@ -12,7 +12,7 @@ const ROLES: &str = "\
 apiVersion: tidegate.dev/v1
 kind: RoleBinding
 metadata: {name: watchers}
-spec: {role: viewer, subjects: [{spiffePath: 'spiffe://acme.example/ns/watch/*'}]}
+spec: {role: viewer, subjects: [{spiffePath: 'spiffe://acme.example/ns/watch/*'}, {user: '4201'}]}
 ---
 apiVersion: tidegate.dev/v1
 kind: RoleBinding
@@ -36,8 +36,12 @@ impl<'l> Mesh<'l> {
 
     /// The options of whoever has an SVID of this authority.
     fn svid(&self, authority: &Authority, name: &str, id: &str) -> Vec<String> {
+        self.svid_for(authority, name, id, Duration::hours(1))
+    }
+
+    fn svid_for(&self, authority: &Authority, name: &str, id: &str, lifetime: Duration) -> Vec<String> {
         let now = OffsetDateTime::now_utc();
-        let params = leaf_params(id, now - Duration::hours(1), now + Duration::hours(1)).expect("parameters");
+        let params = leaf_params(id, now - Duration::hours(1), now + lifetime).expect("parameters");
         let svid = authority.issue(params).expect("an SVID");
         let cert = self.lab.file(&format!("{name}.pem"), svid.chain_pem());
         let key = self.lab.file(&format!("{name}.key"), svid.key_pem());
@@ -45,7 +49,11 @@ impl<'l> Mesh<'l> {
     }
 
     pub fn run(&self) -> Daemon {
-        let (shop, roles) = (self.lab.file("shop.yaml", POLICY), self.lab.file("roles.yaml", ROLES));
+        self.run_with(ROLES)
+    }
+
+    pub fn run_with(&self, roles: &str) -> Daemon {
+        let (shop, roles) = (self.lab.file("shop.yaml", POLICY), self.lab.file("roles.yaml", roles));
         let mut options = self.svid(&self.authority, "gateway", GATEWAY);
         options.extend(["-p", &shop, "--api-roles", &roles, "--listen", LISTEN].map(str::to_owned));
         self.lab.run(&options.iter().map(String::as_str).collect::<Vec<_>>())
@@ -53,8 +61,13 @@ impl<'l> Mesh<'l> {
 
     /// The options of a client, up to its command.
     pub fn client(&self, name: &str, id: &str) -> Vec<String> {
+        self.client_for(name, id, Duration::hours(1))
+    }
+
+    /// The same whose SVID ends after so long.
+    fn client_for(&self, name: &str, id: &str, lifetime: Duration) -> Vec<String> {
         let server = ["--server".to_owned(), format!("https://{LISTEN}")];
-        server.into_iter().chain(self.svid(&self.authority, name, id)).collect()
+        server.into_iter().chain(self.svid_for(&self.authority, name, id, lifetime)).collect()
     }
 }
 
@@ -99,8 +112,122 @@ fn a_client_may_do_what_the_role_of_its_spiffe_id_says() {
         let (exit, said) = lab.fails(&of(&nobody, command));
         assert!(exit == 5 && said.contains("you have no role here"), "{said}");
     }
-    let local = lab.fails(&of(&watcher, &["doctor"]));
-    assert!(local.0 == 2 && local.1.contains("for this host alone"), "{local:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_done_on_this_host_alone_is_not_done_here_when_it_was_meant_for_another() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let mut daemon = mesh.run();
+    let watcher = mesh.client("watcher", "spiffe://acme.example/ns/watch/dashboard");
+    let shop = lab.path("shop.yaml").display().to_string();
+    for command in [
+        &["doctor"][..],
+        &["audit", "show"],
+        &["audit", "verify"],
+        &["audit", "head"],
+        &["audit", "export"],
+        &["audit", "key"],
+        &["policy", "check", &shop],
+        &["policy", "diff", &shop],
+        &["policy", "apply", "--dry-run", &shop],
+        &["why", "orders", "payments", "8443", "--policy", &shop],
+        &["detach", "--all"],
+        &["openapi"],
+    ] {
+        let (exit, said) = lab.fails(&of(&watcher, command));
+        assert!(exit == 2 && said.contains("for this host alone"), "{command:?}: {said}");
+    }
+    // Nobody answers there: what is attached here stays attached.
+    lab.ok(&["attach", "eth1"]);
+    daemon.stop();
+    let (exit, said) = lab.fails(&of(&watcher, &["detach", "eth1"]));
+    assert!(exit == 3 && said.contains(LISTEN), "{said}");
+    assert!(lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
+    assert!(lab.pin_dir().exists());
+    lab.ok(&["detach", "eth1"]);
+    assert!(!lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
+}
+
+/// `orders` on one interface, on two VLANs there, and for some ports.
+fn placed() -> String {
+    let (first, rest) = POLICY.split_once("---\n").expect("documents");
+    let on = |scope: &str| {
+        first.replace("addresses: [10.1.0.2/32]", &format!("addresses: [10.1.0.2/32], {scope}"))
+    };
+    let other = on("interface: eth1, vlan: 20").replace("orders", "reports");
+    format!("{}---\n{other}---\n{rest}", on("interface: eth1, ports: [tcp/30000-30999]"))
+}
+
+#[test]
+#[ignore = "needs root"]
+fn why_says_the_same_to_root_to_a_user_over_mtls_and_of_the_files_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let _daemon = mesh.run();
+    let file = lab.file("placed.yaml", &placed());
+    lab.ok(&["policy", "apply", &file]);
+    std::fs::set_permissions(lab.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let watcher = mesh.client("watcher", "spiffe://acme.example/ns/watch/dashboard");
+    let run_dir = lab.path("run").display().to_string();
+    let as_user = |words: &[&str]| {
+        let mut command = lab.in_gateway("setpriv");
+        command.args(["--reuid=4201", "--regid=4201", "--clear-groups", env!("CARGO_BIN_EXE_tidegate")]);
+        let output =
+            command.args(["--name", lab.name(), "--run-dir", &run_dir]).args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let asked = ["why", "10.1.0.2", "10.2.0.2", "8443"];
+    for (more, reason) in [
+        (&["--interface", "eth1", "--source-port", "30500"][..], "FORWARDED"),
+        (&["--interface", "eth1", "--source-port", "8443"], "INVALID_IDENTITY"),
+        (&["--interface", "eth2", "--source-port", "30500"], "INVALID_IDENTITY"),
+        (&["--interface", "eth1", "--vlan", "20"], "POLICY_DENIED"),
+        (&[], "POLICY_DENIED"),
+    ] {
+        for form in ["json", "table"] {
+            let words = [&asked, more, &["-o", form]].concat();
+            let root = lab.ok(&words);
+            assert!(root.contains(reason), "{more:?}: {root}");
+            assert_eq!(as_user(&words), root, "{more:?}");
+            assert_eq!(lab.ok(&of(&watcher, &words)), root, "{more:?}");
+            // It is asked as nobody: files are all that it needs.
+            let alone = [&words[..], &["--policy", &file]].concat();
+            assert_eq!(as_user(&alone), root, "{more:?}");
+        }
+    }
+    let (exit, said) = lab.fails(&["why", "10.1.0.2", "10.2.0.2", "icmp", "--source-port", "1"]);
+    assert!(exit == 2 && said.contains("`icmp` is opened from no port"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_follows_events_sees_no_more_once_the_role_is_taken_away() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let _daemon = mesh.run();
+    let client = |name: &str| mesh.client(name, &format!("spiffe://acme.example/ns/watch/{name}"));
+    let follow = |client: &[String]| {
+        let mut command = lab.tidegate(&of(client, &["observe", "-f"]));
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (stays, goes) = (client("stays"), client("goes"));
+    let (mut staying, mut going) = (follow(&stays), follow(&goes));
+    lab.ok(&of(&goes, &["status"]));
+    lab.file("roles.yaml", &ROLES.replace("ns/watch/*", "ns/watch/stays"));
+    let mut said = String::new();
+    going.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(going.wait().unwrap().code(), Some(3), "{said}");
+    assert!(said.contains("lets you see no more"), "{said}");
+    assert_eq!(lab.fails(&of(&goes, &["status"])).0, 5);
+    // It is the role that ends it, and nothing else.
+    lab.ok(&of(&stays, &["status"]));
+    assert_eq!(staying.try_wait().unwrap(), None);
+    staying.kill().unwrap();
+    staying.wait().unwrap();
 }
 
 #[test]
@@ -123,6 +250,29 @@ fn neither_a_client_nor_a_server_is_believed_that_is_not_who_it_should_be() {
     let (exit, said) = lab.fails(&of(&client, &["status"]));
     assert!(exit == 5 && said.contains("does not believe this SVID"), "{said}");
     assert_eq!(lab.fails(&["--server", "https://127.0.0.1:9443", "status"]).0, 2, "without an SVID");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_ends_with_the_svid_of_who_opened_it() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let _daemon = mesh.run();
+    let id = "spiffe://acme.example/ns/watch/dashboard";
+    let end = OffsetDateTime::now_utc() + Duration::seconds(12);
+    let (short, long) = (mesh.client_for("short", id, Duration::seconds(12)), mesh.client("long", id));
+    let follow = |client: &[String]| {
+        let mut command = lab.tidegate(&of(client, &["observe", "-f"]));
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (mut ends, mut stays) = (follow(&short), follow(&long));
+    let mut said = String::new();
+    ends.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(ends.wait().unwrap().code(), Some(3), "{said}");
+    assert!(OffsetDateTime::now_utc() >= end - Duration::seconds(1), "not before its end: {said}");
+    assert_eq!(stays.try_wait().unwrap(), None, "the other's SVID goes on");
+    stays.kill().unwrap();
+    stays.wait().unwrap();
 }
 
 #[test]

@@ -5,10 +5,10 @@ use crate::killed::counts;
 use crate::lab::{Lab, POLICY, json};
 
 /// A tmpfs under the folder of the state.
-struct Disk<'l>(&'l Lab);
+pub struct Disk<'l>(&'l Lab);
 
 impl<'l> Disk<'l> {
-    fn new(lab: &'l Lab, kib: u32) -> Self {
+    pub fn new(lab: &'l Lab, kib: u32) -> Self {
         std::fs::create_dir_all(lab.state_dir()).unwrap();
         mount(lab, nix::mount::MsFlags::empty(), kib);
         Self(lab)

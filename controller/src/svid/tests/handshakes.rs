@@ -3,6 +3,7 @@
 use super::*;
 use crate::svid::tls::{Expected, client_config, server_config};
 use crate::svid::{Reason, Refusal};
+use authority::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose, uri};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
@@ -64,28 +65,71 @@ async fn both_sides_show_svids_and_nothing_is_resumed() {
     }
 }
 
+/// Shows a certificate, whatever stands in it.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl Shows {
+    fn new(svid: &Svid, config: &ClientConfig) -> Arc<Self> {
+        let chain = svid.chain.iter().map(|der| der.clone().into()).collect();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(svid.key.clone()).into();
+        Arc::new(Self(Arc::new(CertifiedKey::from_der(chain, key, config.crypto_provider()).unwrap())))
+    }
+}
+
+impl ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 #[tokio::test]
 async fn all_refusals_are_the_same_alert_and_are_counted_apart() {
     let (authority, stranger) = (Authority::new("acme").unwrap(), Authority::new("acme").unwrap());
-    let gateway = live(&authority, leaf(GATEWAY));
+    let removed = Authority::new("acme").unwrap();
+    let gateway = Live::new("a test");
+    let own = authority.issue(leaf(GATEWAY)).unwrap();
+    gateway.publish(material(&own, [bundle("acme.example", &[&authority, &removed])]));
+    gateway.publish(material(&own, [bundle("acme.example", &[&authority])]));
     let now = OffsetDateTime::now_utc();
-    let expired = leaf_params(ORDERS, now - Duration::hours(2), now - Duration::hours(1)).unwrap();
-    let unmade = leaf("spiffe://stranger.example/a");
+    let between =
+        |from, to| leaf_params(ORDERS, now + Duration::hours(from), now + Duration::hours(to)).unwrap();
+    let with = |change: fn(&mut CertificateParams)| {
+        let mut params = leaf(ORDERS);
+        change(&mut params);
+        authority.issue(params).unwrap()
+    };
     let clients = [
-        (authority.issue(expired).unwrap(), Reason::Expired),
-        (authority.issue(unmade).unwrap(), Reason::UnknownTrustDomain),
+        (authority.issue(between(-2, -1)).unwrap(), Reason::Expired),
+        (authority.issue(between(1, 2)).unwrap(), Reason::NotYetValid),
+        (authority.issue(leaf("spiffe://stranger.example/a")).unwrap(), Reason::UnknownTrustDomain),
+        (authority.issue(leaf("https://acme.example/a")).unwrap(), Reason::NotSpiffeId),
+        (with(|params| params.subject_alt_names.clear()), Reason::NotOneUri),
+        (with(|params| params.subject_alt_names.push(uri(GATEWAY).unwrap())), Reason::NotOneUri),
+        (with(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), Reason::CaAsLeaf),
+        (with(|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]), Reason::KeyUsage),
         (stranger.issue(leaf(ORDERS)).unwrap(), Reason::UntrustedChain),
+        (removed.issue(leaf(ORDERS)).unwrap(), Reason::AuthorityRemoved),
     ];
-    for (svid, reason) in clients {
-        let client = Live::new("a test");
-        client.publish(material(&svid, [bundle("acme.example", &[&authority])]));
-        let (server, client) = configs(&gateway, &client);
-        let (served, connected) = shake(&server, &client).await;
-        assert_eq!(Refusal::of_handshake(&served.unwrap_err()).unwrap().reason, reason);
-        assert_eq!(alert(&connected), AlertDescription::CertificateUnknown);
-        assert_eq!(gateway.refused().of(reason), 1);
+    let (server, _) = configs(&gateway, &live(&authority, leaf(ORDERS)));
+    let mut counted = std::collections::BTreeMap::<&str, u64>::new();
+    for (svid, reason) in &clients {
+        let mut client = client_config(&live(&authority, leaf(ORDERS)), acme()).unwrap();
+        client.client_auth_cert_resolver = Shows::new(svid, &client);
+        let (served, connected) = shake(&server, &Arc::new(client)).await;
+        assert_eq!(Refusal::of_handshake(&served.unwrap_err()).unwrap().reason, *reason);
+        // Of what is wrong nothing goes over the wire.
+        assert_eq!(alert(&connected), AlertDescription::CertificateUnknown, "{}", reason.name());
+        *counted.entry(reason.name()).or_default() += 1;
     }
-    assert_eq!(Reason::ALL.iter().map(|reason| gateway.refused().of(*reason)).sum::<u64>(), 3);
+    for reason in Reason::ALL {
+        let wanted = counted.get(reason.name()).copied().unwrap_or_default();
+        assert_eq!(gateway.refused().of(reason), wanted, "{}", reason.name());
+    }
 }
 
 #[derive(Debug)]
