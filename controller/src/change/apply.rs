@@ -41,9 +41,9 @@ pub struct ApplyArgs {
 }
 
 impl ApplyArgs {
-    /// Whether it looks at maps and state of this host.
+    /// Whether it looks at maps of this host.
     pub fn is_local(&self) -> bool {
-        self.dry_run || self.shadow.is_some()
+        self.shadow.is_some()
     }
 }
 
@@ -57,14 +57,8 @@ pub fn run(instance: &Instance, args: &ApplyArgs) -> Result<()> {
     }
     let files = read_files(&args.paths)?;
     if args.dry_run {
-        let now = Timestamp::now();
-        let set = if args.only {
-            State::of(instance)?.set.with(&files, now)?
-        } else {
-            PolicySet::read(files, now)?
-        };
-        let found = diff::show(instance, set, true, args.output.output)?;
-        return within(args.max_changes, found.map_or(0, |found| found.changed as u64));
+        let asked = DiffRequest { files, only: args.only, flows: true, output: args.output.output };
+        return within(args.max_changes, diff::ask(instance, asked)?.unwrap_or_default());
     }
     // What is wrong in them the daemon says: it remembers what has not changed, and need not read that again.
     let confirm_within_s = args.confirm_within.map(seconds).transpose()?;

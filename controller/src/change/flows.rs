@@ -16,11 +16,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Decides on every flow that the tables hold or the daemon remembers, by what counts and by the files.
-pub fn changed(instance: &Instance, set: PolicySet) -> Result<WhatIf> {
+pub fn changed(instance: &Instance, set: PolicySet, recent: Vec<RecentFlow>) -> Result<WhatIf> {
     let view = View::open(instance)?;
     let mut flows: HashSet<Flow> =
         rows(&view.maps)?.iter().map(|row| Flow::of(&row.flow.key, row.originator)).collect();
-    flows.extend(recent(instance)?.into_iter().map(Flow::from));
+    flows.extend(recent.into_iter().map(Flow::from));
     let now = Timestamp::now();
     let now_ns = loader::boot_ns();
     let clock = Clock { wall_now: now, boot_now_ns: now_ns };
@@ -33,7 +33,7 @@ pub fn changed(instance: &Instance, set: PolicySet) -> Result<WhatIf> {
 }
 
 /// What the daemon remembers; nothing without a daemon.
-fn recent(instance: &Instance) -> Result<Vec<RecentFlow>> {
+pub fn recent(instance: &Instance) -> Result<Vec<RecentFlow>> {
     match block_on(client::call(instance, Method::GET, "/v1/flows/recent", &())) {
         Err(e) if e.code == Code::NoDaemon => Ok(Vec::new()),
         answer => answer,

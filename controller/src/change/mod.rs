@@ -1,7 +1,7 @@
 //! `tidegate policy`: checking, applying, comparing, and going back.
 
 mod apply;
-mod diff;
+pub mod diff;
 mod flows;
 pub mod history;
 
@@ -97,8 +97,9 @@ impl PolicyCommand {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Apply(args) => args.is_local(),
-            Self::Check(_) | Self::Diff(_) | Self::Schema { .. } => true,
+            Self::Check(_) | Self::Schema { .. } => true,
             Self::Confirm(_)
+            | Self::Diff(_)
             | Self::Rollback { .. }
             | Self::History(_)
             | Self::Shadow(_)

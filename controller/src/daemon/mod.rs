@@ -45,11 +45,11 @@ mod watch;
 mod whereabouts;
 
 pub use api::{
-    Applied, ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest,
-    Committed as CommittedRevision, DecideRequest, DetachRequest, GrantRequest, Granted as GrantedRevision,
-    MuteRequest, PauseRequest, QuarantineRequest, RateFields, ReleaseRequest, ResolveRequest, RevokeRequest,
-    RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest, TargetFields, WithdrawRequest,
-    detach_each, document as openapi,
+    Applied, ApplyRequest, AskRequest, AttachRequest, AttachedPort, BindRequest, BlockRequest, CHANGED,
+    Committed as CommittedRevision, DecideRequest, DetachRequest, DiffRequest, GrantRequest,
+    Granted as GrantedRevision, MuteRequest, PauseRequest, QuarantineRequest, RateFields, ReleaseRequest,
+    ResolveRequest, RevokeRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest,
+    TargetFields, WithdrawRequest, detach_each, document as openapi,
 };
 pub use args::{Mode, RunArgs, TcModeArg, XdpModeArg};
 pub use bind::Bound;

@@ -130,8 +130,7 @@ fn what_is_done_on_this_host_alone_is_not_done_here_when_it_was_meant_for_anothe
         &["audit", "export"],
         &["audit", "key"],
         &["policy", "check", &shop],
-        &["policy", "diff", &shop],
-        &["policy", "apply", "--dry-run", &shop],
+        &["policy", "apply", "--shadow", "1s", &shop],
         &["why", "orders", "payments", "8443", "--policy", &shop],
         &["detach", "--all"],
         &["openapi"],
@@ -302,4 +301,38 @@ fn a_bundle_that_changes_ends_the_connections_of_who_is_not_believed_any_more() 
     while stderr.read_line(&mut said).is_ok_and(|n| n > 0) {}
     assert_eq!(observer.wait().unwrap().code(), Some(3), "{said}");
     until(|| lab.tidegate(&of(&watcher, &["status"])).output().unwrap().status.code() == Some(5));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_dry_run_over_mtls_says_what_one_on_the_gateway_says_and_applies_nothing() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let _daemon = mesh.run();
+    lab.ok(&["attach", "eth1", "eth2"]);
+    let (_pay, _admin) = (lab.serve(8443), lab.serve(9000));
+    assert!(lab.connects(8443) && !lab.connects(9000));
+    let oncall = mesh.client("oncall", "spiffe://acme.example/ns/ops/oncall");
+    let moved = lab.file("moved.yaml", &POLICY.replace("tcp/8443", "tcp/9000"));
+    for command in [
+        &["policy", "diff", &moved][..],
+        &["policy", "diff", "--flows", &moved],
+        &["policy", "apply", "--dry-run", &moved],
+        &["policy", "apply", "--dry-run", "--only", "-o", "json", &moved],
+    ] {
+        // Neighbour discovery adds flows as it likes.
+        let same = (0..10).any(|_| lab.ok(&of(&oncall, command)) == lab.ok(command));
+        assert!(same, "{}\n{}", lab.ok(&of(&oncall, command)), lab.ok(command));
+    }
+    let found = &lab.json(&of(&oncall, &["policy", "apply", "--dry-run", &moved]))[0]["flows"];
+    assert_eq!(found["changed"], 2, "{found}");
+    let strict = ["policy", "apply", "--dry-run", "--max-changes", "1", &moved];
+    let (exit, said) = lab.fails(&of(&oncall, &strict));
+    assert!(exit == 1 && said.contains("2 would get another verdict, more than --max-changes 1"), "{said}");
+    let wrong = lab.file("wrong.yaml", &POLICY.replace("ports:", "portz:"));
+    let (exit, said) = lab.fails(&of(&oncall, &["policy", "diff", &wrong]));
+    assert!(exit == 2 && said.contains("wrong.yaml:") && said.contains("`ports`"), "{said}");
+    assert_eq!(lab.json(&["status"])[0]["revision"], 1, "nothing was applied");
+    let watcher = mesh.client("watcher", "spiffe://acme.example/ns/watch/dashboard");
+    assert_eq!(lab.fails(&of(&watcher, &["policy", "diff", &moved])).0, 5);
 }

@@ -55,6 +55,7 @@ operator POST /v1/shadow
 operator POST /v1/shadow/drop
 approver POST /v1/shadow/apply
 approver POST /v1/policy
+operator POST /v1/policy/diff
 approver POST /v1/policy/confirm
 approver POST /v1/policy/rollback
 approver POST /v1/bindings

@@ -27,7 +27,10 @@ pub use bindings::{BindRequest, WithdrawRequest};
 pub use governance::{MuteRequest, PauseRequest, ResolveRequest};
 pub use grants::{GrantRequest, Granted, RevokeRequest};
 pub use guard::{BlockRequest, QuarantineRequest, RateFields, ReleaseRequest, TargetFields};
-pub use policy::{Applied, ApplyRequest, RollbackRequest, RolledBack, ShadowApplyRequest, ShadowRequest};
+pub use policy::{
+    Applied, ApplyRequest, CHANGED, DiffRequest, RollbackRequest, RolledBack, ShadowApplyRequest,
+    ShadowRequest,
+};
 pub use routes::{document, router};
 pub use tls::listen;
 pub use unix::{ControlSocket, bind};

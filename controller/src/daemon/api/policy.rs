@@ -7,6 +7,7 @@ use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::{Documents, SourceFile};
 use crate::state::{PolicySet, Shadow};
+use crate::view::Format;
 use axum::Json;
 use axum::extract::State as Extract;
 use axum::response::NoContent;
@@ -162,6 +163,39 @@ pub(super) async fn shadow(
         shared.shadow(Some(Shadow { set, sample: request.sample.get(), since: now }))
     };
     blocking(work).await.map(|()| NoContent)
+}
+
+/// `POST /v1/policy/diff`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiffRequest {
+    /// The files, as they are. Nothing is applied.
+    #[serde(deserialize_with = "objects")]
+    pub files: Vec<SourceFile>,
+    /// As with `POST /v1/policy`.
+    #[serde(default)]
+    pub only: bool,
+    /// Whether it is asked on which flows the verdict would be another: those in the tables, and those heard of lately.
+    #[serde(default)]
+    pub flows: bool,
+    /// `json`, or `table` for people.
+    #[serde(default = "json")]
+    pub output: Format,
+}
+
+fn json() -> Format {
+    Format::Json
+}
+
+/// The field of the answer's head that says on how many flows the verdict would be another.
+pub const CHANGED: &str = "x-tidegate-changed";
+
+/// Prints in what files differ from what counts; returns on how many flows.
+pub(super) fn differ(shared: &Shared, request: &DiffRequest) -> Result<Option<u64>> {
+    let set = read(&shared.with_state(|state| state.set.clone()), &request.files, request.only)?;
+    let recent = request.flows.then_some(|| Ok(shared.hub.recent_flows()));
+    let set = Arc::unwrap_or_clone(set);
+    crate::change::diff::show(&shared.instance, set, recent, request.output)
 }
 
 fn no_shadow() -> Failure {

@@ -1,8 +1,9 @@
 //! What the commands show, as they show it: JSON as with `-o json`, or the table.
 
-use super::refuse::Params;
+use super::policy::{self, CHANGED, DiffRequest};
+use super::refuse::{Body, Params};
 use super::{blocking, described};
-use crate::daemon::Shared;
+use crate::daemon::{Shared, lock};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::Prefix;
 use crate::state::State;
@@ -16,12 +17,12 @@ use aide::OperationOutput;
 use aide::generate::GenContext;
 use aide::openapi::{Operation, Response as Described, StatusCode};
 use axum::extract::State as Extract;
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// Views that are made at once: each reads whole maps. The others wait their turn.
@@ -130,6 +131,8 @@ pub struct GrantsQuery {
 pub struct Page {
     format: Format,
     text: String,
+    /// What it says that a program asks for before all else: a number beside a table.
+    changed: Option<u64>,
 }
 
 impl IntoResponse for Page {
@@ -138,7 +141,11 @@ impl IntoResponse for Page {
             Format::Table => "text/plain; charset=utf-8",
             Format::Json => "application/json",
         };
-        ([(header::CONTENT_TYPE, kind)], self.text).into_response()
+        let mut response = ([(header::CONTENT_TYPE, kind)], self.text).into_response();
+        if let Some(changed) = self.changed {
+            response.headers_mut().insert(HeaderName::from_static(CHANGED), changed.into());
+        }
+        response
     }
 }
 
@@ -170,7 +177,22 @@ async fn page(
 ) -> Result<Page> {
     let _turn = TURNS.acquire().await.map_err(|e| Failure::failed("the daemon", e))?;
     let text = blocking(move || view::collect(|| print(&shared, format))).await?;
-    Ok(Page { format, text })
+    Ok(Page { format, text, changed: None })
+}
+
+/// In what files differ from what counts.
+pub(super) async fn diff(
+    Extract(shared): Extract<Arc<Shared>>,
+    Body(request): Body<DiffRequest>,
+) -> Result<Page> {
+    let changed = Arc::new(Mutex::new(None));
+    let found = changed.clone();
+    let page = page(shared, request.output, move |shared, _| {
+        *lock(&found) = policy::differ(shared, &request)?;
+        Ok(())
+    });
+    let page = page.await?;
+    Ok(Page { changed: *lock(&changed), ..page })
 }
 
 fn open(shared: &Shared) -> Result<View> {
@@ -195,7 +217,7 @@ pub(super) async fn drops(
     page(shared, query.output, |shared, format| view::drops::print(&open(shared)?, format)).await
 }
 
-pub(super) async fn policy(
+pub(super) async fn rules(
     Extract(shared): Extract<Arc<Shared>>,
     Params(query): Params<ViewQuery>,
 ) -> Result<Page> {
