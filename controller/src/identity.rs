@@ -67,7 +67,7 @@ impl IdentityCommand {
     pub fn shown_at(&self) -> Option<&OutputArg> {
         match self {
             Self::List(output) => Some(output),
-            Self::Bind { .. } | Self::Unbind(_) => None,
+            Self::Show { .. } | Self::Bind { .. } | Self::Unbind(_) => None,
         }
     }
 }

@@ -294,7 +294,7 @@ impl Numbers {
 fn made_up(numbers: &mut Numbers) -> String {
     let mut text = String::new();
     let mut workload = |name: String, last: u64, more: &str| {
-        let team = if last % 2 == 0 { "web" } else { "db" };
+        let team = if last.is_multiple_of(2) { "web" } else { "db" };
         text += &format!(
             "---\napiVersion: tidegate.dev/v1\nkind: Workload\nmetadata: {{name: {name}}}\n\
              spec: {{spiffeId: spiffe://td/{team}/{name}, addresses: [10.0.0.{last}], labels: {{app: {team}}}{more}}}\n"

@@ -3,15 +3,15 @@
 use super::diff;
 use crate::cli::{block_on, duration};
 use crate::client;
-use crate::daemon::{Applied, ApplyRequest, ShadowApplyRequest, ShadowRequest};
+use crate::daemon::{Applied, ApplyRequest, DiffRequest, ShadowApplyRequest, ShadowRequest};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
 use crate::policy::time::duration_text;
 use crate::policy::{SourceFile, read_files};
-use crate::state::{PolicySet, State, digest};
+use crate::state::digest;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use hyper::Method;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use std::num::NonZero;
 use std::path::PathBuf;
 

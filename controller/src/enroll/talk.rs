@@ -92,15 +92,6 @@ fn tls(error: &io::Error) -> Failure {
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateUnknown)) => {
             Failure::new(Code::NotPermitted, "the gateway refuses the SVID; its log says why")
         }
-        _ if is_closed(error) => Failure::failed(
-            "the gateway closes the connection, as it does for addresses that do not enrol there (--enroll-from); its log says why",
-            error,
-        ),
         _ => Failure::failed("talk to the gateway", error),
     }
-}
-
-fn is_closed(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }

@@ -22,6 +22,7 @@ viewer GET /v1/why
 viewer GET /v1/why/event
 viewer GET /v1/story
 viewer GET /v1/identities
+viewer GET /v1/identity
 viewer GET /v1/blocks
 viewer GET /v1/quarantines
 viewer GET /v1/grants

@@ -56,13 +56,9 @@ impl Door {
         Ok(Self { acceptor, live, rules, shared, told: Mutex::default() })
     }
 
-    /// Whether somebody at this address may enrol. Who may not is counted, and told nothing: the connection is closed.
+    /// Whether somebody at this address may enrol.
     pub fn is_for(&self, address: IpAddr) -> bool {
-        let is_from = self.rules.is_from(address);
-        if !is_from {
-            self.refuse(Refused::Address, None, address, &rules::no_address(address));
-        }
-        is_from
+        self.rules.is_from(address)
     }
 
     /// Serves one request.

@@ -20,8 +20,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-/// Connections at a time, until they are answered.
+/// Connections at a time, until they are answered, from where workloads enrol.
 const ROOM: Room = Room { most: 512, most_of_one: 16 };
+/// From elsewhere. Nobody enrols from there; but who comes from there with an SVID may have stolen it, and that is to be known.
+const ELSEWHERE: Room = Room { most: 64, most_of_one: 4 };
 /// For all of a connection, from the first byte of the handshake to the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,15 +43,12 @@ pub async fn serve(listener: TcpListener, rules: Rules, shared: Arc<Shared>) {
         Ok(door) => Arc::new(door),
         Err(e) => return tracing::error!("enrolment is not served: {e}"),
     };
-    let waiting = Waiting::new(ROOM);
+    let (waiting, elsewhere) = (Waiting::new(ROOM), Waiting::new(ELSEWHERE));
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
                 let address = from.ip().to_canonical();
-                // No handshake is begun with who could not enrol anyhow.
-                if !door.is_for(address) {
-                    continue;
-                }
+                let waiting = if door.is_for(address) { &waiting } else { &elsewhere };
                 // Here and not in the task: who came later gives way later.
                 let (waits, given_up) = waiting.enter(address);
                 let door = door.clone();

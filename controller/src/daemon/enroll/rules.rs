@@ -117,7 +117,11 @@ impl Rules {
             let message = format!("identities of {domain} do not enrol here (--enroll-trust-domain)");
             return Err((Refused::TrustDomain, message));
         }
-        if self.is_from(address) { Ok(()) } else { Err((Refused::Address, no_address(address))) }
+        if !self.is_from(address) {
+            let message = format!("{address} is no address that enrols here (--enroll-from)");
+            return Err((Refused::Address, message));
+        }
+        Ok(())
     }
 
     /// Whether anybody at this address may enrol.
@@ -139,11 +143,6 @@ impl Rules {
         let near = SignedDuration::from_secs((self.longest.as_secs() / 20).min(60));
         there.lease.is_some_and(|lease| lease.not_after <= end && end.duration_since(lease.not_after) <= near)
     }
-}
-
-/// What is said of an address that may not.
-pub fn no_address(address: IpAddr) -> String {
-    format!("{address} is no address that enrols here (--enroll-from)")
 }
 
 /// An identity's claims are a source of their own: where two identities claim an address, neither replaces the other,
