@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// The packages with programs.
 const PACKAGES: [&str; 3] = ["tidegate-xdp", "tidegate-tc", "tidegate-host"];
 /// Their binaries.
-const OBJECTS: [&str; 4] = ["tidegate-xdp", "tidegate-tc", "tidegate-tc-ingress", "tidegate-host"];
+const OBJECTS: [&str; 5] =
+    ["tidegate-xdp", "tidegate-gate", "tidegate-tc", "tidegate-tc-ingress", "tidegate-host"];
 
 const FLAGS: [&str; 10] = [
     "-C",

@@ -52,7 +52,9 @@ Examples:
 The programs stay attached and go on enforcing when the daemon ends; `tidegate detach --all` takes them off.")]
     Run(Box<RunArgs>),
     /// Attach to interfaces, by the daemon that runs
-    #[command(after_help = "Example:\n  tidegate attach eth1 eth2")]
+    #[command(
+        after_help = "Examples:\n  tidegate attach eth1 eth2\n  tidegate attach eth1 --ingress libxdp --xdp-prio 20    beside xdp-filter, after it"
+    )]
     Attach {
         /// Interfaces
         #[arg(required = true, value_name = "IF")]
@@ -60,9 +62,8 @@ The programs stay attached and go on enforcing when the daemon ends; `tidegate d
         /// Where what comes in is judged [default: as it is, or as the daemon was told last]
         #[arg(long, value_enum, value_name = "WHERE")]
         ingress: Option<daemon::ingress::IngressArg>,
-        /// Where the XDP program runs
-        #[arg(long, value_enum, default_value_t)]
-        xdp_mode: daemon::XdpModeArg,
+        #[command(flatten)]
+        how: daemon::ingress::How,
         /// How TC programs are attached
         #[arg(long, value_enum, default_value_t)]
         tc_mode: daemon::TcModeArg,
@@ -229,8 +230,10 @@ pub fn run(cli: Cli) -> Result<()> {
     }
     match command {
         Command::Run(args) => daemon::run(&instance, &args),
-        Command::Attach { interfaces, ingress, xdp_mode, tc_mode, output } => {
-            attach(&instance, &AttachRequest { interfaces, ingress, xdp_mode, tc_mode }, output.output)
+        Command::Attach { interfaces, ingress, how, tc_mode, output } => {
+            let daemon::ingress::How { xdp_mode, xdp_prio, xdp_chain } = how;
+            let request = AttachRequest { interfaces, ingress, xdp_mode, xdp_prio, xdp_chain, tc_mode };
+            attach(&instance, &request, output.output)
         }
         Command::Detach { interfaces, all } => detach(&instance, interfaces, all),
         Command::Status(output) => {

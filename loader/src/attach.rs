@@ -5,7 +5,7 @@ use crate::hooks::{EGRESS, INGRESS};
 use crate::kernel::Kernel;
 use crate::links::{self, Pins, link_error, links_dir, unpin_link};
 use crate::object::XDP_PROGRAM;
-use crate::{netdev, ports};
+use crate::{dispatcher, gate, netdev, ports};
 use aya::programs::Xdp;
 use aya::programs::links::FdLink;
 use aya::programs::xdp::{XdpLink, XdpMode as KernelMode};
@@ -19,8 +19,22 @@ pub enum Ingress {
     Auto,
     /// By XDP.
     Xdp(XdpModeChoice),
+    /// By XDP, among the programs of libxdp's dispatcher.
+    Libxdp(Share),
     /// At TC.
     Tc,
+}
+
+/// How ours runs among the programs of libxdp's dispatcher. What is not said is as it is, at first as libxdp has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Where the dispatcher runs.
+    pub mode: XdpModeChoice,
+    /// Its run priority: lower ones run first. At first 50.
+    pub run_prio: Option<u32>,
+    /// What it passes goes on to the next program (its chain call action is XDP_PASS): at first so. All else is the last word:
+    /// a program after it must not pass what it dropped.
+    pub passes_on: Option<bool>,
 }
 
 impl From<XdpModeChoice> for Ingress {
@@ -37,7 +51,9 @@ impl Ingress {
         let (forward, marks) = (config.has(Config::FORWARD), config.mark_mask != 0);
         match self {
             Self::Auto if marks => Ok(Self::Tc),
-            Self::Xdp(_) if marks => Err(Error::MarkNeedsTc { interface: interface.into() }),
+            Self::Xdp(_) | Self::Libxdp(_) if marks => {
+                Err(Error::MarkNeedsTc { interface: interface.into() })
+            }
             Self::Auto if forward => Ok(Self::Xdp(XdpModeChoice::Auto)),
             Self::Auto => {
                 let there = netdev::xdp(ifindex)?.program_id;
@@ -119,15 +135,18 @@ impl TcMode {
 pub enum JudgedAt {
     /// By XDP.
     Xdp(XdpMode),
+    /// By XDP, among the programs of libxdp's dispatcher.
+    Libxdp(XdpMode),
     /// At TC.
     Tc(TcMode),
 }
 
 impl JudgedAt {
-    /// The hook: `xdp` or `tc`.
+    /// The word of the option: `xdp`, `libxdp` or `tc`.
     pub fn hook(self) -> &'static str {
         match self {
             Self::Xdp(_) => "xdp",
+            Self::Libxdp(_) => "libxdp",
             Self::Tc(_) => "tc",
         }
     }
@@ -135,7 +154,7 @@ impl JudgedAt {
     /// How it is attached there.
     pub fn mode(self) -> &'static str {
         match self {
-            Self::Xdp(mode) => mode.name(),
+            Self::Xdp(mode) | Self::Libxdp(mode) => mode.name(),
             Self::Tc(mode) => mode.name(),
         }
     }
@@ -187,10 +206,11 @@ impl Kernel {
         let ingress = ingress.into().resolve(interface, ifindex, links::program(&pins.xdp), &config)?;
         let new_port = self.maps().judged_ports.get(&ifindex)?.is_none();
         ports::claim(self.maps(), ifindex)?;
-        let result = self.attach_both(interface, ifindex, (ingress, tc), &pins).and_then(|attached| {
-            ports::refresh_ports(self.maps())?;
-            Ok(attached)
-        });
+        let result =
+            self.attach_both(interface, ifindex, (ingress, tc), (&pin_dir, &pins)).and_then(|attached| {
+                ports::refresh_ports(self.maps())?;
+                Ok(attached)
+            });
         if result.is_err() && new_port {
             // The failure is what the caller has to hear about.
             let _ = ports::release(self.maps(), ifindex);
@@ -203,8 +223,11 @@ impl Kernel {
         interface: &str,
         ifindex: u32,
         (ingress, tc): (Ingress, TcModeChoice),
-        pins: &Pins,
+        (pin_dir, pins): (&Path, &Pins),
     ) -> Result<Attached> {
+        let mode = || {
+            netdev::xdp(ifindex).map(|there| if there.generic { XdpMode::Generic } else { XdpMode::Native })
+        };
         let new = match ingress {
             Ingress::Auto | Ingress::Tc => {
                 let (mode, was_there) =
@@ -212,21 +235,27 @@ impl Kernel {
                 New { at: JudgedAt::Tc(mode), native_refused: None, was_there }
             }
             Ingress::Xdp(choice) => {
+                if pins.gate.exists() && gate::placed(pin_dir, ifindex)?.is_some() {
+                    return Err(Error::ByWayOfTc { interface: interface.into() });
+                }
                 let (native_refused, was_there) = self.attach_xdp(interface, ifindex, choice, &pins.xdp)?;
-                let mode = if netdev::xdp(ifindex)?.generic { XdpMode::Generic } else { XdpMode::Native };
-                New { at: JudgedAt::Xdp(mode), native_refused, was_there }
+                New { at: JudgedAt::Xdp(mode()?), native_refused, was_there }
+            }
+            Ingress::Libxdp(share) => {
+                let was_there = self.attach_gate(interface, ifindex, share, pins)?;
+                New { at: JudgedAt::Libxdp(mode()?), native_refused: None, was_there }
             }
         };
         let tc = match EGRESS.attach(&mut self.tc, interface, tc, &pins.egress) {
             Ok((mode, _)) => mode,
             Err(e) => {
                 if !new.was_there {
-                    end(new.at, interface, pins)?;
+                    end(interface, pin_dir, pins, |at| at == new.at.hook())?;
                 }
                 return Err(e);
             }
         };
-        let was_elsewhere = end_other(new.at, interface, pins)?;
+        let was_elsewhere = end(interface, pin_dir, pins, |at| at != new.at.hook())?;
         let New { at: ingress, native_refused, was_there } = new;
         let replaced = was_there || was_elsewhere;
         Ok(Attached { interface: interface.into(), ifindex, ingress, native_refused, tc, replaced })
@@ -262,7 +291,7 @@ impl Kernel {
         }
         let there = netdev::xdp(ifindex)?;
         if there.program_id != 0 {
-            return Err(Error::OtherXdp { interface: interface.into(), id: there.program_id });
+            return Err(others(interface, ifindex, there.program_id));
         }
         let modes: &[KernelMode] = match choice {
             XdpModeChoice::Auto => &[KernelMode::Driver, KernelMode::Skb],
@@ -293,19 +322,20 @@ struct New {
     was_there: bool,
 }
 
-/// Takes off what judges at a place.
-fn end(at: JudgedAt, interface: &str, pins: &Pins) -> Result<bool> {
-    match at {
-        JudgedAt::Xdp(_) => unpin_link(&pins.xdp, interface),
-        JudgedAt::Tc(_) => INGRESS.detach(interface, false, &pins.ingress),
-    }
+/// Takes off what judges at the places that are meant, which are named as [`JudgedAt::hook`] does.
+fn end(interface: &str, pin_dir: &Path, pins: &Pins, is_meant: impl Fn(&str) -> bool) -> Result<bool> {
+    let by_xdp = is_meant("xdp") && unpin_link(&pins.xdp, interface)?;
+    let by_libxdp = is_meant("libxdp") && gate::detach(pin_dir, interface, &pins.gate)?;
+    let at_tc = is_meant("tc") && INGRESS.detach(interface, false, &pins.ingress)?;
+    Ok(by_xdp || by_libxdp || at_tc)
 }
 
-/// Takes off what judges at the other place.
-fn end_other(at: JudgedAt, interface: &str, pins: &Pins) -> Result<bool> {
-    match at {
-        JudgedAt::Xdp(_) => INGRESS.detach(interface, false, &pins.ingress),
-        JudgedAt::Tc(_) => unpin_link(&pins.xdp, interface),
+/// Somebody else's program.
+fn others(interface: &str, ifindex: u32, id: u32) -> Error {
+    let interface = interface.to_owned();
+    match dispatcher::of(ifindex, id) {
+        Some(dispatcher) => Error::OtherDispatcher { interface, id, programs: dispatcher.names() },
+        None => Error::OtherXdp { interface, id },
     }
 }
 

@@ -117,6 +117,36 @@ pub enum Error {
         /// Id of the program there.
         id: u32,
     },
+    /// Programs of others are on the interface, and ours may join them.
+    #[error(
+        "interface {interface} already has libxdp's dispatcher of somebody else (XDP program {id}), which runs {programs}: \
+         --ingress libxdp puts Tidegate's program among them, --ingress tc judges after them all"
+    )]
+    OtherDispatcher {
+        /// The interface.
+        interface: String,
+        /// Id of the dispatcher.
+        id: u32,
+        /// What it runs.
+        programs: String,
+    },
+    /// libxdp's dispatcher does not take our program.
+    #[error("share {interface} through libxdp's dispatcher: {reason}")]
+    Dispatcher {
+        /// The interface.
+        interface: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// An interface has one XDP program: a dispatcher, or ours.
+    #[error(
+        "{interface} cannot go from XDP to libxdp's dispatcher or back at once, for an interface has one XDP program: go by way \
+         of --ingress tc, which leaves no gap"
+    )]
+    ByWayOfTc {
+        /// The interface.
+        interface: String,
+    },
     /// XDP forwards only what it judged itself.
     #[error(
         "{interface} cannot be judged at TC while XDP forwards: use --ingress xdp, or start the daemon with --forward linux"

@@ -6,10 +6,11 @@ use crate::maps::{Maps, check_version};
 use crate::object::{CLOCK_PROGRAM, TC, TC_IN, TC_IN_PROGRAM, TC_PROGRAM, XDP, XDP_PROGRAM};
 use crate::shape::SHAPES;
 use crate::sizes::Sizes;
-use crate::{bpffs, links};
+use crate::{behind, bpffs, links};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use datapath::abi::{ABI_VERSION, Config};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,7 @@ pub struct Kernel {
     pub(crate) xdp: Ebpf,
     pub(crate) tc: Ebpf,
     pub(crate) tc_in: Option<Ebpf>,
+    behind_gate: Option<OwnedFd>,
     pub(crate) pin_dir: Option<PathBuf>,
     log: VerifierLog,
     maps: Maps,
@@ -91,13 +93,14 @@ impl Kernel {
                 tc_in.as_mut().map(|object| load_classifier(object, TC_IN_PROGRAM)).transpose()?;
                 load_classifier(&mut tc, TC_PROGRAM)
             });
-            load_program(&mut xdp, XDP_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
-            load_program(&mut xdp, CLOCK_PROGRAM, |program| <&mut Xdp>::try_from(program)?.load())?;
+            load_xdp(&mut xdp, XDP_PROGRAM)?;
+            load_xdp(&mut xdp, CLOCK_PROGRAM)?;
             tc.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         let before = maps.config.get()?;
         let reused = before.abi_version == ABI_VERSION;
-        let kernel = Self { xdp, tc, tc_in, maps, pin_dir: None, log: options.log, reused };
+        let kernel =
+            Self { xdp, tc, tc_in, behind_gate: None, maps, pin_dir: None, log: options.log, reused };
         let mut config = if reused { before } else { kernel.new_config(options) };
         kernel.set_clock(&mut config, options.fixed_now_ns)?;
         kernel.maps.config.set(&config)?;
@@ -187,6 +190,21 @@ impl Kernel {
         };
         Ok(self.tc_in.insert(object))
     }
+
+    /// The XDP program as it stands behind gates, loaded if it was not yet.
+    pub(crate) fn program_behind_gate(&mut self) -> Result<BorrowedFd<'_>> {
+        let program = match (self.behind_gate.take(), &self.pin_dir) {
+            (Some(program), _) => program,
+            (None, Some(dir)) => behind::load(XDP, XDP_PROGRAM, dir, |name| self.xdp.map(name))?,
+            (None, None) => return Err(Error::Missing { what: "pin directory".into() }),
+        };
+        let program: &OwnedFd = self.behind_gate.insert(program);
+        Ok(program.as_fd())
+    }
+}
+
+fn load_xdp(object: &mut Ebpf, program: &'static str) -> Result<()> {
+    load_program(object, program, |program| <&mut Xdp>::try_from(program)?.load())
 }
 
 fn load_classifier(object: &mut Ebpf, program: &'static str) -> Result<()> {

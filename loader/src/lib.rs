@@ -4,13 +4,17 @@
 //! so that one file is deployed. Begin with [`Kernel::load`]; to read what a daemon left pinned, [`Maps::open`].
 
 mod attach;
+mod behind;
 pub mod bpffs;
 mod clock;
+pub mod dispatcher;
 mod error;
+mod gate;
 mod grace;
 mod hooks;
 pub mod host;
 mod kernel;
+mod libxdp;
 mod links;
 pub mod maps;
 pub mod netdev;
@@ -23,7 +27,7 @@ mod run;
 mod shape;
 mod sizes;
 
-pub use attach::{Attached, Ingress, JudgedAt, TcMode, TcModeChoice, XdpMode, XdpModeChoice};
+pub use attach::{Attached, Ingress, JudgedAt, Share, TcMode, TcModeChoice, XdpMode, XdpModeChoice};
 pub use clock::{Clock, boot_ns};
 pub use error::{Error, Result};
 pub use grace::wait_for_programs;

@@ -5,7 +5,7 @@ use crate::clock::boot_ns;
 use crate::error::{Error, Result, os_error};
 use crate::hooks::{EGRESS, INGRESS};
 use crate::maps::Maps;
-use crate::{netdev, ports};
+use crate::{gate, netdev, ports};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ const CLSACT: &str = "-clsact";
 /// The same for what enters.
 const TCX_IN: &str = "-tc-in";
 const CLSACT_IN: &str = "-clsact-in";
+/// An empty folder too: a gate is pinned by libxdp.
+const GATE: &str = "-gate";
 
 /// The pins of one interface. bpffs allows no dots in names, interfaces do (`eth0.100`).
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(crate) struct Pins {
     pub xdp: PathBuf,
     pub egress: TcPins,
     pub ingress: TcPins,
+    pub gate: PathBuf,
 }
 
 /// Those of one hook of TC; at most one of them is there.
@@ -56,6 +59,7 @@ impl Pins {
             xdp: path(XDP),
             egress: TcPins { tcx: path(TCX), clsact: path(CLSACT) },
             ingress: TcPins { tcx: path(TCX_IN), clsact: path(CLSACT_IN) },
+            gate: path(GATE),
         }
     }
 }
@@ -93,6 +97,8 @@ pub struct PinnedPort {
     pub program_id: Option<u32>,
     /// How the TC program for what leaves is attached, `None` if it is not.
     pub tc: Option<TcMode>,
+    /// What libxdp's dispatcher runs, in its order, where ours is among it (`tidegate_gate`); else nothing.
+    pub beside: Vec<String>,
 }
 
 /// What is attached, read back from the pins and the kernel.
@@ -104,17 +110,24 @@ fn pinned_port(pin_dir: &Path, interface: String) -> Result<PinnedPort> {
     let pins = Pins::of(pin_dir, &interface);
     let ifindex = netdev::index(&interface).ok();
     let Some(index) = ifindex else {
-        return Ok(PinnedPort { interface, ifindex, ingress: None, program_id: None, tc: None });
+        let beside = Vec::new();
+        return Ok(PinnedPort { interface, ifindex, ingress: None, program_id: None, tc: None, beside });
     };
     let state = netdev::xdp(index)?;
+    let mode = if state.generic { XdpMode::Generic } else { XdpMode::Native };
     let by_xdp = program(&pins.xdp);
+    let gate = if pins.gate.exists() { gate::placed(pin_dir, index)? } else { None };
+    let mut beside = Vec::new();
     let (ingress, program_id) = if by_xdp != 0 && by_xdp == state.program_id {
-        (Some(JudgedAt::Xdp(if state.generic { XdpMode::Generic } else { XdpMode::Native })), by_xdp)
+        (Some(JudgedAt::Xdp(mode)), by_xdp)
+    } else if let Some(placed) = gate.filter(|placed| placed.program_id != 0) {
+        beside = placed.dispatcher.programs.into_iter().map(|program| program.name).collect();
+        (Some(JudgedAt::Libxdp(mode)), placed.program_id)
     } else {
         (pins.ingress.mode()?.map(JudgedAt::Tc), program(&pins.ingress.tcx))
     };
     let program_id = Some(program_id).filter(|id| *id != 0);
-    Ok(PinnedPort { interface, ifindex, ingress, program_id, tc: pins.egress.mode()? })
+    Ok(PinnedPort { interface, ifindex, ingress, program_id, tc: pins.egress.mode()?, beside })
 }
 
 /// Names of the interfaces that have a pin.
@@ -129,8 +142,8 @@ fn interfaces(pin_dir: &Path) -> Result<Vec<String>> {
         .flatten()
         .filter_map(|entry| {
             let file = entry.file_name().into_string().ok()?;
-            let name =
-                [XDP, TCX, CLSACT, TCX_IN, CLSACT_IN].iter().find_map(|suffix| file.strip_suffix(suffix))?;
+            let suffixes = [XDP, TCX, CLSACT, TCX_IN, CLSACT_IN, GATE];
+            let name = suffixes.iter().find_map(|suffix| file.strip_suffix(suffix))?;
             Some(name.replace("%2E", ".").replace("%25", "%"))
         })
         .collect();
@@ -144,12 +157,13 @@ pub fn detach(pin_dir: &Path, interface: &str) -> Result<bool> {
     let pins = Pins::of(pin_dir, interface);
     let ifindex = netdev::index(interface).ok();
     let had_xdp = unpin_link(&pins.xdp, interface)?;
+    let had_gate = gate::detach(pin_dir, interface, &pins.gate)?;
     let had_ingress = INGRESS.detach(interface, ifindex.is_none(), &pins.ingress)?;
     if let (Some(ifindex), Ok(maps)) = (ifindex, Maps::open(pin_dir)) {
         ports::release(&maps, ifindex)?;
     }
     let had_egress = EGRESS.detach(interface, ifindex.is_none(), &pins.egress)?;
-    Ok(had_xdp || had_ingress || had_egress)
+    Ok(had_xdp || had_gate || had_ingress || had_egress)
 }
 
 /// Removes the pin of a link and waits until its program is off: the kernel takes a link off some time after its last
@@ -183,6 +197,7 @@ pub fn detach_all(pin_dir: &Path) -> Result<Vec<String>> {
     for name in &names {
         detach(pin_dir, name)?;
     }
+    gate::detach_all(pin_dir)?;
     for map in map_pins(pin_dir)? {
         unpin(&map)?;
     }

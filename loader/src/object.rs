@@ -4,6 +4,8 @@ use aya::include_bytes_aligned;
 
 /// The object of `xdp/`: the program `tidegate_xdp` and the clock program.
 pub(crate) static XDP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-xdp.o"));
+/// The other object of `xdp/`: the program `tidegate_gate`, for libbpf.
+pub(crate) static GATE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-gate.o"));
 /// The object of `tc/`: the program `tidegate_tc`.
 pub(crate) static TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-tc.o"));
 /// The other object of `tc/`: the program `tidegate_tc_in`.

@@ -4,7 +4,7 @@ use crate::error::os_error;
 use crate::kernel::{Kernel, LoadOptions, ProgramFacts};
 use crate::shape::SHAPES;
 use crate::sizes::Sizes;
-use crate::{Result, links};
+use crate::{Result, gate, links};
 use aya::maps::MapType;
 use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
@@ -88,6 +88,15 @@ pub fn tcx() -> Answer {
         Err(e) if os_error(&e) == Some(22) => Answer::No,
         answer => Answer::of(answer.map(|_| true)),
     }
+}
+
+/// Whether libxdp's dispatcher works here: has the kernel take a program into one, and lets both go.
+pub fn dispatcher() -> Answer {
+    let held = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    if !held.is_ok_and(|held| held.contains(rustix::thread::CapabilitySet::SYS_ADMIN)) {
+        return Answer::NotPermitted;
+    }
+    if gate::supported() { Answer::Yes } else { Answer::No }
 }
 
 /// Loads the programs with small maps, and lets them go: what the verifier and the JIT make of them here. They are

@@ -93,6 +93,7 @@ impl Missing {
                 .packages
                 .push(("build-essential", "C compiler and linker, for crates that hold C (ring)"));
         }
+        missing.packages.extend(of_libxdp());
         if bpf_toolchain::find_compiler().is_err() {
             missing.packages.push(("rustc-web", "Rust compiler that knows the BPF target"));
             missing.packages.push(("libstd-rust-web-dev-bpf", "Rust's core library, built for BPF"));
@@ -137,6 +138,26 @@ impl Missing {
         }
         Ok(())
     }
+}
+
+/// What the crate libxdp-sys builds libxdp and its dispatcher with, where it is not here. `.cargo/config.toml` names clang.
+fn of_libxdp() -> Vec<(&'static str, &'static str)> {
+    const WHY: &str = "compiles libxdp's dispatcher, by which XDP programs share an interface";
+    let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang-19".into());
+    let has_library = |name: &str| {
+        let exists = sh::command("pkg-config").args(["--exists", name]).status();
+        exists.is_ok_and(|status| status.success())
+    };
+    let wanted = [
+        (sh::has(&clang) || Path::new(&clang).is_file(), "clang-19", WHY),
+        (sh::has("m4"), "m4", "writes the dispatcher's source"),
+        (sh::has("make"), "build-essential", "C compiler and make, to build libxdp"),
+        (sh::has("pkg-config"), "pkg-config", "finds the libraries that libxdp links"),
+        (has_library("libelf"), "libelf-dev", "libxdp reads objects with it"),
+        (has_library("zlib"), "zlib1g-dev", "libelf reads compressed sections with it"),
+    ];
+    let absent = wanted.into_iter().filter(|(is_here, _, _)| !is_here);
+    absent.map(|(_, package, why)| (package, why)).collect()
 }
 
 /// Writes Debian packages. Needs no root: cargo installs into the user's own folder.
@@ -232,6 +253,6 @@ fn by_hand() -> String {
          \x20 rustup toolchain install nightly --component rust-src   (or Debian's rustc-web, libstd-rust-web-dev-bpf)\n\
          \x20 LLVM 22 with its headers, from the distribution or from LLVM itself\n\
          \x20 LLVM_PREFIX={LLVM} cargo install bpf-linker --version {BPF_LINKER} --locked --no-default-features --features llvm-22\n\
-         \x20 a C compiler"
+         \x20 a C compiler, make, m4, pkg-config, libelf and zlib with their headers, and clang 19 (another: the variable CLANG names it)"
     )
 }

@@ -29,9 +29,9 @@ pub struct RunArgs {
     /// Where what comes in is judged [default: as before, at first xdp]
     #[arg(long, value_enum, value_name = "WHERE")]
     pub ingress: Option<ingress::IngressArg>,
-    /// Where the XDP program runs
-    #[arg(long, value_enum, default_value_t)]
-    pub xdp_mode: XdpModeArg,
+    /// How XDP runs.
+    #[command(flatten)]
+    pub how: ingress::How,
     /// How TC programs are attached
     #[arg(long, value_enum, default_value_t)]
     pub tc_mode: TcModeArg,

@@ -4,7 +4,7 @@ use super::args::XdpModeArg;
 use super::forward::Forward;
 use super::mark::Mask;
 use crate::exit_code::{Code, Failure, Result};
-use loader::{Ingress, JudgedAt, PinnedPort, XdpModeChoice};
+use loader::{Ingress, JudgedAt, PinnedPort, Share, XdpModeChoice};
 
 /// Where what comes in is judged.
 #[derive(
@@ -22,6 +22,8 @@ use loader::{Ingress, JudgedAt, PinnedPort, XdpModeChoice};
 pub enum IngressArg {
     /// By XDP
     Xdp,
+    /// By XDP, among other programs in libxdp's dispatcher (xdp-filter, xdp-loader)
+    Libxdp,
     /// At TC, where segments of TCP stay as large as they came
     Tc,
     /// By XDP in the driver of a network card; at TC on virtual interfaces, where the driver has no XDP, and beside
@@ -34,35 +36,89 @@ impl IngressArg {
     pub fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
+            Self::Libxdp => "libxdp",
             Self::Tc => "tc",
             Self::Auto => "auto",
         }
     }
 }
 
+/// What goes on to the next program of the dispatcher. xdp-loader's chain call actions are all of XDP's; a program after Tidegate's
+/// that may pass what it dropped is not among these.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Chain {
+    /// What Tidegate passes
+    Pass,
+    /// Nothing: Tidegate's verdict is the last
+    None,
+}
+
+/// How XDP runs, where it does.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct How {
+    /// Where the XDP program runs
+    #[arg(long, value_enum, default_value_t)]
+    pub xdp_mode: XdpModeArg,
+    /// With `--ingress libxdp`, the run priority: programs with lower ones see packets first [default: as it is, at first 50]
+    #[arg(long, value_name = "N")]
+    pub xdp_prio: Option<u32>,
+    /// With `--ingress libxdp`, what goes on to the program after Tidegate's [default: as it is, at first pass]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub xdp_chain: Option<Chain>,
+}
+
+impl How {
+    fn share(self) -> Share {
+        let passes_on = self.xdp_chain.map(|chain| chain == Chain::Pass);
+        Share { mode: self.xdp_mode.into(), run_prio: self.xdp_prio, passes_on }
+    }
+
+    fn is_shared(self) -> bool {
+        self.xdp_prio.is_some() || self.xdp_chain.is_some()
+    }
+}
+
 /// What is asked of one interface: now, by what is there, or by what was said last.
 pub(super) fn place(
     asked: Option<IngressArg>,
-    mode: XdpModeArg,
+    how: How,
     there: Option<JudgedAt>,
     last: Option<IngressArg>,
 ) -> Result<Ingress> {
-    let as_asked = XdpModeChoice::from(mode);
+    let as_asked = XdpModeChoice::from(how.xdp_mode);
+    let usage = |message: &str| Err(Failure::new(Code::Usage, message));
+    let stays_shared =
+        matches!((there, last), (Some(JudgedAt::Libxdp(_)), _) | (None, Some(IngressArg::Libxdp)));
     match asked {
-        Some(IngressArg::Tc) if mode != XdpModeArg::Auto => {
-            let message =
-                "--xdp-mode says how XDP runs, and with --ingress tc it does not: leave one of them out";
-            Err(Failure::new(Code::Usage, message))
+        Some(IngressArg::Libxdp) => Ok(Ingress::Libxdp(how.share())),
+        Some(other) if how.is_shared() => usage(&format!(
+            "--xdp-prio and --xdp-chain are for --ingress libxdp: leave them or --ingress {} out",
+            other.name()
+        )),
+        Some(IngressArg::Tc) if how.xdp_mode != XdpModeArg::Auto => {
+            usage("--xdp-mode says how XDP runs, and with --ingress tc it does not: leave one of them out")
         }
         Some(IngressArg::Tc) => Ok(Ingress::Tc),
         Some(IngressArg::Xdp) => Ok(as_asked.into()),
+        Some(IngressArg::Auto) if how.xdp_mode == XdpModeArg::Auto => Ok(Ingress::Auto),
+        None if stays_shared || how.is_shared() => Ok(Ingress::Libxdp(how.share())),
         // A mode of XDP is XDP.
-        _ if mode != XdpModeArg::Auto => Ok(as_asked.into()),
-        Some(IngressArg::Auto) => Ok(Ingress::Auto),
-        None => Ok(match (there, last) {
+        _ if how.xdp_mode != XdpModeArg::Auto => Ok(as_asked.into()),
+        _ => Ok(match (there, last) {
             (Some(JudgedAt::Tc(_)), _) | (None, Some(IngressArg::Tc)) => Ingress::Tc,
             (None, Some(IngressArg::Auto)) => Ingress::Auto,
-            (Some(JudgedAt::Xdp(_)), _) | (None, _) => as_asked.into(),
+            (Some(JudgedAt::Xdp(_) | JudgedAt::Libxdp(_)), _) | (None, _) => as_asked.into(),
         }),
     }
 }
@@ -83,7 +139,7 @@ pub(super) fn beside_forwarding(
         _ if forward != Some(Forward::Xdp) => Ok(place),
         Ingress::Auto => Ok(XdpModeChoice::Auto.into()),
         Ingress::Tc => Err(loader::Error::ForwardNeedsXdp { interface: interface.into() }.into()),
-        Ingress::Xdp(_) => Ok(place),
+        Ingress::Xdp(_) | Ingress::Libxdp(_) => Ok(place),
     }
 }
 
@@ -92,6 +148,44 @@ pub(super) fn beside_marks(interface: &str, place: Ingress, mark: Option<Mask>) 
     match place {
         _ if !mark.is_some_and(Mask::is_on) => Ok(place),
         Ingress::Auto | Ingress::Tc => Ok(Ingress::Tc),
-        Ingress::Xdp(_) => Err(loader::Error::MarkNeedsTc { interface: interface.into() }.into()),
+        Ingress::Xdp(_) | Ingress::Libxdp(_) => {
+            Err(loader::Error::MarkNeedsTc { interface: interface.into() }.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loader::XdpMode;
+
+    const SHARED: Option<JudgedAt> = Some(JudgedAt::Libxdp(XdpMode::Native));
+
+    #[test]
+    fn an_interface_that_is_shared_stays_so_and_takes_a_priority_without_being_told_where() {
+        let how = How::default();
+        let shared = |ingress| matches!(ingress, Ok(Ingress::Libxdp(_)));
+        assert!(shared(place(None, how, SHARED, Some(IngressArg::Tc))));
+        assert!(shared(place(None, how, None, Some(IngressArg::Libxdp))));
+        assert!(!shared(place(Some(IngressArg::Tc), how, SHARED, None)));
+        let generic =
+            place(None, How { xdp_mode: XdpModeArg::Generic, ..how }, SHARED, None).expect("a place");
+        assert_eq!(generic, Ingress::Libxdp(Share { mode: XdpModeChoice::Generic, ..Share::default() }));
+        let first = How { xdp_prio: Some(5), xdp_chain: Some(Chain::None), ..how };
+        let share = Share { run_prio: Some(5), passes_on: Some(false), ..Share::default() };
+        assert_eq!(place(None, first, None, None).expect("a place"), Ingress::Libxdp(share));
+    }
+
+    #[test]
+    fn a_priority_is_refused_where_nothing_is_shared() {
+        let how = How { xdp_prio: Some(5), ..How::default() };
+        for other in [IngressArg::Xdp, IngressArg::Tc, IngressArg::Auto] {
+            let refused = place(Some(other), how, None, None).expect_err("refused");
+            let wanted = format!(
+                "--xdp-prio and --xdp-chain are for --ingress libxdp: leave them or --ingress {} out",
+                other.name()
+            );
+            assert_eq!((refused.code, refused.to_string()), (Code::Usage, wanted));
+        }
     }
 }

@@ -172,7 +172,7 @@ fn places(pin_dir: &Path, args: &RunArgs, settings: &Settings) -> Result<Vec<(St
     }
     let place = |interface: String| {
         let there = ingress::there(&pinned, &interface);
-        let place = ingress::place(args.ingress, args.xdp_mode, there, settings.ingress)?;
+        let place = ingress::place(args.ingress, args.how, there, settings.ingress)?;
         let place = ingress::beside_forwarding(&interface, place, settings.forward)?;
         let place = ingress::beside_marks(&interface, place, settings.mark)?;
         Ok((interface, place))
@@ -180,7 +180,7 @@ fn places(pin_dir: &Path, args: &RunArgs, settings: &Settings) -> Result<Vec<(St
     let places = interfaces.iter().cloned().map(place).collect();
     // Those that are not named stay where they are.
     for port in pinned.iter().filter(|port| port.ifindex.is_some() && !interfaces.contains(&port.interface)) {
-        if let Some(JudgedAt::Xdp(_)) = port.ingress {
+        if let Some(JudgedAt::Xdp(_) | JudgedAt::Libxdp(_)) = port.ingress {
             ingress::beside_marks(&port.interface, XdpModeChoice::Auto.into(), settings.mark)?;
         }
     }

@@ -28,7 +28,7 @@ fn look(part: &mut Part, name: &str, ours: &[PinnedPort], asked: bool) -> Result
     }
     queues(part, netdev::rx_queues(index)?);
     let our = ours.iter().find(|port| port.interface == name);
-    xdp(part, name, netdev::xdp(index)?, our, asked);
+    xdp(part, (name, index), netdev::xdp(index)?, our, asked);
     tc(part, name, index)
 }
 
@@ -90,7 +90,13 @@ fn queues(part: &mut Part, queues: Option<u32>) {
     }
 }
 
-fn xdp(part: &mut Part, name: &str, there: netdev::XdpState, ours: Option<&PinnedPort>, asked: bool) {
+fn xdp(
+    part: &mut Part,
+    (name, index): (&str, u32),
+    there: netdev::XdpState,
+    ours: Option<&PinnedPort>,
+    asked: bool,
+) {
     let id = there.program_id;
     if id == 0 {
         return part.ok("XDP program", "none");
@@ -100,6 +106,14 @@ fn xdp(part: &mut Part, name: &str, there: netdev::XdpState, ours: Option<&Pinne
         return part.ok("XDP program", format!("Tidegate's, id {id}, {mode}"));
     }
     let state = if asked { State::Missing } else { State::Warn };
+    if let Some(dispatcher) = loader::dispatcher::of(index, id) {
+        let found = format!("libxdp's dispatcher, id {id}, {mode}: runs {}", dispatcher.names());
+        if ours.is_some_and(|port| !port.beside.is_empty()) {
+            return part.ok("XDP program", found);
+        }
+        let to_do = "`--ingress libxdp` puts Tidegate's program among them, `--ingress tc` judges after them";
+        return part.note(state, "XDP program", found, Some(to_do.into()));
+    }
     let to_do = format!(
         "`bpftool prog show id {id}` says whose it is (and `tidegate --name NAME status`, if it is another instance's); \
          `ip link set dev {name} xdp off` takes it off if it may go; `--ingress tc` judges beside it"

@@ -31,6 +31,7 @@ pub(super) fn checks(instance: &Instance) -> Part {
         group(&mut part, "helpers", &probe::helpers(), "these helpers (Linux 5.18 has all)");
         load(&mut part, instance);
         tcx(&mut part);
+        dispatcher(&mut part);
     }
     forwarding(&mut part);
     jit(&mut part);
@@ -113,6 +114,24 @@ fn tcx(part: &mut Part) {
         ),
         Answer::NotPermitted => part.warn("TCX links", "not permitted to ask", AS_ROOT),
         Answer::Unknown(why) => part.warn("TCX links", why, "see --tc-mode clsact"),
+    }
+}
+
+fn dispatcher(part: &mut Part) {
+    const CHECK: &str = "libxdp's dispatcher";
+    const BESIDE: &str =
+        "nothing, unless XDP programs are to share an interface: `--ingress tc` judges after any of them";
+    match probe::dispatcher() {
+        Answer::Yes => {
+            part.ok(CHECK, "works: `--ingress libxdp` shares an interface with other XDP programs")
+        }
+        Answer::NotPermitted => part.warn(
+            CHECK,
+            "not permitted to try (CAP_SYS_ADMIN)",
+            "run `tidegate doctor` as root; `--ingress tc` judges after any XDP program and needs no more",
+        ),
+        Answer::No => part.warn(CHECK, "this kernel takes no programs into one (type EXT)", BESIDE),
+        Answer::Unknown(why) => part.warn(CHECK, why, BESIDE),
     }
 }
 

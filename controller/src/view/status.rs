@@ -77,7 +77,7 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
             .map(|p| {
                 json!({
                     "interface": p.interface, "ifindex": p.ifindex, "ingress": p.ingress.map(|at| at.hook()),
-                    "ingress_mode": p.ingress.map(|at| at.mode()), "ingress_program_id": p.program_id, "tc_mode": p.tc.map(|tc| tc.name()),
+                    "ingress_mode": p.ingress.map(|at| at.mode()), "ingress_program_id": p.program_id, "tc_mode": p.tc.map(|tc| tc.name()), "dispatcher": p.beside,
                     "xdp_sends": p.ifindex.is_some_and(|ifindex| sends.contains(&ifindex)),
                 })
             })
@@ -129,6 +129,9 @@ pub fn print(instance: &Instance, view: &View, daemon: Option<&Daemon>, format: 
         "\n{}",
         if ports.is_empty() { "no interface is attached".into() } else { table::text(&out) }
     ))?;
+    for p in ports.iter().filter(|p| !p.beside.is_empty()) {
+        say(&format!("{}: libxdp's dispatcher runs {}", p.interface, p.beside.join(", then ")))?;
+    }
     let mut out = table::table(&["MAP", ">ENTRIES", ">OF", ">FULL"]);
     for p in &pressure {
         let percent = p.entries as f64 * 100.0 / f64::from(p.max_entries.max(1));

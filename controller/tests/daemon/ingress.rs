@@ -79,3 +79,81 @@ fn what_is_rejected_at_tc_is_answered_with_checksums_that_hold() {
     };
     assert_eq!((answered("tcp_reset"), answered("icmp_prohibited")), (Some(3), Some(3)));
 }
+
+/// What libxdp would have pinned for a program on an interface; gone when dropped.
+struct DispatcherPins(std::path::PathBuf);
+
+impl DispatcherPins {
+    fn new(port: &serde_json::Value) -> Self {
+        let name = format!("dispatch-{}-{}", port["ifindex"], port["ingress_program_id"]);
+        let path = std::path::Path::new("/sys/fs/bpf/xdp").join(name);
+        std::fs::create_dir_all(&path).expect("a folder in bpffs");
+        Self(path)
+    }
+}
+
+impl Drop for DispatcherPins {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+        // Only where it is empty.
+        let _ = std::fs::remove_dir("/sys/fs/bpf/xdp");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_dispatcher_of_somebody_else_is_told_from_a_program_and_how_to_share_it() {
+    let lab = Lab::new();
+    let shop = lab.file("shop.yaml", POLICY);
+    let other = lab.beside("b");
+    let _daemon = other.run(&["-i", "eth1", "-p", &shop]);
+    let (code, said) = lab.fails(&["run", "-i", "eth1", "-p", &shop]);
+    assert!(code == 1 && said.contains("already has XDP program"), "{said}");
+
+    let port = other.json(&["status"])[0]["interfaces"][0].clone();
+    let pins = DispatcherPins::new(&port);
+    let (code, said) = lab.fails(&["run", "-i", "eth1", "-p", &shop]);
+    let id = &port["ingress_program_id"];
+    let wanted = format!("eth1 already has libxdp's dispatcher of somebody else (XDP program {id})");
+    assert!(code == 1 && said.contains(&wanted), "{said}");
+    assert!(
+        said.contains("--ingress libxdp puts Tidegate's program among them, --ingress tc judges after"),
+        "{said}"
+    );
+    let output = lab.tidegate(&["doctor", "eth1"]).output().expect("doctor");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(&format!("libxdp's dispatcher, id {id}, native: runs")), "{said}");
+    drop(pins);
+    assert!(!lab.pin_dir().exists(), "nothing is left of what was refused");
+}
+
+/// On kernels that take programs into a dispatcher `cargo xtask oracle vm` says what becomes of it.
+#[test]
+#[ignore = "needs root"]
+fn an_interface_is_not_shared_where_the_kernel_takes_no_program_into_a_dispatcher() {
+    let lab = Lab::new();
+    let shop = lab.file("shop.yaml", POLICY);
+    let doctor = lab.json(&["doctor"]).remove(0);
+    let checks = doctor["checks"].as_array().expect("checks");
+    let dispatcher = checks.iter().find(|check| check["check"] == "libxdp's dispatcher").expect("a check");
+    if dispatcher["state"] == "ok" {
+        println!("this kernel has libxdp's dispatcher: not what this is about");
+        return;
+    }
+    assert_eq!((&dispatcher["state"], &doctor["can_run"]), (&json("warn"), &json(true)));
+    assert!(dispatcher["to_do"].to_string().contains("--ingress tc"), "{dispatcher}");
+
+    let (code, said) = lab.fails(&["run", "-i", "eth1", "-p", &shop, "--ingress", "libxdp"]);
+    assert!(code == 1 && said.contains("this kernel takes no programs into a dispatcher"), "{said}");
+    assert!(said.contains("use --ingress tc"), "{said}");
+    assert!(!lab.pin_dir().exists() && !lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
+
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &shop, "--ingress", "tc"]);
+    let _server = lab.serve(8443);
+    let (code, said) = lab.fails(&["attach", "eth1", "--ingress", "libxdp", "--xdp-prio", "20"]);
+    assert!(code == 1 && said.contains("this kernel takes no programs into a dispatcher"), "{said}");
+    assert_eq!(judged(&lab), ["eth1 tc tcx", "eth2 tc tcx"]);
+    assert!(!lab.pin_dir().join("TG_GATE").exists());
+    assert!(!lab.pin_dir().join("links/eth1-gate").exists());
+    assert!(lab.connects(8443));
+}

@@ -4,6 +4,7 @@ mod coverage;
 mod fuzz;
 mod schemathesis;
 mod tools;
+mod vm;
 
 use crate::options::Options;
 use crate::{setup, sh};
@@ -28,13 +29,14 @@ enum Outcome {
 
 type Part = (&'static str, fn(Length) -> Result<Outcome>);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("nft", nft),
     ("tshark", tshark),
     ("zeek", zeek),
     ("coverage", coverage::run),
     ("fuzz", fuzz::run),
     ("schemathesis", schemathesis::run),
+    ("vm", vm::run),
 ];
 
 /// Sets up and runs the parts that are named, or all of them.

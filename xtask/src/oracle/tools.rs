@@ -5,11 +5,14 @@ use crate::{apt, sh};
 use anyhow::Result;
 
 /// A program that is needed for the oracles alone: the Debian package, and what it is for.
-const TOOLS: [(&str, &str, &str); 4] = [
+const TOOLS: [(&str, &str, &str); 7] = [
     ("nft", "nftables", "the same rules in the twin namespace"),
     ("conntrack", "conntrack", "the kernel's own view of connection states"),
     ("scapy", "python3-scapy", "makes hostile frames"),
     ("tshark", "tshark", "reads the same frames"),
+    ("qemu-system-x86_64", "qemu-system-x86", "boots a kernel that takes programs into libxdp's dispatcher"),
+    ("busybox", "busybox-static", "the shell in there"),
+    ("xdp-filter", "xdp-tools", "the other program on the interface"),
 ];
 
 /// Installs programs that are missing; why it cannot be run if they still are, or if this is not root.

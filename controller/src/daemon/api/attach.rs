@@ -4,7 +4,7 @@ use super::blocking;
 use super::refuse::Body;
 use super::role::Caller;
 use crate::audit::Kind;
-use crate::daemon::ingress::{self, IngressArg};
+use crate::daemon::ingress::{self, Chain, How, IngressArg};
 use crate::daemon::{Shared, TcModeArg, XdpModeArg, lock, start};
 use crate::exit_code::{Code, Failure, Result};
 use axum::Json;
@@ -38,9 +38,21 @@ pub struct AttachRequest {
     /// Where the XDP program runs.
     #[serde(default)]
     pub xdp_mode: XdpModeArg,
+    /// The run priority in libxdp's dispatcher; as it is, at first 50, without it.
+    #[serde(default)]
+    pub xdp_prio: Option<u32>,
+    /// What goes on to the next program of libxdp's dispatcher; as it is, at first what passes, without it.
+    #[serde(default)]
+    pub xdp_chain: Option<Chain>,
     /// How TC programs are attached.
     #[serde(default)]
     pub tc_mode: TcModeArg,
+}
+
+impl AttachRequest {
+    fn how(&self) -> How {
+        How { xdp_mode: self.xdp_mode, xdp_prio: self.xdp_prio, xdp_chain: self.xdp_chain }
+    }
 }
 
 /// What attaching did.
@@ -48,7 +60,7 @@ pub struct AttachRequest {
 pub struct AttachedPort {
     /// The interface.
     pub interface: String,
-    /// Where what comes in is judged: `xdp` or `tc`.
+    /// Where what comes in is judged: `xdp`, `libxdp` or `tc`.
     pub ingress: String,
     /// How it is attached there: `native` or `generic`, `tcx` or `clsact`.
     pub ingress_mode: String,
@@ -82,7 +94,7 @@ pub(super) async fn attach(
         let mut attached = Vec::new();
         for interface in &request.interfaces {
             let there = ingress::there(&pinned, interface);
-            let place = ingress::place(request.ingress, request.xdp_mode, there, shared.ingress)?;
+            let place = ingress::place(request.ingress, request.how(), there, shared.ingress)?;
             match kernel.attach(interface, place, request.tc_mode.into()) {
                 Ok(port) => attached.push(port),
                 Err(e) => {
