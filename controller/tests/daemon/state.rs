@@ -33,7 +33,7 @@ impl Drop for Disk<'_> {
 #[test]
 #[ignore = "needs root"]
 fn a_full_or_read_only_disk_refuses_changes_and_cuts_nothing() {
-    const KIB: u32 = 600;
+    const KIB: u32 = 1024;
     let lab = Lab::new();
     let disk = Disk::new(&lab, KIB);
     let file = lab.file("shop.yaml", POLICY);
