@@ -15,6 +15,21 @@ fn proved(name: &str) -> Value {
 }
 
 #[test]
+fn every_story_is_proved_here_and_told_in_the_docs() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = std::fs::read_to_string(root.join("docs/governance.md")).expect("the page");
+    let stories = std::fs::read_dir(root.join("topologies/proof")).expect("the stories");
+    let names: Vec<String> = stories
+        .map(|file| file.expect("a file").path().file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    assert!(names.len() >= 15, "{names:?}");
+    for name in names {
+        assert!(include_str!("proof.rs").contains(&format!("proved(\"{name}\")")), "{name}: no test");
+        assert!(docs.contains(&format!("\n| `{name}.yaml` |")), "{name}: no row in docs/governance.md");
+    }
+}
+
+#[test]
 #[ignore = "needs root: makes network namespaces and loads BPF programs"]
 fn drift_to_a_new_peer_is_flagged_or_contained_as_the_intent_says() {
     let report = proved("drift");

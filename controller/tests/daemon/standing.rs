@@ -1,32 +1,15 @@
 //! What is known of one identity, as somebody asks who has to decide whether to trust its credential.
 
-use crate::lab::{Lab, POLICY, json, until};
+use crate::lab::{Lab, ORDERS, intended, json, until};
 use serde_json::Value;
 
-const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
 const PAYMENTS: &str = "spiffe://acme.example/ns/shop/sa/payments";
-
-fn policy(response: &str) -> String {
-    let allow = POLICY.replace("ports: [tcp/8443]", "ports: [any]");
-    format!(
-        "{allow}---
-apiVersion: tidegate.dev/v1
-kind: Intent
-metadata: {{name: orders}}
-spec:
-  identities: [{{spiffeId: {ORDERS}}}]
-  workload: service
-  client: [{{to: [{{spiffeId: {PAYMENTS}}}], ports: [tcp/8443]}}]
-  response: {response}
-"
-    )
-}
 
 #[test]
 #[ignore = "needs root"]
 fn who_acted_what_it_reached_whether_that_was_expected_and_whether_to_trust_it() {
     let lab = Lab::new();
-    let file = lab.file("shop.yaml", &policy("{action: flag}"));
+    let file = lab.file("shop.yaml", &intended("{action: flag}"));
     let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
     let show = |id: &str| lab.json(&["identity", "show", id]).remove(0);
     let (_pay, _admin) = (lab.serve(8443), lab.serve(9000));
