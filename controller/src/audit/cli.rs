@@ -116,8 +116,10 @@ fn read_key(path: &Path) -> Result<PublicKey> {
 
 fn verify(instance: &Instance, files: &[PathBuf], mut chain: Chain) -> Result<Summary> {
     if files.is_empty() {
+        // First, for a daemon may record and tell meanwhile.
+        let told = Cursor::read(&instance.events_dir(), RECORDS).unwrap_or(0);
         take_store(&open(instance)?, &mut chain)?;
-        chain.was_told(Cursor::read(&instance.events_dir(), RECORDS).unwrap_or(0));
+        chain.was_told(told);
     }
     for path in files {
         let io = |e: std::io::Error| Failure::io(format!("read {}", path.display()), &e);

@@ -46,7 +46,8 @@ fn an_event_has_the_leases_of_then_also_when_they_were_renewed_or_are_another_id
     // What was told stays as it was told.
     lab.ok(&["identity", "bind", "10.1.0.2", "spiffe://acme.example/ns/shop/sa/somebody", "--for", "3h"]);
     assert!(!lab.connects(8443));
-    until(|| leases(&lab).len() == 3);
+    // The connection before may not have ended yet: it is judged anew too, as that of somebody.
+    until(|| leases(&lab).len() >= 3);
     assert_eq!(leases(&lab)[..2], [first, second]);
     let denied = &leases(&lab)[2];
     assert!(not_after(&denied.0).duration_since(jiff::Timestamp::now()).as_secs() > 10_000);
