@@ -336,10 +336,8 @@ fn an_unanswered_syn_is_counted_and_is_no_refusal() {
     lab.silence_right();
     assert!(!lab.connects(9001));
     let line = |outcome: &str| {
-        let labels = [
-            r#"destination="spiffe://acme.example/ns/shop/sa/payments""#,
-            r#"inferred="false",kind="tcp""#,
-        ];
+        let labels =
+            [r#"destination="spiffe://acme.example/ns/shop/sa/payments""#, r#"inferred="false",kind="tcp""#];
         let (orders, outcome) =
             ("spiffe://acme.example/ns/shop/sa/orders", format!(r#"outcome="{outcome}""#));
         format!(r#"tidegate_handshake_total{{{},{},{outcome},source="{orders}"}} 1"#, labels[0], labels[1])
