@@ -129,13 +129,17 @@ pub enum Tally {
     /// Those that user space found over, reported and removed. No program writes it.
     Expired = Lost::COUNT + 2,
     /// Outcomes of handshakes that user space had no place for: lost events too. No program writes it.
-    Unplaced = Lost::COUNT + 3,
+    Unplaced = Lost::COUNT + 4,
 }
 
 impl Tally {
     /// How many there are, lost events among them.
-    pub const END: u32 = Lost::COUNT + 4;
+    pub const END: u32 = Lost::COUNT + 5;
 }
+// Each has a place of its own: [`Lost::Queries`] lies among the tallies.
+const _: () = assert!(Tally::Expired as u32 + 1 == Lost::Queries as u32);
+const _: () =
+    assert!(Lost::Queries as u32 + 1 == Tally::Unplaced as u32 && Tally::Unplaced as u32 + 1 == Tally::END);
 
 /// What this CPU has sent in this second of the events of one kind, reason and identity.
 ///
