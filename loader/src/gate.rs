@@ -130,7 +130,7 @@ impl Kernel {
     }
 
     fn attach_through(&mut self, interface: &str, ifindex: u32, share: Share, map: &MapData) -> Result<bool> {
-        if !libxdp::supported() {
+        if !supported() {
             return Err(refused(interface, Refusal { step: libxdp::TRY, code: EOPNOTSUPP }));
         }
         let program = self.program_behind_gate()?;
