@@ -5,7 +5,7 @@
 
 mod table;
 
-pub use table::{Bindings, Change, labels};
+pub use table::{Bindings, Change, labels, labels_of};
 
 use crate::policy::document::{Lease, Workload};
 use crate::policy::scope::{Scope, ScopeError};

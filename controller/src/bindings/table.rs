@@ -130,9 +130,37 @@ pub fn labels(files: &[Workload]) -> HashMap<&SpiffeId, &BTreeMap<String, String
     labels
 }
 
+/// The same of one identity; none where no file names it.
+pub fn labels_of<'f>(files: &'f [Workload], id: &SpiffeId) -> &'f BTreeMap<String, String> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    files.iter().find(|workload| workload.spiffe_id == *id).map_or(&NONE, |workload| &workload.labels)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_one_identity_the_labels_are_those_of_all() {
+        let text = "\
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: one}
+spec: {spiffeId: spiffe://a.example/w, addresses: [10.0.0.1], labels: {app: one}}
+---
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: two}
+spec: {spiffeId: spiffe://a.example/w, addresses: [10.0.0.2], labels: {app: two}}
+";
+        let now = Timestamp::now();
+        let files = crate::policy::Documents::parse("w.yaml", text, now).expect("documents").workloads;
+        let id: SpiffeId = "spiffe://a.example/w".parse().expect("a SPIFFE ID");
+        let other: SpiffeId = "spiffe://a.example/other".parse().expect("a SPIFFE ID");
+        assert_eq!(labels_of(&files, &id), labels(&files)[&id]);
+        assert_eq!(labels_of(&files, &id)["app"], "one", "the first's");
+        assert!(labels_of(&files, &other).is_empty());
+    }
 
     fn claim(address: &str, id: &str) -> Claim {
         Claim {

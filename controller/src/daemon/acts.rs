@@ -2,7 +2,7 @@
 //! and recorded as one, and ended by the kernel, all but a revoked lease.
 
 use super::Shared;
-use crate::bindings::labels;
+use crate::bindings::labels_of;
 use crate::exit_code::Result;
 use crate::governance::Finding;
 use crate::policy::Place;
@@ -15,7 +15,6 @@ use crate::policy::spiffe::SpiffeId;
 use crate::policy::target::Target;
 use crate::state::{Author, State, manual_act};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
 
 impl Shared {
     /// Does something about an identity until then.
@@ -61,9 +60,7 @@ impl Shared {
             // Nearly always there is none, and workloads can be very many.
             let mut revoked = state.quarantines.iter().filter(holds).peekable();
             revoked.peek()?;
-            let none = BTreeMap::new();
-            let workload = state.documents().workloads.iter().find(|workload| workload.spiffe_id == *id);
-            let labels = workload.map_or(&none, |workload| &workload.labels);
+            let labels = labels_of(&state.documents().workloads, id);
             let fits = |s: &Selector| s.matches_workload(id, labels);
             let revoked = revoked.find(|q| q.identities.iter().any(fits))?;
             let until = revoked.not_after.map(|end| format!(" until {end:.0}")).unwrap_or_default();
@@ -87,9 +84,7 @@ impl Shared {
 
 /// What the intents of an identity declare, on both sides.
 fn declared(state: &State, id: &SpiffeId) -> Vec<Target> {
-    let none = BTreeMap::new();
-    let files = labels(&state.documents().workloads);
-    let labels = files.get(id).copied().unwrap_or(&none);
+    let labels = labels_of(&state.documents().workloads, id);
     let is_its = |intent: &&Intent| intent.identities.iter().any(|s| s.matches_workload(id, labels));
     let intents = state.documents().intents.iter().filter(is_its);
     let expected = intents.flat_map(|intent| intent.client.iter().chain(&intent.server).flatten());

@@ -229,8 +229,9 @@ impl Shared {
     }
 
     fn told(&self, request: &Request) {
-        let is_held = matches!(request.state, RequestState::Rejected { .. } | RequestState::Lapsed { .. });
-        if let (Some(finding), true) = (request.finding, is_held || request.waits()) {
+        // What was done, or needs no answer, holds nothing back.
+        let is_past = matches!(request.state, RequestState::Approved { .. } | RequestState::Withdrawn { .. });
+        if let (Some(finding), false) = (request.finding, is_past) {
             self.governance.hold_back(finding, request.holds());
         }
         self.hub.send(event::approval_json(request));

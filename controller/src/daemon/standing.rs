@@ -1,7 +1,7 @@
 //! What is known of one identity: who it is here, what it reached, whether that was expected, whether its credential is to be trusted.
 
 use super::{Shared, lock};
-use crate::bindings::labels;
+use crate::bindings::{labels, labels_of};
 use crate::exit_code::{Code, Failure, Result};
 use crate::governance::{Confidence, Decision, End, Finding, PairSeen, Role, Seen, With, compare};
 use crate::policy::intent::{Intent, Sensitivity};
@@ -30,7 +30,8 @@ impl Shared {
             let mut standing = of_state(state, id, now);
             let labels = labels(&state.documents().workloads);
             let intents = &state.documents().intents[..];
-            standing.intents = own(intents, &end(id, &labels, None)).map(|i| i.name.clone()).collect();
+            let itself = end(id, &labels, None);
+            standing.intents = own(intents, &itself).map(|intent| intent.name.clone()).collect();
             standing.peers = pairs.into_iter().map(|seen| reached(intents, &labels, seen)).collect();
             standing
         });
@@ -57,9 +58,7 @@ fn of_state(state: &State, id: &SpiffeId, now: Timestamp) -> Standing {
         let (address, by) = (claim.slot().to_string(), source.to_string());
         BoundAt { address, by, lease: claim.lease, evidence: claim.evidence.clone() }
     });
-    let none = BTreeMap::new();
-    let labels = labels(&state.documents().workloads);
-    let labels = labels.get(id).copied().unwrap_or(&none);
+    let labels = labels_of(&state.documents().workloads, id);
     let effective = state.effective(now);
     let about = effective.quarantines.iter();
     let about = about.filter(|q| q.identities.iter().any(|selector| selector.matches_workload(id, labels)));
@@ -94,9 +93,8 @@ fn of_state(state: &State, id: &SpiffeId, now: Timestamp) -> Standing {
     }
 }
 
-fn own<'i>(intents: &'i [Intent], end: &End) -> impl Iterator<Item = &'i Intent> {
-    let is_its = intents.iter().map(|intent| end.is_any_of(&intent.identities)).collect::<Vec<_>>();
-    intents.iter().zip(is_its).filter(|(_, is)| *is).map(|(intent, _)| intent)
+fn own<'i>(intents: &'i [Intent], end: &'i End) -> impl Iterator<Item = &'i Intent> {
+    intents.iter().filter(move |intent| end.is_any_of(&intent.identities))
 }
 
 /// An end, by the labels that its workload has now.

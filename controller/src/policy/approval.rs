@@ -49,9 +49,7 @@ impl Grants {
         if let Some(most) = self.longer_s.filter(|most| seconds > *most) {
             why.push(format!("it lasts {}, more than {}", duration_text(seconds), duration_text(most)));
         }
-        let none = std::collections::BTreeMap::new();
-        let files = crate::bindings::labels(&documents.workloads);
-        let labels = files.get(to).copied().unwrap_or(&none);
+        let labels = crate::bindings::labels_of(&documents.workloads, to);
         let fits = |selectors: &[Selector]| selectors.iter().any(|s| s.matches_workload(to, labels));
         if fits(&self.to) {
             why.push(format!("it is to one of {}", selectors_text(&self.to)));
