@@ -32,6 +32,7 @@ mod past;
 mod policy;
 mod remote;
 mod roles;
+mod shadows;
 mod standing;
 mod state;
 mod storm;
