@@ -5,9 +5,11 @@ use super::compile::{Compiled, compile, precedence};
 use super::document::{Blocklist, Documents, Policy, Rule, RuleAction, RuleMode, Workload};
 use super::feed::Feed;
 use super::identity_limits::IdentityLimits;
+use super::load;
 use super::numbering::Numbering;
 use super::place::{Mistake, Mistakes, Place};
 use super::ports::PortMatch;
+use super::schema::Schemas;
 use super::selector::{Selector, added, taken};
 use super::time::Clock;
 use jiff::Timestamp;
@@ -84,7 +86,7 @@ impl Report {
 /// Reads and checks files and directories.
 pub fn check(paths: &[impl AsRef<Path>], now: Timestamp) -> Report {
     let wrong = |mistakes: Mistakes| Report { mistakes: mistakes.0, ..Report::default() };
-    let mut documents = match Documents::load_without_feeds(paths, now) {
+    let mut documents = match load_as_schemas_say(paths, now) {
         Ok(documents) => documents,
         Err(mistakes) => return wrong(mistakes),
     };
@@ -100,6 +102,19 @@ pub fn check(paths: &[impl AsRef<Path>], now: Timestamp) -> Report {
     report.warnings.extend(absent);
     report.warnings.sort_by(|a, b| a.place.cmp(&b.place));
     report
+}
+
+/// The documents, of which each is also as the schema of its kind says.
+fn load_as_schemas_say(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Documents, Mistakes> {
+    let (files, mut mistakes) = load::read_what_is_there(paths);
+    let files: Vec<_> = files.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
+    let decoded = Documents::parse_all(&files, now);
+    mistakes.extend(decoded.as_ref().err().into_iter().flat_map(|found| found.0.clone()));
+    match Schemas::generated() {
+        Ok(schemas) => mistakes.extend(schemas.mistakes(&files, &mistakes)),
+        Err(error) => mistakes.push(Mistake::unplaced(error, "this is a mistake of the program: report it")),
+    }
+    if mistakes.is_empty() { decoded } else { Err(Mistakes(mistakes)) }
 }
 
 fn absent(feed: &Feed) -> Warning {

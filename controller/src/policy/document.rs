@@ -286,11 +286,6 @@ impl Documents {
         Ok(documents)
     }
 
-    /// The same without the feeds, which may be on another host.
-    pub fn load_without_feeds(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Self, Mistakes> {
-        load::load(paths, now)
-    }
-
     /// Reads one text; `name` stands for the file in messages.
     pub fn parse(name: &str, text: &str, now: Timestamp) -> Result<Self, Mistakes> {
         Self::parse_all(&[(name, text)], now)

@@ -21,23 +21,22 @@ pub struct SourceFile {
 
 /// The files of these paths: files themselves, or the YAML files of folders.
 pub fn read_files(paths: &[impl AsRef<Path>]) -> Result<Vec<SourceFile>, Mistakes> {
-    let mut mistakes = Vec::new();
-    let files = read_all(paths, &mut mistakes);
+    let (files, mistakes) = read_what_is_there(paths);
     if mistakes.is_empty() { Ok(files) } else { Err(Mistakes(mistakes)) }
 }
 
 /// See [`Documents::load`].
 pub fn load(paths: &[impl AsRef<Path>], now: Timestamp) -> Result<Documents, Mistakes> {
-    let mut mistakes = Vec::new();
-    let files = read_all(paths, &mut mistakes);
+    let (files, mut mistakes) = read_what_is_there(paths);
     let files: Vec<_> = files.iter().map(|file| (file.name.as_str(), &*file.text)).collect();
     let documents = decode_all(&files, now, &mut mistakes);
     if mistakes.is_empty() { Ok(documents) } else { Err(Mistakes(mistakes)) }
 }
 
-fn read_all(paths: &[impl AsRef<Path>], mistakes: &mut Vec<Mistake>) -> Vec<SourceFile> {
-    let mut read: Vec<SourceFile> = Vec::new();
-    let paths: Vec<PathBuf> = paths.iter().flat_map(|path| files(path.as_ref(), mistakes)).collect();
+/// The files of these paths, and what cannot be read of them.
+pub(super) fn read_what_is_there(paths: &[impl AsRef<Path>]) -> (Vec<SourceFile>, Vec<Mistake>) {
+    let (mut read, mut mistakes): (Vec<SourceFile>, _) = (Vec::new(), Vec::new());
+    let paths: Vec<PathBuf> = paths.iter().flat_map(|path| files(path.as_ref(), &mut mistakes)).collect();
     for path in paths {
         let name = path.display().to_string();
         if read.iter().any(|seen| seen.name == name) {
@@ -45,10 +44,10 @@ fn read_all(paths: &[impl AsRef<Path>], mistakes: &mut Vec<Mistake>) -> Vec<Sour
         }
         match fs::read_to_string(&path) {
             Ok(text) => read.push(SourceFile { name, text: text.into() }),
-            Err(error) => mistakes.push(unplaced(format!("cannot read {name}: {error}"), "")),
+            Err(error) => mistakes.push(Mistake::unplaced(format!("cannot read {name}: {error}"), "")),
         }
     }
-    read
+    (read, mistakes)
 }
 
 /// The file itself, or the YAML files of a directory in order of name.
@@ -59,7 +58,7 @@ fn files(path: &Path, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) => {
-            mistakes.push(unplaced(format!("cannot read {}: {error}", path.display()), ""));
+            mistakes.push(Mistake::unplaced(format!("cannot read {}: {error}", path.display()), ""));
             return Vec::new();
         }
     };
@@ -68,11 +67,7 @@ fn files(path: &Path, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
     files.sort();
     if files.is_empty() {
         let what = format!("no *.yaml or *.yml file in {}", path.display());
-        mistakes.push(unplaced(what, "name a file, or a directory that has some"));
+        mistakes.push(Mistake::unplaced(what, "name a file, or a directory that has some"));
     }
     files
-}
-
-fn unplaced(what: String, accepted: &str) -> Mistake {
-    Mistake { place: None, what, accepted: accepted.to_owned(), source_line: String::new(), width: 1 }
 }

@@ -51,6 +51,8 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_of_documents;
+#[cfg(test)]
 mod tests_of_grants;
 #[cfg(test)]
 mod tests_of_guards;

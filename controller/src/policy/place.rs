@@ -36,6 +36,13 @@ pub struct Mistake {
     pub width: usize,
 }
 
+impl Mistake {
+    /// One that stands in no file.
+    pub fn unplaced(what: String, accepted: &str) -> Self {
+        Self { place: None, what, accepted: accepted.to_owned(), source_line: String::new(), width: 1 }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(place) = &self.place else {
