@@ -83,6 +83,10 @@ pub(crate) fn refused<F: Frame, S: Sink>(
     sink.event(|e| {
         describe(e, frame, direction, packet);
         e.time_ns = moment.now_ns;
+        // Without an IP header the frame alone tells.
+        if packet.ip_bytes == 0 {
+            e.frame_bytes = frame.len() as u32 + frame.bytes_beside();
+        }
         e.kind = EventKind::Drop as u8;
         e.action = action as u8;
         e.reason = reason as u8;

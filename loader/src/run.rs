@@ -117,6 +117,18 @@ impl Kernel {
         self.run_program(TC_PROGRAM, frame.len(), options)
     }
 
+    /// Runs the TC program for what leaves once on a frame of the host itself and reads it back. `out` has to have room for it.
+    pub fn run_tc_out(&self, frame: &[u8], out: &mut [u8]) -> Result<RunResult> {
+        let context = Beside::default().context();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        self.run_program(TC_PROGRAM, frame.len(), options)
+    }
+
     /// Runs the TC program of a direction once on a socket buffer with what stands beside its bytes. Its mark is afterwards what
     /// the program made of it.
     pub fn run_tc_as(&self, direction: Direction, frame: &[u8], beside: &mut Beside) -> Result<RunResult> {

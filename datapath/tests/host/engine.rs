@@ -1,6 +1,7 @@
 //! The native path as an engine of the fixture table.
 
 use crate::fixtures::segments::TakesSegments;
+use crate::fixtures::told::Told;
 use crate::fixtures::{self, EPOCH, Engine, Setup};
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
@@ -51,12 +52,18 @@ impl Frame for Segmented<'_> {
 pub struct HostEngine {
     pub plane: Plane<Host>,
     pub ifindex: u32,
+    pub direction: Direction,
     dropped: bool,
 }
 
 impl HostEngine {
     pub fn new() -> Self {
-        Self { plane: host::plane(fixtures::config(&Setup::default(), true)), ifindex: 1, dropped: false }
+        Self {
+            plane: host::plane(fixtures::config(&Setup::default(), true)),
+            ifindex: 1,
+            direction: Direction::Ingress,
+            dropped: false,
+        }
     }
 }
 
@@ -64,7 +71,7 @@ impl HostEngine {
     fn judge_frame(&mut self, frame: &impl Frame, at_ns: u64) -> Trace {
         self.plane.rules.config.fixed_now_ns = at_ns;
         let mut trace = Trace::default();
-        let action = judge(frame, Direction::Ingress, &mut self.plane, || Some(&mut trace));
+        let action = judge(frame, self.direction, &mut self.plane, || Some(&mut trace));
         self.dropped = action == Action::Dropped;
         trace
     }
@@ -134,7 +141,7 @@ impl Engine for HostEngine {
         if let Some(new) = &setup.interface {
             let versions =
                 datapath::abi::InterfaceVersions { since: EPOCH, _pad: 0, old: Interface::NONE, new: *new };
-            rules.interfaces.insert(1, versions);
+            rules.interfaces.insert(self.ifindex, versions);
         }
         rules.failsafe.extend(setup.failsafe.iter().copied());
     }
@@ -160,6 +167,25 @@ impl Engine for HostEngine {
         self.plane.sink.shadow.iter().map(|(k, v)| (*k, *v)).collect()
     }
 
+    fn told(&mut self) -> Told {
+        let plane = &mut self.plane;
+        let mut told = Told {
+            connections: plane.connections.entries.iter().map(|(k, v)| (*k, *v)).collect(),
+            events: plane.sink.events.drain(..).collect(),
+            closed: plane.sink.closed.drain(..).collect(),
+            lost: plane.sink.lost,
+            ..Told::default()
+        };
+        plane.sink.hellos.drain(..).for_each(|piece| told.hello(piece));
+        for (key, attempt) in &plane.half_open.entries {
+            told.connections.insert(*key, attempt.connection);
+            told.add(*key, attempt.record);
+        }
+        plane.slots.slots.iter().for_each(|slot| told.add(slot.key, slot.record));
+        plane.spill.entries.iter().for_each(|(key, record)| told.add(*key, *record));
+        told
+    }
+
     fn handshakes(&mut self) -> Vec<(HandshakeKey, (u64, u64))> {
         self.plane.sink.handshakes.iter().map(|(k, v)| (*k, (v.count, v.sum_ns))).collect()
     }
@@ -169,7 +195,7 @@ impl Engine for HostEngine {
         for port in self.plane.sink.ports.values() {
             for reason in Reason::ALL {
                 for audited in [false, true] {
-                    let c = port.counts[0][PortCounters::index(*reason as u8, audited)];
+                    let c = port.counts[self.direction as usize][PortCounters::index(*reason as u8, audited)];
                     if c.packets != 0 {
                         counts.insert((reason.name(), audited), (c.packets, c.bytes));
                     }

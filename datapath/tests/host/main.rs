@@ -3,6 +3,7 @@
 mod engine;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
+mod refusing;
 
 use datapath::abi::packet::Trace;
 use datapath::abi::{Action, Config, Interface, Packet, Reason, Settled};
@@ -129,8 +130,8 @@ fn every_fixture_has_a_name_of_its_own() {
 
 /// The reasons that no fixture can bring about, each with why.
 const OUT_OF_REACH: [Reason; 4] = [
-    Reason::CtMapFull,       // a hash map on the host takes everything; an LRU evicts
-    Reason::NoConfiguration, // the configuration map always has its entry
+    Reason::CtMapFull,       // refusing.rs: no engine has a table that takes nothing
+    Reason::NoConfiguration, // refusing.rs: no engine is without one
     Reason::JudgedAtIngress, // TC says it for what came in by XDP
     Reason::Redirected, // XDP says it of the interface by which it sends: loader/tests/gateway/forward.rs
 ];
