@@ -1,11 +1,13 @@
 //! How much identities of a class usually do in an hour, or where their leases are shorter, in the time of a lease: connections that they
 //! open, peers that they open them to, bytes of these.
 //!
-//! Second to what is declared, and never more than a hint: what departs from a count is flagged with medium confidence. A class is an intent,
-//! and a window of it is the most that any of its identities did, so that jobs that come and go share one baseline and make it no larger.
+//! Second to what is declared, and never more than a hint: what departs from a count is flagged with medium confidence. A class is an intent
+//! within a tenant, and a window of it is the most that any of its identities did, so that jobs that come and go share one baseline and make
+//! it no larger.
 
 use super::compare::{Departure, End, Role, Seen};
 use super::signal::Signal;
+use super::tenant::tenant;
 use super::terms::{USUAL_S, Window};
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::SpiffeId;
@@ -87,7 +89,7 @@ type Windows = [BTreeMap<i64, u64>; 3];
 /// What is usual of a class in one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Which class.
+    /// Which class: an intent and a tenant, `jobs acme.example/ns/shop`.
     pub class: String,
     /// How long the window is; 3600 for the hours of the clock.
     pub seconds: i64,
@@ -143,13 +145,14 @@ impl Baselines {
                     let over = self.running.remove(id);
                     over.into_iter().for_each(|running| self.learn(&running));
                 }
-                let running = Running::new(intent.name.clone(), began_s, seconds);
+                let class = format!("{} {}", intent.name, tenant(id.as_str()));
+                let running = Running::new(class, began_s, seconds);
                 self.running.insert(id.clone(), running);
             }
         }
         let Some(running) = self.running.get_mut(id) else { return Vec::new() };
         running.add(seen, adds);
-        let Some(windows) = self.of.get(&intent.name).and_then(|of| of.get(&seconds)) else {
+        let Some(windows) = self.of.get(&running.class).and_then(|of| of.get(&seconds)) else {
             return Vec::new();
         };
         let mut departures = Vec::new();
@@ -457,7 +460,7 @@ spec:
         for lease in 0..700 {
             opened_in_lease(&mut baselines, 1, (0, lease * 300), 1);
         }
-        assert_eq!(baselines.of["jobs"][&300][0].len(), 672);
+        assert_eq!(baselines.of["jobs a.example"][&300][0].len(), 672);
         let changes = baselines.changes();
         assert_eq!(changes.iter().filter(|sample| sample.most.is_none()).count(), (699 - 672) * 3);
     }

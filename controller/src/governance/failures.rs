@@ -1,6 +1,6 @@
 //! Handshakes that fail: whether more of them do than is usual for their class.
 //!
-//! A class is an intent: its identities share a baseline, so that jobs that come and go have one. Of servers it is told apart
+//! A class is an intent within a tenant: its identities share a baseline, so that jobs that come and go have one. Of servers it is told apart
 //! with whom the clients shake hands.
 
 use super::compare::{Departure, Seen, departs};

@@ -2,6 +2,7 @@
 
 use super::compare::{End, Role, Seen};
 use super::finding::Peer;
+use super::tenant::tenant;
 use crate::policy::intent::Intent;
 use crate::policy::time::duration_text;
 use datapath::abi::HandshakeKind;
@@ -15,10 +16,11 @@ const RECENT: usize = 5;
 /// With what: so many minutes before these.
 const BEFORE: usize = 60;
 
-/// What is counted together: handshakes of the identities of an intent.
+/// What is counted together: handshakes of the identities of an intent and a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Class {
     intent: String,
+    tenant: String,
     role: Role,
     kind: u8,
     peer: Peer,
@@ -32,11 +34,12 @@ impl Class {
         kind: HandshakeKind,
     ) -> impl Iterator<Item = (Role, Self)> {
         let ends = [(Role::Client, &seen.client, &seen.server), (Role::Server, &seen.server, &seen.client)];
-        let somebody = ends.into_iter().filter(|(_, own, _)| matches!(own, End::Identified { .. }));
-        somebody.filter_map(move |(role, own, peer)| {
+        ends.into_iter().filter_map(move |(role, own, peer)| {
+            let End::Identified { id, .. } = own else { return None };
             let intent = intents.iter().find(|intent| own.is_any_of(&intent.identities))?;
             let peer = if role == Role::Client { Peer::of(peer) } else { Peer::Several };
-            Some((role, Self { intent: intent.name.clone(), role, kind: kind as u8, peer }))
+            let (intent, tenant) = (intent.name.clone(), tenant(id.as_str()).to_owned());
+            Some((role, Self { intent, tenant, role, kind: kind as u8, peer }))
         })
     }
 }

@@ -31,6 +31,7 @@ mod roles;
 mod rules;
 mod scans;
 mod signal;
+mod tenant;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,8 @@ mod tests_of_approvals;
 mod tests_of_rules;
 #[cfg(test)]
 mod tests_of_signals;
+#[cfg(test)]
+mod tests_of_tenants;
 mod view;
 
 pub use approvals::{Access, Approvals, Asked, Radius, Request, RequestState, Share, reason};

@@ -20,6 +20,10 @@ const ADDED: &str = "
     CREATE TABLE IF NOT EXISTS baselines (class TEXT, measure INTEGER, hour INTEGER, most INTEGER, PRIMARY KEY (class, measure, hour));
     CREATE TABLE IF NOT EXISTS baselines_of_leases
         (class TEXT, seconds INTEGER, measure INTEGER, slot INTEGER, most INTEGER, PRIMARY KEY (class, seconds, measure, slot));";
+/// A class once was an intent: whose tenant's that was, nobody knows any more.
+const OF_ALL_TENANTS: &str = "
+    DELETE FROM baselines WHERE instr(class, ' ') = 0;
+    DELETE FROM baselines_of_leases WHERE instr(class, ' ') = 0;";
 
 /// The file.
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl ObservedFile {
             return Err(rusqlite::Error::IntegralValueOutOfRange(0, version.into()));
         }
         db.execute_batch(ADDED)?;
+        db.execute_batch(OF_ALL_TENANTS)?;
         let since: String = db.query_row("SELECT at FROM since", [], |row| row.get(0))?;
         let pairs = rows(&db, "SELECT pair, sight FROM pairs", |pair, sight| PairSeen { pair, sight })?;
         let deeds = rows(&db, "SELECT deed, times FROM deeds", |of, times| DeedSeen { of, times })?;

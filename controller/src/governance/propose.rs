@@ -3,6 +3,7 @@
 use super::compare::Role;
 use super::observed::{Observed, PairSeen, Sight, With};
 use super::propose_deeds;
+use super::tenant::tenant;
 use crate::policy::intent::hello::NamePattern;
 use crate::policy::ports::{has_ports, protocol_and_port};
 use crate::policy::spiffe::SpiffePattern;
@@ -160,15 +161,6 @@ fn merged<'s>(seen: &[&'s PairSeen]) -> BTreeMap<(&'s With, String), (Sight, boo
         merged.entry(key).and_modify(add).or_insert_with(|| (one.sight.clone(), is_handed_out));
     }
     merged
-}
-
-/// Trust domain and namespace, as far as the path begins with `/ns/NAME`.
-fn tenant(id: &str) -> (&str, Option<&str>) {
-    let rest = id.strip_prefix("spiffe://").unwrap_or(id);
-    let mut segments = rest.split('/');
-    let domain = segments.next().unwrap_or_default();
-    let namespace = segments.next().filter(|first| *first == "ns").and_then(|_| segments.next());
-    (domain, namespace)
 }
 
 fn hellos(sight: &Sight) -> (BTreeSet<String>, BTreeSet<String>) {
