@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// The evidence of a claim that names the certificate by which an identity was proven: its SHA-256 in hexadecimal.
+pub const CERTIFICATE: &str = "svid_sha256";
+
 /// Who makes claims: `manual` for `tidegate identity bind`, `enrol` for enrolment, and so on.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,

@@ -3,68 +3,19 @@
 use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
-use crate::governance::{
-    Access, Approvals, Asked, Contain, Containment, Radius, Request, RequestState, Share,
-};
+use crate::governance::{Access, Approvals, Asked, Contain, Containment, Request, RequestState};
 use crate::policy::approval::{Approvals as Rules, Unanswered};
-use crate::policy::ports::protocol_and_port;
 use crate::policy::spiffe::SpiffeId;
-use crate::state::{Author, State};
+use crate::state::Author;
 use crate::view::event;
-use datapath::abi::Binding;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 impl Shared {
     /// What has to be approved; nothing where no gateway document says so.
     pub(super) fn approval_rules(&self) -> Option<Rules> {
         self.with_state(|state| state.documents().gateway.as_ref()?.approvals.clone())
-    }
-
-    /// What quarantining an identity would touch now.
-    pub(super) fn radius(&self, id: &SpiffeId) -> Result<Radius> {
-        let (number, addresses) = self.with_state(|state| (number(state, id), addresses(state, id)));
-        let mut radius = Radius { addresses, ..Radius::default() };
-        let Some(number) = number else { return Ok(radius) };
-        let mut peers = HashSet::new();
-        // Of each service that it answers: its connections, and everybody's.
-        let mut services: BTreeMap<(u8, u16), [u64; 2]> = BTreeMap::new();
-        let tracked = self.maps.tracked()?;
-        let ends = |key: &datapath::abi::FlowKey, connection: &datapath::abi::Connection| {
-            let opener = connection.originator_side();
-            [key.end(opener), key.end(opener.other())]
-        };
-        // Those that have just ended count too, for peers and services: who opens a connection a request depends on it no less.
-        for (key, connection) in &tracked {
-            let [(opener, _), (answerer, port)] = ends(key, connection);
-            let [from, to] = connection.identity;
-            if from != number && to != number {
-                continue;
-            }
-            radius.connections += u64::from(connection.closed_ns == 0);
-            let (peer, address) = if from == number { (to, answerer) } else { (from, opener) };
-            // Who has no identity is known by the address.
-            peers.insert((peer, (peer == 0 || peer == Binding::AMBIGUOUS).then_some(address)));
-            if to == number {
-                services.entry((key.proto, port)).or_default()[0] += 1;
-            }
-        }
-        for (key, connection) in &tracked {
-            let [_, (_, port)] = ends(key, connection);
-            if let Some([_, all]) = services.get_mut(&(key.proto, port)) {
-                *all += 1;
-            }
-        }
-        radius.peers = peers.len() as u64;
-        radius.service = services
-            .into_iter()
-            .map(|((proto, port), [own, all])| Share {
-                service: protocol_and_port(proto, port),
-                percent: (own * 100 / all.max(1)) as u32,
-            })
-            .max_by_key(|share| share.percent);
-        Ok(radius)
     }
 
     /// Asks people, which is recorded first, and tells of it.
@@ -249,16 +200,4 @@ impl Shared {
         }
         self.record_about(Kind::Approval, by, BTreeSet::from([request.identity.to_string()]), what)
     }
-}
-
-fn number(state: &State, id: &SpiffeId) -> Option<u32> {
-    state.numbering.identity_number(id)
-}
-
-/// Addresses and prefixes that are bound to it.
-fn addresses(state: &State, id: &SpiffeId) -> u64 {
-    let workloads = state.documents().workloads.iter().filter(|w| w.spiffe_id == *id);
-    let named: usize = workloads.map(|w| w.addresses.len()).sum();
-    let bound = state.bindings.iter().filter(|(_, claim)| claim.spiffe_id == *id).count();
-    (named + bound) as u64
 }

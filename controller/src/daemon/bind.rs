@@ -1,10 +1,10 @@
 //! What sources of bindings want done: checked, and told about.
 
 use super::commit::Committed;
-use super::inlet::What;
+use super::inlet::{Lent, What};
 use super::rebind::Rebound;
 use super::{Shared, lock};
-use crate::bindings::{Change, Claim, Slot, SourceName};
+use crate::bindings::{CERTIFICATE, Change, Claim, Slot, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::Names;
 use crate::state::Author;
@@ -93,9 +93,14 @@ impl Shared {
             if let Change::Set(claim) = change
                 && claim.address.bits() == 128
             {
+                let certificate = claim.evidence.get(CERTIFICATE).map(|sha256| sha256.as_str().into());
                 let until = claim.lease.map(|lease| lease.not_after);
-                self.hub.compare(What::Lease(claim.spiffe_id.clone(), claim.address.addr(), until));
+                let (id, address) = (claim.spiffe_id.clone(), claim.address.addr());
+                self.hub.compare(What::Lease(Lent { id, address, until, certificate }));
             }
+        }
+        if let Some(host) = self.host.as_ref().filter(|host| host.is_about(&changes)) {
+            host.settle(&committed.state);
         }
         let withdrawn = changes.iter().filter(|change| matches!(change, Change::Withdraw(_))).count();
         let ambiguous = committed.ambiguities(changes.iter().map(Change::slot));

@@ -1,16 +1,18 @@
 //! Workloads of this host: what is executed in their cgroups and whereto they connect, read from programs of their own.
 
-use super::inlet::What;
-use super::observe::Hub;
+use super::inlet::{Called, Local, What};
 use super::{Shared, lock};
+use crate::bindings::Change;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::spiffe::SpiffeId;
+use crate::state::State;
 use crate::view::event;
 use crate::view::flow::Moment;
-use datapath::abi::{Did, HostEvent};
+use datapath::abi::{Addr, Binding, Did, HostEvent};
 use loader::host::{HostCounts, HostWatch, cgroup_root};
 use loader::maps::Events;
 use rustix::event::{PollFd, PollFlags};
+use serde_json::json;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -44,6 +46,8 @@ impl FromStr for LocalWorkload {
 pub struct Host {
     watch: Mutex<HostWatch>,
     who: HashMap<u64, SpiffeId>,
+    /// Where they are, by what was committed last. Whoever tells of what they do waits for no commit.
+    at: Mutex<HashMap<SpiffeId, Addr>>,
 }
 
 impl Host {
@@ -63,7 +67,7 @@ impl Host {
             who.insert(watch.watch(&root.join(cgroup)).map_err(failed)?, id.clone());
         }
         let events = watch.events().map_err(failed)?;
-        Ok(Some((Self { watch: Mutex::new(watch), who }, events)))
+        Ok(Some((Self { watch: Mutex::new(watch), who, at: Mutex::default() }, events)))
     }
 
     /// Has everything told again that is done from now on.
@@ -76,20 +80,62 @@ impl Host {
         lock(&self.watch).counts()
     }
 
-    fn take(&self, bytes: &[u8], hub: &Hub) {
+    /// Notes where the workloads are.
+    pub(super) fn settle(&self, state: &State) {
+        let at = |id: &SpiffeId| Some((id.clone(), address_of(state, id)?));
+        *lock(&self.at) = self.who.values().filter_map(at).collect();
+    }
+
+    /// Whether one of the workloads may be elsewhere after these changes.
+    pub(super) fn is_about(&self, changes: &[Change]) -> bool {
+        let at = lock(&self.at);
+        changes.iter().any(|change| match change {
+            Change::Set(claim) => self.who.values().any(|id| *id == claim.spiffe_id),
+            Change::Withdraw(slot) => at.values().any(|address| *address == slot.address.addr()),
+        })
+    }
+}
+
+/// An address of an identity, by leases first.
+fn address_of(state: &State, id: &SpiffeId) -> Option<Addr> {
+    let leased = state.bindings.iter().find(|(_, claim)| claim.spiffe_id == *id);
+    let written = state.documents().workloads.iter().find(|workload| workload.spiffe_id == *id);
+    let prefix = leased.map(|(_, claim)| claim.address);
+    let prefix = prefix.or_else(|| written.and_then(|workload| workload.addresses.first().copied()));
+    prefix.map(|prefix| prefix.addr())
+}
+
+impl Shared {
+    /// Takes what a local workload did. Who it was, and with whom it did it, is looked up here and nowhere later.
+    fn take_deed(&self, host: &Host, bytes: &[u8]) {
         let Ok(event) = bytemuck::try_pod_read_unaligned::<HostEvent>(bytes) else { return };
-        let (Some(id), Some(did)) = (self.who.get(&event.deed.cgroup), event.deed.did()) else { return };
+        let (Some(id), Some(did)) = (host.who.get(&event.deed.cgroup), event.deed.did()) else { return };
         // What is no text is shown as such, whatever terminal it ends on.
         let name: String = String::from_utf8_lossy(event.deed.name()).chars().map(printable).collect();
+        let now = Moment::now();
+        let mut told = event::host_json(&event, did, id, &name, &now);
+        let address = lock(&host.at).get(id).copied();
+        if let Some(address) = address {
+            told["IP"]["source"] = json!(address.to_ip());
+            told["source"]["lease"] = self.lease_at(id, address, &now).unwrap_or(json!({"ambiguous": true}));
+        }
+        let local =
+            Local { id: id.clone(), address: address.unwrap_or(Addr::v4([127, 0, 0, 1])), pid: event.pid };
         let what = match did {
-            Did::Exec => What::Exec(id.clone(), name.as_str().into(), event.pid),
+            Did::Exec => What::Exec(local, name.as_str().into()),
             Did::Connect => {
-                let to = (event.deed.addr, event.deed.proto, event.deed.port);
-                What::Connect(id.clone(), name.as_str().into(), event.pid, to)
+                let (address, proto, port) = (event.deed.addr, event.deed.proto, event.deed.port);
+                let there = self.binding_at(address).unwrap_or(Binding::NONE);
+                told["destination"] = self.end_json(&there, &now);
+                What::Connect(
+                    local,
+                    name.as_str().into(),
+                    Called { identity: there.identity, address, proto, port },
+                )
             }
         };
-        hub.compare(what);
-        hub.send(event::host_json(&event, did, id, &name, &Moment::now()));
+        self.hub.compare(what);
+        self.hub.send(told);
     }
 }
 
@@ -106,7 +152,7 @@ pub(super) fn read(shared: &Arc<Shared>, mut events: Events) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return tracing::error!("what local workloads do is not read any more: {e}"),
         }
-        events.drain(|bytes| host.take(bytes, &shared.hub));
+        events.drain(|bytes| shared.take_deed(host, bytes));
     }
 }
 

@@ -45,16 +45,65 @@ pub enum What {
     Closed(Ends, u64),
     /// It is a query for a name.
     Query(Ends, Arc<str>),
-    /// A process executed a program: which, and its number.
-    Exec(SpiffeId, Arc<str>, u32),
-    /// A process connected a socket: its name, number, and to where by which protocol.
-    Connect(SpiffeId, Arc<str>, u32, (Addr, u8, u16)),
-    /// An identity was given a lease on an address, until then; without an end where it has none.
-    Lease(SpiffeId, Addr, Option<Timestamp>),
-    /// An enrolment from an address was refused: of whom, if that was proven, and why.
-    Refused(Option<SpiffeId>, Addr, Refused),
+    /// A process executed a program: which.
+    Exec(Local, Arc<str>),
+    /// A process connected a socket: its name, and to where.
+    Connect(Local, Arc<str>, Called),
+    /// An identity was given a lease.
+    Lease(Lent),
+    /// An enrolment was refused.
+    Refused(Knocked),
     /// Connections that are known were counted.
     Usual,
+}
+
+/// A process of a local workload, and where the workload was when it did something.
+pub struct Local {
+    /// Who.
+    pub id: SpiffeId,
+    /// Where; the loopback's address where it has none.
+    pub address: Addr,
+    /// The number of the process.
+    pub pid: u32,
+}
+
+/// Where a socket was connected to, and who was there then.
+#[derive(Clone, Copy)]
+pub struct Called {
+    /// The number of the identity; 0 where there was none.
+    pub identity: u32,
+    /// Where.
+    pub address: Addr,
+    /// IP protocol number.
+    pub proto: u8,
+    /// The port.
+    pub port: u16,
+}
+
+/// A lease that was given or renewed.
+pub struct Lent {
+    /// To whom.
+    pub id: SpiffeId,
+    /// On which address.
+    pub address: Addr,
+    /// Until when; without an end where it has none.
+    pub until: Option<Timestamp>,
+    /// The SHA-256 of the certificate that it was given for, where it was for one.
+    pub certificate: Option<Arc<str>>,
+}
+
+/// An enrolment that was refused, and who was where it came from.
+pub struct Knocked {
+    /// Who proved to be who he is, or has the address; nobody where neither is known.
+    pub id: Option<SpiffeId>,
+    /// Whether that was proven.
+    pub is_proven: bool,
+    /// From where.
+    pub address: Addr,
+    /// Why.
+    pub why: Refused,
+    /// That in words.
+    pub detail: Arc<str>,
 }
 
 impl Judged {
@@ -232,8 +281,8 @@ impl Inlet {
     pub fn offer_told(&self, what: What, names: &Arc<Names>) {
         let what = match what {
             // What is compared has one clock.
-            What::Lease(id, address, until) => {
-                What::Lease(id, address, until.map(|until| self.pace.of(until)))
+            What::Lease(lent) => {
+                What::Lease(Lent { until: lent.until.map(|until| self.pace.of(until)), ..lent })
             }
             what => what,
         };

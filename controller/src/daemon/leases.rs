@@ -94,14 +94,18 @@ impl Leases {
             self.known.insert(asked.address, versions);
             versions.as_ref().and_then(fits)
         });
-        match found {
-            Some(Binding { not_after_ns: NEVER, .. }) => json!({"not_after": null}),
-            Some(binding) => json!({
-                "not_after": format!("{:.0}", now.timestamp(binding.not_after_ns)),
-                "on_expiry": ON_EXPIRY[usize::from(binding.on_expiry & !Binding::ASKS).min(2)],
-            }),
-            None => json!({"ambiguous": true}),
-        }
+        found.map_or_else(|| json!({"ambiguous": true}), |binding| told(&binding, now))
+    }
+}
+
+/// The lease of a binding, as an event tells it.
+pub fn told(binding: &Binding, now: &Moment) -> Value {
+    match binding.not_after_ns {
+        NEVER => json!({"not_after": null}),
+        not_after_ns => json!({
+            "not_after": format!("{:.0}", now.timestamp(not_after_ns)),
+            "on_expiry": ON_EXPIRY[usize::from(binding.on_expiry & !Binding::ASKS).min(2)],
+        }),
     }
 }
 

@@ -29,6 +29,7 @@ mod leases;
 pub mod mark;
 mod metrics;
 mod observe;
+mod radius;
 mod rebind;
 mod recent;
 mod recover;
@@ -133,7 +134,10 @@ impl Shared {
         }
         // Somebody may expect less than before: of local workloads all is told again, and of connections all are compared.
         if before != Arc::as_ptr(&committed.state.set) {
-            self.host.as_ref().into_iter().for_each(host::Host::forget);
+            if let Some(host) = &self.host {
+                host.settle(&committed.state);
+                host.forget();
+            }
             self.governance.inlet.usual.forget();
         }
         self.governance.declare(&committed.state.documents().intents);

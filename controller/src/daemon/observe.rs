@@ -85,6 +85,11 @@ impl Hub {
         self.leases().forget();
     }
 
+    /// The names by which events are told now.
+    pub(super) fn names(&self) -> Arc<Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,13 +122,12 @@ impl Hub {
 
     /// Hands over to be compared what no packet tells of.
     pub(super) fn compare(&self, what: What) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.governance.offer_told(what, &names);
+        self.governance.offer_told(what, &self.names());
     }
 
     /// Hands an event of the ring buffer to everybody: to the governance loop first.
     pub fn publish(&self, bytes: &[u8], now: &Moment) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = self.names();
         self.governance.offer(bytes, &names, now);
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
         self.telling.leave(bytes, &names, now);
@@ -169,9 +173,11 @@ impl Hub {
         if !self.asked.lock().unwrap_or_else(PoisonError::into_inner).is_new(piece, question.id) {
             return;
         }
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = self.names();
         self.governance.offer_query(piece, &question.name, &names, now);
-        self.send(event::query_json(piece, &question.name, &names, now));
+        let mut told = event::query_json(piece, &question.name, &names, now);
+        self.leases().add_to_hello((&piece.key, piece.originator, piece.identity), &mut told, now);
+        self.send(told);
     }
 
     /// Reads as far as they go the hellos of which nothing came since `before_ns`.
@@ -181,7 +187,7 @@ impl Hub {
     }
 
     fn tell(&self, found: &[Found], now: &Moment) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = self.names();
         for found in found {
             self.governance.offer_hello(found, &names, now);
             let mut told = event::hello_json(found, &names, now);

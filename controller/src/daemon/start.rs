@@ -141,6 +141,9 @@ pub(super) fn start(
             if let Err(e) = shared.sign(true) {
                 tracing::error!("{e}");
             }
+            if let Some(host) = &shared.host {
+                shared.with_state(|state| host.settle(state));
+            }
             let shared = Arc::new(shared);
             let (for_loop, for_files) = (shared.clone(), shared.clone());
             std::thread::spawn(move || compare::run(&for_loop, &outlet, baselines));

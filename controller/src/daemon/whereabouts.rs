@@ -1,12 +1,13 @@
 //! Where identities are, and who is where: by bindings, as they are now.
 
-use super::Shared;
+use super::{Shared, leases};
 use crate::governance::{End, places};
-use crate::names::Names;
 use crate::policy::Prefix;
 use crate::policy::spiffe::SpiffeId;
-use datapath::abi::Addr;
+use crate::view::flow::Moment;
+use datapath::abi::{Addr, Binding};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 impl Shared {
@@ -28,21 +29,31 @@ impl Shared {
         (peer, others.into_iter().collect())
     }
 
-    /// An address of an identity, by leases first; the loopback's where it has none.
-    pub(super) fn address_of(&self, id: &SpiffeId) -> Addr {
-        self.with_state(|state| {
-            let leased = state.bindings.iter().find(|(_, claim)| claim.spiffe_id == *id);
-            let written = state.documents().workloads.iter().find(|workload| workload.spiffe_id == *id);
-            let prefix = leased.map(|(_, claim)| claim.address);
-            let prefix = prefix.or_else(|| written.and_then(|workload| workload.addresses.first().copied()));
-            prefix.map_or(Addr::v4([127, 0, 0, 1]), |prefix| prefix.addr())
-        })
+    /// What is bound to an address by what counts now, somebody's or not.
+    pub(super) fn binding_at(&self, address: Addr) -> Option<Binding> {
+        let versions = self.maps.bindings.longest(&address, 128).ok().flatten()?;
+        Some(*versions.at(self.maps.config.get().ok()?.epoch))
     }
 
     /// Who has an address by what counts now.
-    pub(super) fn who_is_at(&self, address: Addr, names: &Names) -> Option<SpiffeId> {
-        let versions = self.maps.bindings.longest(&address, 128).ok().flatten()?;
-        let number = versions.at(self.maps.config.get().ok()?.epoch).identity;
-        names.identity(number)?.parse().ok()
+    pub(super) fn who_is_at(&self, address: Addr) -> Option<SpiffeId> {
+        self.hub.names().identity(self.binding_at(address)?.identity)?.parse().ok()
+    }
+
+    /// The lease of an identity on an address, as an event tells it; nothing where it has none there.
+    pub(super) fn lease_at(&self, id: &SpiffeId, address: Addr, now: &Moment) -> Option<Value> {
+        let binding = self.binding_at(address)?;
+        let is_its = self.hub.names().identity(binding.identity) == Some(id.as_str());
+        is_its.then(|| leases::told(&binding, now))
+    }
+
+    /// An end, as an event tells it.
+    pub(super) fn end_json(&self, binding: &Binding, now: &Moment) -> Value {
+        let names = self.hub.names();
+        let mut end = json!({"identity": binding.identity, "spiffe_id": names.identity(binding.identity)});
+        if binding.identity != 0 && binding.identity != Binding::AMBIGUOUS {
+            end["lease"] = leases::told(binding, now);
+        }
+        end
     }
 }

@@ -41,7 +41,7 @@ pub struct Radius {
 /// A part of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
-    /// `tcp/443`
+    /// `tcp/443 of intent web in acme.example/ns/shop`, or of a SPIFFE ID that answers alone.
     pub service: String,
     /// Of its connections, so many percent.
     pub percent: u32,

@@ -65,4 +65,5 @@ pub use roles::Roles;
 pub use rules::Rules;
 pub use scans::Scans;
 pub use signal::Signal;
+pub use tenant::tenant;
 pub use terms::Terms;

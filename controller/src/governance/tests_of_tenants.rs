@@ -90,9 +90,9 @@ fn baselines_that_were_kept_stay_those_of_their_tenants_and_those_of_no_tenant_a
     let (_, kept) = ObservedFile::open(&path, at(0)).expect("the same");
     assert_eq!(rows(&path), many);
     let mut baselines = kept.baselines;
-    let mut look =
+    let look =
         |id| baselines.look(&intents[0], &seen(id), Adds::Connections(1000), (at(26 * 60), None)).len();
-    assert_eq!(JOBS.map(|id| look(id)), [1, 0, 0]);
+    assert_eq!(JOBS.map(look), [1, 0, 0]);
 }
 
 #[test]

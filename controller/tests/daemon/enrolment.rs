@@ -58,6 +58,10 @@ fn row(lab: &Lab, id: &str) -> Option<Value> {
     listed.as_array().unwrap().iter().find(|row| row["spiffe_id"] == id).cloned()
 }
 
+fn enrolments(lab: &Lab) -> Vec<Value> {
+    lab.json(&["observe"]).into_iter().filter(|event| event["event"] == "enrolment").collect()
+}
+
 pub fn metric(lab: &Lab, name: &str) -> u64 {
     let page = lab.metrics();
     let line = page.lines().find_map(|line| line.strip_prefix(name)).expect(name);
@@ -87,6 +91,12 @@ fn who_enrols_is_let_through_until_the_lease_ends_also_without_the_daemon() {
     assert!((not_after.as_second() - end.unix_timestamp()).abs() <= 1, "{listed}");
     assert_eq!(listed["evidence"]["svid_sha256"].as_str().unwrap().len(), 64);
     assert_eq!(metric(&lab, "tidegate_enrolment_total{outcome=\"granted\"}"), 1);
+    let told = enrolments(&lab).remove(0);
+    assert_eq!(told["enrolment"]["outcome"], "granted");
+    assert_eq!(told["source"]["lease"]["on_expiry"], "deny");
+    let told: jiff::Timestamp =
+        told["source"]["lease"]["not_after"].as_str().expect("an end").parse().unwrap();
+    assert!((told.as_second() - not_after.as_second()).abs() <= 1, "{told} is not {not_after}");
 
     daemon.kill_nine();
     assert!(lab.connects(8443) || OffsetDateTime::now_utc() >= end);
@@ -143,8 +153,8 @@ fn who_may_not_enrol_is_told_so_counted_and_reported() {
         );
     }
     assert_eq!(metric(&lab, "tidegate_svid_refused_total{reason=\"untrusted_chain\"}"), 1);
-    let events = lab.json(&["observe"]);
-    let enrolments: Vec<_> = events.iter().filter(|e| e["event"] == "enrolment").collect();
+    let enrolments = enrolments(&lab);
+    assert_eq!(enrolments[0]["source"]["lease"], Value::Null, "who is refused has none there");
     let reasons: Vec<_> = enrolments.iter().map(|e| e["enrolment"]["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["address", "trust_domain", "certificate", "certificate"]);
     assert_eq!(
@@ -193,6 +203,9 @@ fn a_workload_renews_when_its_svid_rotates_and_gives_its_address_back_at_the_end
     assert_eq!(row(&lab, ORDERS), None);
     assert!(!lab.connects(8443));
     assert_eq!(metric(&lab, "tidegate_enrolment_total{outcome=\"withdrawn\"}"), 1);
+    let back = enrolments(&lab).pop().expect("an enrolment");
+    assert_eq!(back["enrolment"]["outcome"], "withdrawn");
+    assert!(back["source"]["lease"]["not_after"].is_string(), "the lease that was given back: {back}");
 }
 
 #[test]

@@ -34,6 +34,19 @@ spec:
     assert_eq!(story().matches(&format!("{ORDERS} executes /bin/true")).count(), 1, "{}", story());
     assert_eq!(findings(), json(Vec::<serde_json::Value>::new()));
 
+    // Where it was, and by which lease, is said by the event itself.
+    let told =
+        |kind: &str| lab.json(&["observe"]).into_iter().find(|event| event["event"] == kind).expect(kind);
+    for event in [told("process"), told("socket")] {
+        let no_end = serde_json::json!({"not_after": null});
+        assert_eq!(
+            (&event["IP"]["source"], &event["source"]["lease"]),
+            (&json("10.1.0.2"), &no_end),
+            "{event}"
+        );
+    }
+    assert_eq!(told("socket")["destination"], serde_json::json!({"identity": 0, "spiffe_id": null}));
+
     cgroup.run("/bin/sleep 0");
     until(|| findings().as_array().is_some_and(|all| !all.is_empty()));
     let finding = lab.json(&["findings", "show", "1"]).remove(0);
@@ -46,6 +59,21 @@ spec:
     );
     assert!(why.ends_with("executes /bin/true or /usr/bin/bash"), "{why}");
     until(|| lab.json(&["quarantine", "list"])[0][0]["reason"] == "finding 1");
+
+    assert_eq!(finding["evidence"][0]["address"], "10.1.0.2");
+
+    // Who was connected to is whoever was there then.
+    lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "1h"]);
+    cgroup.run("exec 3<>/dev/udp/10.2.0.2/53");
+    let payments = || {
+        let all = lab.json(&["observe"]);
+        all.into_iter().find(|event| event["event"] == "socket" && event["IP"]["destination"] == "10.2.0.2")
+    };
+    until(|| payments().is_some());
+    let socket = payments().expect("a socket");
+    assert_eq!(socket["destination"]["spiffe_id"], "spiffe://acme.example/ns/shop/sa/payments", "{socket}");
+    assert_eq!(socket["destination"]["lease"], serde_json::json!({"not_after": null}));
+    assert!(socket["source"]["lease"].is_object(), "{socket}");
 
     // Under another intent it is told again, and somebody else is who may.
     lab.file("shop.yaml", &intent.replace("/bin/true, /usr/bin/bash", "/bin/sleep"));

@@ -53,3 +53,28 @@ fn an_event_has_the_leases_of_then_also_when_they_were_renewed_or_are_another_id
     assert!(not_after(&denied.0).duration_since(jiff::Timestamp::now()).as_secs() > 10_000);
     assert_eq!(denied.1["not_after"], json(Value::Null));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_query_for_a_name_has_the_leases_of_both_ends() {
+    let lab = Lab::new();
+    let policy = POLICY.replace(", addresses: [10.1.0.2/32]", ", addresses: [10.1.0.77/32]");
+    let policy = policy.replace("ports: [tcp/8443]", "ports: [udp/53]");
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", &policy)]);
+    let _server = lab.serve_datagrams(53);
+    lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "1h"]);
+    // RFC 1035, 4.1: one question, for A of `db`.
+    let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x00\x00\x01\x00\x01";
+    lab.exchange(53, query).expect("an answer");
+    let asked = || lab.json(&["observe"]).into_iter().find(|event| event["event"] == "dns_query");
+    until(|| asked().is_some());
+    let asked = asked().expect("a query");
+    assert_eq!((&asked["l7"]["dns"]["query"], &asked["source"]["spiffe_id"]), (&json("db"), &json(ORDERS)));
+    let lease = &asked["source"]["lease"];
+    let end: jiff::Timestamp =
+        lease["not_after"].as_str().unwrap_or_else(|| panic!("{asked}")).parse().unwrap();
+    let left = end.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((3500..=3600).contains(&left), "{left} s of an hour");
+    assert_eq!(lease["on_expiry"], "deny");
+    assert_eq!(asked["destination"]["lease"], serde_json::json!({"not_after": null}));
+}

@@ -18,7 +18,8 @@ impl Shared {
     ) {
         let seen = watch.declared.seen(&judged.names, &Ends::of_event(event));
         for mut departure in watch.failures.look(intents, &seen, (kind, outcome), judged.time) {
-            let changed = [&seen.client, &seen.server].into_iter().filter_map(|end| watch.roles.changed(end));
+            let ends = [&seen.client, &seen.server].into_iter();
+            let changed = ends.flat_map(|end| watch.roles.changed(end, judged.time));
             let said = departure.detail.take().into_iter().chain(changed);
             departure.detail = Some(said.collect::<Vec<_>>().join("; "));
             self.note(&departure, &seen, judged);

@@ -85,7 +85,8 @@ impl Declared {
         End::Identified { id: id.clone(), labels, address }
     }
 
-    fn end(&self, names: &Names, number: u32, address: Addr) -> End {
+    /// Who the end of a connection is.
+    pub(super) fn end(&self, names: &Names, number: u32, address: Addr) -> End {
         if number == Binding::AMBIGUOUS {
             return End::Ambiguous(address);
         }

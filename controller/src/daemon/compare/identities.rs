@@ -3,13 +3,10 @@
 
 use super::Watch;
 use crate::daemon::enroll::Refused;
-use crate::daemon::inlet::Judged;
+use crate::daemon::inlet::{Called, Judged, Knocked, Lent, Local};
 use crate::daemon::{Shared, lock};
 use crate::governance::{Deed, End, Role, Seen, Signal, departs, places, processes};
 use crate::policy::intent::Intent;
-use crate::policy::spiffe::SpiffeId;
-use datapath::abi::Addr;
-use jiff::Timestamp;
 
 impl Shared {
     pub(super) fn look_at_exec(
@@ -17,11 +14,11 @@ impl Shared {
         watch: &Watch,
         intents: &[Intent],
         judged: &Judged,
-        (id, path, pid): (&SpiffeId, &str, u32),
+        (Local { id, address, pid }, path): (&Local, &str),
     ) {
         lock(&self.governance.deeds).note(id, Deed::Executes(path.into()), judged.time);
-        let seen = Seen::on_host(watch.declared.own(id, self.address_of(id)));
-        let departure = processes::undeclared(intents, &seen, path, pid);
+        let seen = Seen::on_host(watch.declared.own(id, *address));
+        let departure = processes::undeclared(intents, &seen, path, *pid);
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
     }
 
@@ -30,16 +27,13 @@ impl Shared {
         watch: &Watch,
         intents: &[Intent],
         judged: &Judged,
-        (id, name, pid, (address, proto, port)): (&SpiffeId, &str, u32, (Addr, u8, u16)),
+        (Local { id, address, pid }, name, to): (&Local, &str, Called),
     ) {
-        let peer = match self.who_is_at(address, &judged.names) {
-            Some(peer) => watch.declared.own(&peer, address),
-            None => End::Unidentified(address),
-        };
-        let own = watch.declared.own(id, self.address_of(id));
+        let server = watch.declared.end(&judged.names, to.identity, to.address);
+        let client = watch.declared.own(id, *address);
         lock(&self.governance.deeds).note(id, Deed::Opens(name.into()), judged.time);
-        let seen = Seen { client: own, server: peer, proto, port };
-        let departure = processes::opener(intents, &seen, name, pid);
+        let seen = Seen { client, server, proto: to.proto, port: to.port };
+        let departure = processes::opener(intents, &seen, name, *pid);
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
     }
 
@@ -49,11 +43,12 @@ impl Shared {
         watch: &mut Watch,
         intents: &[Intent],
         judged: &Judged,
-        (id, address, until): (&SpiffeId, Addr, Option<Timestamp>),
+        Lent { id, address, until, certificate }: &Lent,
     ) {
-        watch.terms.note(id, judged.time, until);
-        let own = watch.declared.own(id, address);
-        let (peer, others) = self.leases_of(id, address, own.clone());
+        watch.terms.note(id, judged.time, *until);
+        let own = watch.declared.own(id, *address);
+        watch.roles.certify(&own, certificate.as_deref(), judged.time);
+        let (peer, others) = self.leases_of(id, *address, own.clone());
         // Who is at an address that somebody else claims too, nobody knows.
         if matches!(peer, End::Identified { .. }) {
             lock(&self.governance.deeds).note(id, Deed::Addresses(others.len() + 1), judged.time);
@@ -63,22 +58,21 @@ impl Shared {
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
     }
 
-    /// An enrolment was refused: of whom, if that was proven, and why.
+    /// An enrolment was refused.
     pub(super) fn look_at_refusal(
         &self,
         watch: &mut Watch,
         intents: &[Intent],
         judged: &Judged,
-        (proven, address, why): (Option<&SpiffeId>, Addr, Refused),
+        Knocked { id, is_proven, address, why, detail }: &Knocked,
     ) {
-        let Some(id) = proven.cloned().or_else(|| self.who_is_at(address, &judged.names)) else { return };
-        let seen = Seen::alone(watch.declared.own(&id, address));
+        let Some(id) = id else { return };
+        let seen = Seen::alone(watch.declared.own(id, *address));
         // That it was revoked is said to who proved who he is, and to nobody else.
-        let (signal, detail) = if why == Refused::Revoked {
-            let revoked = self.revoked(&id).map(|text| format!("{text}, and another was asked for"));
-            (Signal::RevokedLease, revoked.or_else(|| Some("another was asked for".to_owned())))
+        let (signal, detail) = if *why == Refused::Revoked {
+            (Signal::RevokedLease, Some(format!("{detail}, and another was asked for")))
         } else {
-            let detail = watch.refusals.note(&id, proven.is_some(), (why.name(), judged.time));
+            let detail = watch.refusals.note(id, *is_proven, (why.name(), judged.time));
             (Signal::EnrolmentRefused, detail)
         };
         if detail.is_some() {

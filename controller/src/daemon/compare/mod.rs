@@ -97,18 +97,14 @@ impl Shared {
             What::Hello(ends, hello) => self.look_at_hello(watch, intents, &judged, (ends, hello)),
             What::Query(ends, name) => self.look_at_query(watch, intents, &judged, (ends, name)),
             What::Closed(ends, bytes) => self.look_at_end(watch, intents, &judged, (ends, *bytes)),
-            What::Exec(id, path, pid) => self.look_at_exec(watch, intents, &judged, (id, path, *pid)),
-            What::Connect(id, name, pid, to) => {
-                self.look_at_connect(watch, intents, &judged, (id, name, *pid, *to));
+            What::Exec(local, path) => self.look_at_exec(watch, intents, &judged, (local, path)),
+            What::Connect(local, name, to) => {
+                self.look_at_connect(watch, intents, &judged, (local, name, *to));
             }
-            What::Lease(id, address, until) => {
-                self.look_at_lease(watch, intents, &judged, (id, *address, *until));
-            }
+            What::Lease(lent) => self.look_at_lease(watch, intents, &judged, lent),
             // It is noted with the batch.
             What::Usual => {}
-            What::Refused(id, address, why) => {
-                self.look_at_refusal(watch, intents, &judged, (id.as_ref(), *address, *why));
-            }
+            What::Refused(knocked) => self.look_at_refusal(watch, intents, &judged, knocked),
         }
     }
 
@@ -157,7 +153,7 @@ fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence
         What::Exec(..) => ("FORWARDED", "EXEC", None, 0),
         What::Connect(..) => ("FORWARDED", "CONNECT", None, 0),
         What::Lease(..) => ("FORWARDED", "LEASE_GRANTED", None, 0),
-        What::Refused(.., why) => ("DROPPED", why.name(), None, 0),
+        What::Refused(knocked) => ("DROPPED", knocked.why.name(), None, 0),
     };
     Evidence {
         time: judged.time,

@@ -4,7 +4,7 @@ use super::rules::{self, Refused, Rules};
 use crate::bindings::Slot;
 use crate::daemon::Shared;
 use crate::daemon::bind::Withdraw;
-use crate::daemon::inlet::What;
+use crate::daemon::inlet::{Knocked, What};
 use crate::enroll::protocol::{self, AskLease, Enrolled, Withdrawn};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::Prefix;
@@ -12,6 +12,7 @@ use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
 use crate::svid::tls::server_config;
 use crate::svid::{Live, Peer, Refusal};
+use crate::view::flow::Moment;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -20,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -140,7 +141,8 @@ impl Door {
         }
         self.shared.enrolments.grant();
         let details = json!({"outcome": "granted", "not_after": not_after});
-        self.tell(Some(&peer.id), *address, "FORWARDED", details);
+        let lease = self.lease(&peer.id, *address);
+        self.tell((Some(&peer.id), lease), *address, "FORWARDED", details);
         Ok(Enrolled { address: *address, spiffe_id: peer.id.clone(), not_after })
     }
 
@@ -148,10 +150,12 @@ impl Door {
         let Caller { peer, address, .. } = caller;
         let failed = |e: Failure| (Refused::Failed, e.message);
         let source = rules::source(&peer.id).map_err(failed)?;
+        // The one that is given back.
+        let lease = self.lease(&peer.id, *address);
         let slot = Slot { address: Prefix::host((*address).into()), scope: Scope::default() };
         self.shared.withdraw(&source, Withdraw::Slots(vec![slot])).map_err(failed)?;
         self.shared.enrolments.withdraw();
-        self.tell(Some(&peer.id), *address, "FORWARDED", json!({"outcome": "withdrawn"}));
+        self.tell((Some(&peer.id), lease), *address, "FORWARDED", json!({"outcome": "withdrawn"}));
         Ok(Withdrawn { address: *address })
     }
 
@@ -179,7 +183,7 @@ impl Door {
         // while others knock by the thousand.
         let is_sign = !matches!(why, Refused::Failed | Refused::Slow);
         if is_sign && id.is_some() {
-            self.shared.hub.compare(What::Refused(id.cloned(), address.into(), why));
+            self.compare(why, id, address, detail);
         }
         let second = Timestamp::now().as_second();
         {
@@ -193,22 +197,38 @@ impl Door {
             }
         }
         if is_sign && id.is_none() {
-            self.shared.hub.compare(What::Refused(None, address.into(), why));
+            self.compare(why, None, address, detail);
         }
         let who = id.map_or("somebody", SpiffeId::as_str);
         tracing::warn!("enrolment of {who} from {address} is refused, {}: {detail}", why.name());
-        self.tell(
-            id,
-            address,
-            "DROPPED",
-            json!({"outcome": "refused", "reason": why.name(), "detail": detail}),
-        );
+        let lease = id.and_then(|id| self.lease(id, address));
+        let details = json!({"outcome": "refused", "reason": why.name(), "detail": detail});
+        self.tell((id, lease), address, "DROPPED", details);
     }
 
-    fn tell(&self, id: Option<&SpiffeId>, address: IpAddr, verdict: &str, enrolment: serde_json::Value) {
+    /// Has the loop look at a refusal. Whose address it is where nobody proved anything is looked up here and nowhere later.
+    fn compare(&self, why: Refused, proven: Option<&SpiffeId>, address: IpAddr, detail: &str) {
+        let address = address.into();
+        let id = proven.cloned().or_else(|| self.shared.who_is_at(address));
+        let (is_proven, detail) = (proven.is_some(), detail.into());
+        self.shared.hub.compare(What::Refused(Knocked { id, is_proven, address, why, detail }));
+    }
+
+    /// The lease that somebody has on an address now, as an event tells it.
+    fn lease(&self, id: &SpiffeId, address: IpAddr) -> Option<Value> {
+        self.shared.lease_at(id, address.into(), &Moment::now())
+    }
+
+    fn tell(
+        &self,
+        (id, lease): (Option<&SpiffeId>, Option<Value>),
+        address: IpAddr,
+        verdict: &str,
+        what: Value,
+    ) {
         self.shared.hub.send(json!({
             "time": Timestamp::now(), "event": "enrolment", "verdict": verdict,
-            "IP": {"source": address}, "source": {"spiffe_id": id}, "enrolment": enrolment,
+            "IP": {"source": address}, "source": {"spiffe_id": id, "lease": lease}, "enrolment": what,
         }));
     }
 }

@@ -1,6 +1,6 @@
 //! Who may enrol, and what is counted of it.
 
-use crate::bindings::{Claim, SourceName};
+use crate::bindings::{CERTIFICATE, Claim, SourceName};
 use crate::exit_code::{Failure, Result};
 use crate::policy::Prefix;
 use crate::policy::document::{Lease, OnExpiry};
@@ -155,7 +155,7 @@ pub fn source(id: &SpiffeId) -> Result<SourceName> {
 /// What is bound.
 pub fn claim(peer: &Peer, certificate: &[u8], address: IpAddr, not_after: Timestamp) -> Claim {
     let evidence =
-        [("svid_not_after", peer.not_after.to_string()), ("svid_sha256", hex(&Sha256::digest(certificate)))];
+        [("svid_not_after", peer.not_after.to_string()), (CERTIFICATE, hex(&Sha256::digest(certificate)))];
     Claim {
         address: Prefix::host(address.into()),
         scope: Scope::default(),
