@@ -21,6 +21,7 @@ mod hostile;
 mod hours;
 mod http;
 mod ingress;
+mod itself;
 mod killed;
 mod kills;
 mod lab;
