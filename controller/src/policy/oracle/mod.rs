@@ -4,6 +4,7 @@
 
 mod commits;
 mod differences;
+mod reach;
 
 use super::act::Act;
 use super::compile::{Compiled, compile};

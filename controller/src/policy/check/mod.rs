@@ -1,20 +1,22 @@
 //! `policy check`: what is wrong, and what is right but probably not meant.
 
-use super::classes::Classes;
-use super::compile::{Compiled, compile, precedence};
-use super::document::{Blocklist, Documents, Policy, Rule, RuleAction, RuleMode, Workload};
+mod rules;
+#[cfg(test)]
+mod tests;
+mod witness;
+
+use super::compile::{Compiled, compile};
+use super::document::{Blocklist, Documents, Policy, Rule, Workload};
 use super::feed::Feed;
-use super::identity_limits::IdentityLimits;
 use super::load;
 use super::numbering::Numbering;
 use super::place::{Mistake, Mistakes, Place};
-use super::ports::PortMatch;
 use super::schema::Schemas;
-use super::selector::{Selector, added, taken};
+use super::selector::Selector;
 use super::time::Clock;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -141,14 +143,14 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
     }
     let has_hours = documents.policies.iter().flat_map(|policy| &policy.rules).any(|r| r.hours.is_some());
     if documents.grants.is_empty() && !has_hours {
-        rules(documents, &deciding, &mut warnings);
+        rules::check(documents, &deciding, &mut warnings);
     } else {
         // What is let pass for a while makes no rule one that is never reached; nor does a rule that is not always there.
         let without = Documents { grants: Vec::new(), ..documents.clone() };
         let sides = [of_rules(&without, |_| true), of_rules(&without, |rule| rule.hours.is_none())];
         let clock = Clock { wall_now: now, boot_now_ns: 0 };
         let both = sides.map(|side| compile(&side, &Numbering::default(), &clock));
-        rules(documents, &both.iter().flat_map(decisive).collect(), &mut warnings);
+        rules::check(documents, &both.iter().flat_map(decisive).collect(), &mut warnings);
         grants(documents, &deciding, now, &mut warnings);
     }
     over(documents, now, &mut warnings);
@@ -194,161 +196,6 @@ fn grants(documents: &Documents, decisive: &HashSet<&Place>, now: Timestamp, war
 
 fn blocks(list: &Blocklist) -> usize {
     list.entries.len() + list.feeds.iter().map(|feed| feed.entries.list().len()).sum::<usize>()
-}
-
-fn rules(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
-    let (guards, limits) = (HashMap::new(), IdentityLimits::default());
-    let classes =
-        Classes::of(documents, &mut Numbering::default(), (0, Timestamp::UNIX_EPOCH), &guards, &limits);
-    let ordered = precedence(documents);
-    let mut warn =
-        |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });
-    for (n, (policy, rule)) in ordered.iter().enumerate() {
-        let name = label(policy, rule);
-        if rule.action == RuleAction::Allow && rule.mode == RuleMode::Audit && rule.limits.is_none() {
-            let text =
-                format!("rule {name}: `mode: audit` changes nothing for an allow, which drops nothing");
-            warn(WarningKind::NoEffect, rule, text);
-        }
-        for (end, selectors) in [("from", &rule.from), ("to", &rule.to)] {
-            for (kind, what) in of_nobody(selectors, &classes) {
-                warn(kind, rule, format!("rule {name}: {what} in `{end}`"));
-            }
-        }
-        let reach = Reach::of(rule, &classes);
-        let hours_meet = || ordered[..n].iter().any(|(_, earlier)| earlier.hours.is_some());
-        let unsure = rule.hours.is_some() && hours_meet();
-        if reach.from.is_empty() || reach.to.is_empty() || unsure {
-            continue;
-        }
-        if rule.action == RuleAction::Pass {
-            if let Some((kind, text)) = idle_pass(&name, (policy, rule), &reach, (&ordered, n), &classes) {
-                warn(kind, rule, text);
-            }
-        } else if !decisive.contains(&rule.place) {
-            let (kind, text) = unreachable(&name, (policy, rule), &reach, &ordered[..n], &classes);
-            warn(kind, rule, text);
-        }
-    }
-}
-
-/// Selectors of an end that match nobody, or take nothing away, and those that take everything.
-fn of_nobody(selectors: &[Selector], classes: &Classes<'_>) -> Vec<(WarningKind, String)> {
-    let of = |selector: &Selector| classes.matching(std::slice::from_ref(selector));
-    let all: HashSet<u32> = added(selectors).flat_map(of).collect();
-    let nobody = added(selectors).filter(|s| **s != Selector::Any && of(s).is_empty());
-    let mut found: Vec<_> =
-        nobody.map(|s| (WarningKind::MatchesNobody, format!("no workload matches `{s}`"))).collect();
-    if !all.is_empty() && classes.matching(selectors).is_empty() {
-        let text = "`not` takes away all that the others match".to_owned();
-        found.push((WarningKind::MatchesNobody, text));
-    }
-    for selector in taken(selectors) {
-        let gone = of(selector);
-        if gone.is_empty() {
-            found.push((WarningKind::MatchesNobody, format!("no workload matches `not {selector}`")));
-        } else if !gone.iter().any(|class| all.contains(class)) {
-            let text = format!("`not {selector}` takes nothing away: the others match none of it");
-            found.push((WarningKind::NoEffect, text));
-        }
-    }
-    found
-}
-
-/// What a rule speaks of.
-struct Reach<'r> {
-    from: BTreeSet<u32>,
-    to: BTreeSet<u32>,
-    ports: &'r [PortMatch],
-}
-
-impl<'r> Reach<'r> {
-    fn of(rule: &'r Rule, classes: &Classes<'_>) -> Self {
-        let set = |selectors: &[Selector]| classes.matching(selectors).into_iter().collect();
-        Self { from: set(&rule.from), to: set(&rule.to), ports: &rule.ports }
-    }
-
-    fn covers(&self, other: &Self) -> bool {
-        let ports = other.ports.iter().all(|b| self.ports.iter().any(|a| a.covers(b)));
-        ports && self.from.is_superset(&other.from) && self.to.is_superset(&other.to)
-    }
-
-    fn meets(&self, other: &Self) -> bool {
-        let ports = other.ports.iter().any(|b| self.ports.iter().any(|a| a.meets(b)));
-        ports && !self.from.is_disjoint(&other.from) && !self.to.is_disjoint(&other.to)
-    }
-}
-
-fn passes(rule: &Rule) -> bool {
-    rule.action == RuleAction::Pass
-}
-
-/// Why a rule that passes on what is left of a tier changes nothing: one before it decides, or there is nothing left.
-fn idle_pass(
-    name: &str,
-    own @ (policy, _): (&Policy, &Rule),
-    reach: &Reach<'_>,
-    (ordered, n): (&[(&Policy, &Rule)], usize),
-    classes: &Classes<'_>,
-) -> Option<(WarningKind, String)> {
-    let decides = |(p, r): &&(&Policy, &Rule)| {
-        r.hours.is_none() && (!passes(r) || p.tier == policy.tier) && Reach::of(r, classes).covers(reach)
-    };
-    // What decides in another tier may itself be passed by for some of it.
-    let is_passed = |(p, _): &&(&Policy, &Rule)| {
-        let mut before = ordered[..n].iter().filter(|(q, r)| passes(r) && q.tier == p.tier);
-        p.tier != policy.tier && before.any(|(_, r)| Reach::of(r, classes).meets(reach))
-    };
-    if ordered[..n].iter().any(|one| decides(&one) && !is_passed(&one)) {
-        return Some(unreachable(name, own, reach, &ordered[..n], classes));
-    }
-    let left = |(p, r): &&(&Policy, &Rule)| p.tier == policy.tier && Reach::of(r, classes).meets(reach);
-    let passed = ordered[n + 1..].iter().find(left);
-    passed.is_none().then(|| {
-        let text =
-            format!("rule {name} changes nothing: no rule of its tier comes after it that it could pass by");
-        (WarningKind::NoEffect, text)
-    })
-}
-
-/// Names the rule that decides in its place, or those that do together.
-fn unreachable(
-    name: &str,
-    (own_policy, own): (&Policy, &Rule),
-    reach: &Reach<'_>,
-    before: &[(&Policy, &Rule)],
-    classes: &Classes<'_>,
-) -> (WarningKind, String) {
-    let met: Vec<_> = before
-        .iter()
-        .filter(|(policy, rule)| rule.hours.is_none() && (!passes(rule) || policy.tier == own_policy.tier))
-        .map(|(p, r)| (*p, *r, Reach::of(r, classes)))
-        .filter(|(.., r)| r.meets(reach))
-        .collect();
-    if let Some((policy, rule, _)) = met.iter().find(|(.., earlier)| earlier.covers(reach)) {
-        let first = format!("{} ({})", label(policy, rule), rule.place);
-        if passes(rule) {
-            let text = format!("rule {name} is never reached: {first} passes its tier by");
-            return (WarningKind::Unreachable, text);
-        }
-        if policy.tier == own_policy.tier && rule.action != own.action && !passes(own) {
-            let why = if policy.rank() == own_policy.rank() {
-                "a deny is asked before an allow"
-            } else {
-                "its priority puts that first"
-            };
-            let text = format!("rule {name} contradicts {first}: {why}, so it is never reached");
-            return (WarningKind::Contradiction, text);
-        }
-        return (WarningKind::Unreachable, format!("rule {name} is never reached: {first} decides first"));
-    }
-    let names: Vec<String> = met.iter().map(|(policy, rule, _)| label(policy, rule)).collect();
-    let text = format!("rule {name} is never reached: together, {} decide first", names.join(", "));
-    (WarningKind::Unreachable, text)
-}
-
-fn label(policy: &Policy, rule: &Rule) -> String {
-    Documents::rule_key(&policy.name, &rule.name)
 }
 
 fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
