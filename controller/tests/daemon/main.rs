@@ -6,6 +6,7 @@ mod approvals;
 mod audit;
 mod bindings;
 mod closing;
+mod collector;
 mod doctor;
 mod documentation;
 mod endings;
