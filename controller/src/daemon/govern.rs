@@ -5,8 +5,8 @@ use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
 use crate::governance::{
-    Baselines, Book, BookFile, Brake, Changes, Contain, Containment, Deeds, Finding, FindingState, Kept,
-    Noted, Observed, ObservedFile, Pairs, Sample,
+    Baselines, Book, BookFile, Brake, Changes, Contain, Containment, Deeds, FailingRule, Finding,
+    FindingState, Kept, Noted, Observed, ObservedFile, Pairs, Sample,
 };
 use crate::policy::act::ActName;
 use crate::policy::intent::Intent;
@@ -44,6 +44,8 @@ pub struct Governance {
     written: SyncSender<()>,
     /// What was forgotten of what is counted, for want of room.
     pub(super) forgotten: AtomicU64,
+    /// Rules that failed on events, and how often any did.
+    rules: Mutex<(u64, Vec<FailingRule>)>,
 }
 
 /// Of what has changed so much is taken at once: who notes more waits for no longer than that takes.
@@ -71,6 +73,8 @@ pub struct Tally {
     pub shed: u64,
     /// Identities whose counts were forgotten.
     pub forgotten: u64,
+    /// How often a rule of an intent failed on an event.
+    pub rules_failed: u64,
     /// Whether nothing is contained.
     pub paused: bool,
 }
@@ -103,6 +107,7 @@ impl Governance {
             recording: Mutex::default(),
             written,
             forgotten: AtomicU64::new(0),
+            rules: Mutex::default(),
         };
         Ok((governance, baselines, writes))
     }
@@ -146,6 +151,7 @@ impl Governance {
     /// How the loop stands.
     pub fn status(&self) -> GovernanceStatus {
         let Tally { open, shed, forgotten, .. } = self.tally();
+        let failing_rules = lock(&self.rules).1.clone();
         let desk = lock(&self.desk);
         GovernanceStatus {
             paused: desk.brake.paused.clone(),
@@ -155,6 +161,7 @@ impl Governance {
             per_hour: desk.brake.per_hour,
             shed,
             forgotten,
+            failing_rules,
         }
     }
 
@@ -168,7 +175,9 @@ impl Governance {
         let shed = self.inlet.shed.load(Ordering::Relaxed) + desk.book.turned_away;
         let forgotten = self.forgotten.load(Ordering::Relaxed);
         let (contained, held_back) = (desk.contained, desk.held_back);
-        Tally { open, contained, held_back, shed, forgotten, paused: desk.brake.paused.is_some() }
+        let rules_failed = lock(&self.rules).0;
+        let paused = desk.brake.paused.is_some();
+        Tally { open, contained, held_back, shed, forgotten, rules_failed, paused }
     }
 
     /// Writes findings that have changed. What cannot be written is tried again.
@@ -217,6 +226,11 @@ impl Governance {
                 return tracing::error!("{e}");
             }
         }
+    }
+
+    /// Notes which rules failed on events, and how often any did.
+    pub(super) fn note_rules(&self, failed: u64, failing: Vec<FailingRule>) {
+        *lock(&self.rules) = (failed, failing);
     }
 
     /// Takes what is usual, to be written.
@@ -274,6 +288,9 @@ pub struct GovernanceStatus {
     pub shed: u64,
     /// Identities that were counted and forgotten: there was no room.
     pub forgotten: u64,
+    /// Rules of the intents in force that failed on events: what they look for may happen unseen.
+    #[serde(default)]
+    pub failing_rules: Vec<FailingRule>,
 }
 
 /// What came of a decision.

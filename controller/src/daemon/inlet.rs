@@ -107,6 +107,11 @@ pub struct Knocked {
 }
 
 impl Judged {
+    /// Reasons of what the kernel judges not, in evidence and for rules.
+    pub const EXECUTED: &str = "EXEC";
+    pub const CONNECTED: &str = "CONNECT";
+    pub const GRANTED: &str = "LEASE_GRANTED";
+
     /// What rules can ask of it, beside its ends.
     pub fn facts(&self) -> Facts {
         let judged = |event: &Event| Facts {
@@ -115,6 +120,7 @@ impl Judged {
             rule: self.names.rule(event.rule).unwrap_or_default().to_owned(),
             ..Facts::default()
         };
+        let passed = |reason| Facts { verdict: Action::Forwarded.name(), reason, ..Facts::default() };
         match &self.what {
             What::Verdict(event) => Facts { event: "verdict", ..judged(event) },
             What::Handshake(event, kind, outcome) => {
@@ -129,13 +135,22 @@ impl Judged {
                 ..Facts::default()
             },
             What::Query(_, name) => Facts { event: "dns_query", query: name.to_string(), ..Facts::default() },
-            // Rules are asked of connections.
-            What::Closed(..)
-            | What::Lease(..)
-            | What::Refused(..)
-            | What::Exec(..)
-            | What::Connect(..)
-            | What::Usual => Facts::default(),
+            What::Exec(_, path) => {
+                Facts { event: "process", process: path.to_string(), ..passed(Self::EXECUTED) }
+            }
+            What::Connect(_, name, _) => {
+                Facts { event: "socket", process: name.to_string(), ..passed(Self::CONNECTED) }
+            }
+            What::Lease(_) => Facts { event: "enrolment", outcome: "granted", ..passed(Self::GRANTED) },
+            What::Refused(knocked) => Facts {
+                event: "enrolment",
+                outcome: "refused",
+                verdict: Action::Dropped.name(),
+                reason: knocked.why.name(),
+                ..Facts::default()
+            },
+            // Rules are not asked of these.
+            What::Closed(..) | What::Usual => Facts::default(),
         }
     }
 }

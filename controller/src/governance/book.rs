@@ -119,6 +119,7 @@ impl Book {
         let finding = self.findings.get_mut(&id)?;
         finding.add(evidence);
         finding.severity = departure.severity();
+        finding.workload = Some(departure.intent.workload);
         finding.owner.clone_from(&departure.intent.owner);
         (finding.decision, finding.confidence, finding.why) = (decision, confidence, why);
         self.dirty.insert(id);
@@ -138,6 +139,7 @@ impl Book {
         let finding = Finding {
             id,
             key,
+            workload: None,
             severity: departure.severity(),
             owner: None,
             confidence: Confidence::Low,

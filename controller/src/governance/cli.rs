@@ -1,5 +1,6 @@
 //! `tidegate findings` and `tidegate governance`.
 
+use super::FailingRule;
 use super::finding::Finding;
 use super::view::{print_finding, print_findings};
 use crate::cli::{block_on, duration};
@@ -116,13 +117,26 @@ fn print_status(status: &GovernanceStatus, format: Format) -> Result<()> {
     if format == Format::Json {
         return print_json(status);
     }
-    let GovernanceStatus { paused, intents, open_findings, contained_last_hour, per_hour, shed, forgotten } =
-        status;
+    let GovernanceStatus {
+        paused,
+        intents,
+        open_findings,
+        contained_last_hour,
+        per_hour,
+        shed,
+        forgotten,
+        failing_rules,
+    } = status;
     match paused {
         Some(why) => say(&format!("paused: {why}"))?,
         None => say("contains where intents say so")?,
     }
     say(&format!(
         "intents {intents}, open findings {open_findings}, containments in the last hour {contained_last_hour} of {per_hour}, events not compared {shed}, identities forgotten {forgotten}"
-    ))
+    ))?;
+    failing_rules.iter().try_for_each(|FailingRule { intent, rule, times, error }| {
+        say(&format!(
+            "rule {rule} of intent {intent} failed on {times} events and said nothing of them: {error}"
+        ))
+    })
 }

@@ -97,6 +97,11 @@ impl Seen {
         Self { port: ON_HOST, ..Self::alone(own) }
     }
 
+    /// Whether an identity does it by itself.
+    pub fn is_alone(&self) -> bool {
+        self.proto == 0 && self.port <= ON_HOST
+    }
+
     /// `tcp/443`; `enrolment` and `exec` of what an identity does by itself.
     pub fn service(&self) -> String {
         match (self.proto, self.port) {
@@ -263,6 +268,7 @@ impl Departure<'_> {
             (Signal::HandshakeFailures | Signal::LatencyShift, Role::Server) => Peer::Several,
             // It has no peer but itself.
             (Signal::Instances | Signal::EnrolmentRefused, _) => Peer::Several,
+            (Signal::Rule, _) if self.own == self.peer => Peer::Several,
             (signal, _) if signal.is_of_many() => Peer::Several,
             _ => Peer::of(self.peer),
         }

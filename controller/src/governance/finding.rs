@@ -5,7 +5,7 @@ use super::decide::{Confidence, Decision};
 use super::signal::Signal;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::act::{ActName, Step};
-use crate::policy::intent::{Response, Sensitivity};
+use crate::policy::intent::{Response, Sensitivity, WorkloadKind};
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -151,6 +151,9 @@ pub struct Finding {
     /// What it is of.
     #[serde(flatten)]
     pub key: Key,
+    /// What kind of workload that is, as the intent says; absent where an older daemon found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadKind>,
     /// How much harm it can do, as the intent says.
     pub severity: Sensitivity,
     /// Who answers for it, as the intent says.

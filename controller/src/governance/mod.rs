@@ -62,7 +62,7 @@ pub use observed_file::{Changes, Kept, ObservedFile};
 pub use refusals::Refusals;
 pub use retries::{Attempt, Retries};
 pub use roles::Roles;
-pub use rules::Rules;
+pub use rules::{FailingRule, Rules};
 pub use scans::Scans;
 pub use signal::Signal;
 pub use tenant::tenant;

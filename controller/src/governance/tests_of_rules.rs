@@ -105,10 +105,68 @@ fn findings_of_two_rules_are_two_with_the_severity_that_each_says() {
     }
     let why: Vec<_> = book.all().map(|f| (f.key.rule.clone().expect("a rule"), f.why.clone())).collect();
     assert_eq!(why.len(), 2);
+    assert!(book.all().all(|f| f.workload == Some(crate::policy::intent::WorkloadKind::Service)));
     assert_eq!((why[0].0.as_str(), why[1].0.as_str()), ("plain", "fails"));
     assert_eq!(
         why[0].1,
         "spiffe://a.example/web did what a rule of its intent looks for: spiffe://a.example/db (10.1.0.2) at tcp/80, \
          HTTP without TLS; intent web (web.yaml:1:1) looks for plain: role == \"client\" && port == 80"
+    );
+}
+
+/// What rules find of an event whose ends are these.
+fn found<'s>(rules: &mut Rules, documents: &'s Documents, seen: &'s Seen, told: &Facts) -> Vec<&'s str> {
+    let departures = rules.look(&documents.intents, seen, told);
+    departures.iter().filter_map(|departure| Some(departure.rule?.name.as_str())).collect()
+}
+
+#[test]
+fn a_rule_that_fails_on_an_event_is_counted_and_named_until_other_intents_count() {
+    let documents = parse(&INTENT.replace("100 / size(sni) > 5", "100 / (port - 80) > 5"))
+        .unwrap_or_else(|e| panic!("{e}"));
+    let mut rules = Rules::default();
+    let seen = |port| Seen { client: end("web"), server: end("db"), proto: 6, port };
+    let verdict = Facts { event: "verdict", ..Facts::default() };
+    assert_eq!(found(&mut rules, &documents, &seen(81), &verdict), ["fails"]);
+    assert_eq!((rules.failed, rules.failing()), (0, Vec::new()));
+    for _ in 0..2 {
+        assert_eq!(found(&mut rules, &documents, &seen(80), &verdict), ["plain"], "the others are asked");
+    }
+    let [failing] = &rules.failing()[..] else { panic!("one, not {:?}", rules.failing()) };
+    assert_eq!((failing.intent.as_str(), failing.rule.as_str(), failing.times), ("web", "fails", 2));
+    assert!(failing.error.to_lowercase().contains("zero"), "{}", failing.error);
+    rules.clear();
+    assert_eq!((rules.failed, rules.failing()), (2, Vec::new()));
+}
+
+#[test]
+fn rules_are_asked_of_processes_sockets_and_enrolments_and_know_what_kind_of_workload_it_is() {
+    let text = INTENT.replace(
+        "    - {name: fails, when: '100 / size(sni) > 5', message: fails without a name}\n",
+        r#"    - {name: shell, when: 'event == "process" && process.endsWith("/sh") && port == 0 && peer == ""', message: a shell}
+    - {name: by-shell, when: 'event == "socket" && process == "sh" && port == 443', message: a shell connects}
+    - {name: refused, when: 'event == "enrolment" && outcome == "refused" && reason == "address"', message: knocks}
+    - {name: leased, when: 'event == "enrolment" && outcome == "granted" && workload == "agent"', message: an agent}
+"#,
+    );
+    let documents =
+        parse(&text.replace("workload: service", "workload: agent")).unwrap_or_else(|e| panic!("{e}"));
+    let service = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let mut rules = Rules::default();
+    let (alone, host) = (Seen::alone(end("web")), Seen::on_host(end("web")));
+    let to = Seen { client: end("web"), server: end("db"), proto: 6, port: 443 };
+    let facts = |event, process: &str| Facts { event, process: process.into(), ..Facts::default() };
+    // On one side, once.
+    assert_eq!(found(&mut rules, &documents, &host, &facts("process", "/bin/sh")), ["shell"]);
+    assert!(found(&mut rules, &documents, &host, &facts("process", "/bin/true")).is_empty());
+    assert_eq!(found(&mut rules, &documents, &to, &facts("socket", "sh")), ["by-shell"]);
+    let enrolment = |outcome, reason| Facts { outcome, reason, ..facts("enrolment", "") };
+    assert_eq!(found(&mut rules, &documents, &alone, &enrolment("refused", "address")), ["refused"]);
+    assert!(found(&mut rules, &documents, &alone, &enrolment("refused", "revoked")).is_empty());
+    assert_eq!(found(&mut rules, &documents, &alone, &enrolment("granted", "LEASE_GRANTED")), ["leased"]);
+    rules.clear();
+    assert!(
+        found(&mut rules, &service, &alone, &enrolment("granted", "LEASE_GRANTED")).is_empty(),
+        "a service"
     );
 }

@@ -82,6 +82,9 @@ pub fn print_finding(finding: &Finding, format: Format) -> Result<()> {
         out.add_row([name.to_owned(), text]);
     };
     row("signal", format!("{} as {role}", finding.key.signal.name()));
+    if let Some(workload) = finding.workload {
+        row("workload", workload.name().to_owned());
+    }
     row("severity", finding.severity.name().to_owned());
     row("confidence", format!("{:?}", finding.confidence).to_lowercase());
     row("owner", or_dash(finding.owner.as_deref()));

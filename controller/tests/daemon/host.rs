@@ -20,6 +20,7 @@ spec:
   identities: [{{spiffeId: {ORDERS}}}]
   workload: service
   processes: [/bin/true, /usr/bin/bash]
+  rules: [{{name: naps, when: \"event == 'process' && process.endsWith('/sleep')\", message: it sleeps}}]
   response: {{action: contain, for: 1h}}
 "
     );
@@ -51,6 +52,13 @@ spec:
     until(|| findings().as_array().is_some_and(|all| !all.is_empty()));
     let finding = lab.json(&["findings", "show", "1"]).remove(0);
     assert_eq!((&finding["signal"], &finding["decision"]), (&json("new_process"), &json("contain")));
+    assert_eq!(finding["workload"], "service");
+    until(|| findings().as_array().is_some_and(|all| all.len() == 2));
+    let asked = lab.json(&["findings", "show", "2"]).remove(0);
+    assert_eq!(
+        (&asked["signal"], &asked["rule"], &asked["peer"]),
+        (&json("rule"), &json("naps"), &json("several"))
+    );
     assert_eq!((&finding["confidence"], &finding["services"][0]), (&json("high"), &json("exec")));
     let why = finding["why"].as_str().unwrap();
     assert!(
@@ -79,9 +87,9 @@ spec:
     lab.file("shop.yaml", &intent.replace("/bin/true, /usr/bin/bash", "/bin/sleep"));
     lab.ok(&["policy", "apply", &file]);
     cgroup.run("/bin/true && exec 3<>/dev/udp/127.0.0.1/10");
-    until(|| findings().as_array().is_some_and(|all| all.len() == 2));
+    until(|| findings().as_array().is_some_and(|all| all.len() == 3));
     until(|| lab.json(&["findings", "show", "1"])[0]["count"] == 2);
-    let opener = lab.json(&["findings", "show", "2"]).remove(0);
+    let opener = lab.json(&["findings", "show", "3"]).remove(0);
     assert_eq!((&opener["signal"], &opener["decision"]), (&json("new_opener"), &json("flag")));
     assert!(opener["why"].as_str().unwrap().contains("127.0.0.1 at udp/10, by bash"), "{}", opener["why"]);
 }

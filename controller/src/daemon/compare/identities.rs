@@ -11,7 +11,7 @@ use crate::policy::intent::Intent;
 impl Shared {
     pub(super) fn look_at_exec(
         &self,
-        watch: &Watch,
+        watch: &mut Watch,
         intents: &[Intent],
         judged: &Judged,
         (Local { id, address, pid }, path): (&Local, &str),
@@ -20,11 +20,12 @@ impl Shared {
         let seen = Seen::on_host(watch.declared.own(id, *address));
         let departure = processes::undeclared(intents, &seen, path, *pid);
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
+        self.ask_rules(watch, intents, &seen, judged);
     }
 
     pub(super) fn look_at_connect(
         &self,
-        watch: &Watch,
+        watch: &mut Watch,
         intents: &[Intent],
         judged: &Judged,
         (Local { id, address, pid }, name, to): (&Local, &str, Called),
@@ -35,6 +36,7 @@ impl Shared {
         let seen = Seen { client, server, proto: to.proto, port: to.port };
         let departure = processes::opener(intents, &seen, name, *pid);
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
+        self.ask_rules(watch, intents, &seen, judged);
     }
 
     /// A lease was given or renewed until then.
@@ -56,6 +58,7 @@ impl Shared {
         let seen = Seen { server: peer, ..Seen::alone(own) };
         let departure = places::one_more(intents, &seen, others);
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
+        self.ask_rules(watch, intents, &seen, judged);
     }
 
     /// An enrolment was refused.
@@ -79,5 +82,6 @@ impl Shared {
             let departure = departs(intents, &seen, Role::Client, (signal, detail));
             departure.iter().for_each(|departure| self.note(departure, &seen, judged));
         }
+        self.ask_rules(watch, intents, &seen, judged);
     }
 }

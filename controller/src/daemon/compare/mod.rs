@@ -78,6 +78,7 @@ pub fn run(shared: &Shared, outlet: &Outlet, baselines: Baselines) {
             let pairs = lock(&shared.governance.pairs).forgotten;
             shared.governance.forgotten.store(watch.forgotten() + pairs, Ordering::Relaxed);
             shared.governance.keep_baselines(watch.baselines.changes());
+            shared.governance.note_rules(watch.rules.failed, watch.rules.failing());
         }
     }
 }
@@ -150,9 +151,9 @@ fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence
             (event.action().name(), event.reason().name(), judged.names.rule(event.rule), event.epoch)
         }
         What::Hello(..) | What::Query(..) | What::Closed(..) | What::Usual => of_hello,
-        What::Exec(..) => ("FORWARDED", "EXEC", None, 0),
-        What::Connect(..) => ("FORWARDED", "CONNECT", None, 0),
-        What::Lease(..) => ("FORWARDED", "LEASE_GRANTED", None, 0),
+        What::Exec(..) => ("FORWARDED", Judged::EXECUTED, None, 0),
+        What::Connect(..) => ("FORWARDED", Judged::CONNECTED, None, 0),
+        What::Lease(..) => ("FORWARDED", Judged::GRANTED, None, 0),
         What::Refused(knocked) => ("DROPPED", knocked.why.name(), None, 0),
     };
     Evidence {

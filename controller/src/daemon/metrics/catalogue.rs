@@ -26,7 +26,7 @@ const ATTACHED: usize = 1024;
 const RECEIVERS: usize = 2;
 const RESULTS: usize = 3;
 
-const CATALOGUE: [(&str, usize); 51] = [
+const CATALOGUE: [(&str, usize); 52] = [
     ("tidegate_drop_count_total", BY_REASON),
     ("tidegate_drop_bytes_total", BY_REASON),
     ("tidegate_audit_count_total", BY_REASON),
@@ -72,6 +72,7 @@ const CATALOGUE: [(&str, usize); 51] = [
     ("tidegate_containments_held_back_total", 1),
     ("tidegate_governance_shed_total", 1),
     ("tidegate_governance_forgotten_total", 1),
+    ("tidegate_rule_failures_total", 1),
     ("tidegate_approvals_waiting", 1),
     ("tidegate_governance_paused", 1),
     ("tidegate_event_delivery_total", RECEIVERS * RESULTS),

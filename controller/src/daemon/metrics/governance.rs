@@ -7,8 +7,9 @@ use crate::policy::act::ActName;
 use crate::policy::intent::Sensitivity;
 use prometheus::proto::MetricFamily;
 
-pub(super) fn families(shared: &Shared) -> [MetricFamily; 7] {
-    let Tally { open, contained, held_back, shed, forgotten, paused } = shared.governance.tally();
+pub(super) fn families(shared: &Shared) -> [MetricFamily; 8] {
+    let Tally { open, contained, held_back, shed, forgotten, rules_failed, paused } =
+        shared.governance.tally();
     let waiting = shared.requests().iter().filter(|request| request.waits()).count();
     let severities = [Sensitivity::Low, Sensitivity::Medium, Sensitivity::High];
     let open = severities.into_iter().zip(open);
@@ -37,6 +38,11 @@ pub(super) fn families(shared: &Shared) -> [MetricFamily; 7] {
             "tidegate_governance_forgotten_total",
             "Identities that were counted and forgotten: there was no room.",
             [(Vec::new(), forgotten)].into_iter(),
+        ),
+        counter(
+            "tidegate_rule_failures_total",
+            "Events on which a rule of an intent failed, and so said nothing.",
+            [(Vec::new(), rules_failed)].into_iter(),
         ),
         gauge(
             "tidegate_approvals_waiting",

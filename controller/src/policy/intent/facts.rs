@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 /// What an event tells, seen from the identity whose intent it is. What it does not tell is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// `verdict`, `client_hello`, `handshake` or `dns_query`.
+    /// `verdict`, `client_hello`, `handshake`, `dns_query`, `process`, `socket` or `enrolment`.
     pub event: &'static str,
     /// `client` or `server`: on which side the identity stands.
     pub role: &'static str,
@@ -38,16 +38,19 @@ pub struct Facts {
     pub ech: bool,
     /// The name that is asked for.
     pub query: String,
+    /// What a local workload executed, or the name of the process that connected a socket.
+    pub process: String,
     /// `tcp`, `tls` or `quic`.
     pub handshake: &'static str,
-    /// How it ended: `completed`, `alert` and so on.
+    /// How it ended: `completed`, `alert` and so on; of an enrolment, `granted` or `refused`.
     pub outcome: &'static str,
 }
 
 /// The names by which expressions ask.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 20] = [
     "event",
     "role",
+    "workload",
     "identity",
     "address",
     "peer",
@@ -62,6 +65,7 @@ pub const NAMES: [&str; 18] = [
     "ja4",
     "ech",
     "query",
+    "process",
     "handshake",
     "outcome",
 ];
@@ -90,6 +94,9 @@ impl Facts {
             ("sni", &self.sni),
             ("ja4", &self.ja4),
             ("query", &self.query),
+            ("process", &self.process),
+            // Rules are an intent's, which says what kind that is.
+            ("workload", ""),
             ("handshake", self.handshake),
             ("outcome", self.outcome),
         ];

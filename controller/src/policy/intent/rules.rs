@@ -218,7 +218,7 @@ impl<'e> Parts<'e> {
 }
 
 /// An event of each kind: what fails on one of them is a mistake.
-fn samples() -> [Facts; 4] {
+fn samples() -> [Facts; 7] {
     let verdict = Facts {
         event: "verdict",
         role: "client",
@@ -243,7 +243,20 @@ fn samples() -> [Facts; 4] {
     let handshake =
         Facts { event: "handshake", role: "server", handshake: "tls", outcome: "alert", ..verdict.clone() };
     let query = Facts { event: "dns_query", query: "payments.shop.example".into(), ..verdict.clone() };
-    [verdict, hello, handshake, query]
+    let alone = Facts {
+        peer: String::new(),
+        peer_address: String::new(),
+        proto: String::new(),
+        port: 0,
+        rule: String::new(),
+        ..verdict.clone()
+    };
+    let process =
+        Facts { event: "process", reason: "EXEC", process: "/usr/bin/orders".into(), ..alone.clone() };
+    let socket = Facts { event: "socket", reason: "CONNECT", process: "orders".into(), ..verdict.clone() };
+    let enrolment =
+        Facts { event: "enrolment", verdict: "DROPPED", reason: "address", outcome: "refused", ..alone };
+    [verdict, hello, handshake, query, process, socket, enrolment]
 }
 
 impl Condition {
