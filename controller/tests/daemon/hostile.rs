@@ -2,7 +2,7 @@
 
 use crate::enrolment::{self, DOOR, ORDERS, enroll, pem, svid};
 use crate::http::{answer, ask};
-use crate::lab::{Lab, METRICS, until};
+use crate::lab::{Lab, METRICS, until, until_within};
 use crate::remote::{LISTEN, Mesh, of};
 use authority::{Authority, Duration};
 use serde_json::Value;
@@ -124,6 +124,65 @@ fn handshakes_that_are_never_finished_keep_nobody_out() {
         answer(stream)
     });
     assert_eq!(plain, (0, Value::Null));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn clients_that_do_not_go_on_after_the_handshake_fill_their_own_share_and_are_ended_by_time() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let _daemon = mesh.run();
+    let watch = |name: &str| format!("spiffe://acme.example/ns/watch/{name}");
+    let other = mesh.dialer("other", &watch("other"));
+    let served = || {
+        lab.in_gateway_thread(|| {
+            for path in ["/v1/ping", "/v1/status"] {
+                assert_eq!(ask(other.dial(), "GET", path, "", b"").0, 200, "{path}");
+            }
+        });
+        assert_eq!(lab.get("/v1/ping").0, 200, "root");
+    };
+    // Heads that never end; bodies that never come, of who may send one; answers and a stream that nobody reads.
+    let head = b"GET /v1/ping HTTP/1.1\r\nhost: gw\r\nx-slow: ".to_vec();
+    let body = b"POST /v1/block HTTP/1.1\r\nhost: gw\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
+    let document = b"GET /v1/openapi.json HTTP/1.1\r\nhost: gw\r\n\r\n".repeat(200);
+    let stream = b"GET /v1/observe?follow=true HTTP/1.1\r\nhost: gw\r\n\r\n";
+    let unread = [&document[..], stream].concat();
+    let attackers = [
+        ("slow-head", watch("slow-head"), head),
+        ("slow-body", "spiffe://acme.example/ns/ops/oncall".to_owned(), body.to_vec()),
+        ("unread", watch("unread"), unread),
+    ];
+    let attacks: Vec<_> = attackers
+        .iter()
+        .map(|(name, id, sent)| {
+            let dialer = mesh.dialer(name, id);
+            let open = |_| {
+                let mut tls = dialer.dial();
+                // Who reads nothing can send only so much itself.
+                tls.sock.set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+                let _ = tls.write_all(sent);
+                tls
+            };
+            let open: Vec<_> = lab.in_gateway_thread(|| (0..32).map(open).collect());
+            (*name, dialer, open)
+        })
+        .collect();
+    let status = |dialer: &crate::remote::Dialer| {
+        lab.in_gateway_thread(|| ask(dialer.dial(), "GET", "/v1/ping", "", b"").0)
+    };
+    for (name, dialer, _) in &attacks {
+        assert_eq!(status(dialer), 503, "{name} has its share and no more");
+    }
+    served();
+    // All of them stay open at this end, and are ended at the other.
+    for (name, dialer, open) in &attacks {
+        until_within(90, || {
+            served();
+            status(dialer) == 200
+        });
+        assert_eq!(open.len(), 32, "{name}");
+    }
 }
 
 #[test]

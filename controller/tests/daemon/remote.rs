@@ -3,7 +3,11 @@
 use crate::lab::{Daemon, Lab, POLICY, json, until};
 use authority::{Authority, Duration, OffsetDateTime, leaf_params};
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::process::Stdio;
+use std::sync::Arc;
+use tidegate::svid::SourceArgs;
+use tidegate::svid::tls::{Expected, client_config};
 
 const GATEWAY: &str = "spiffe://acme.example/gw";
 pub const LISTEN: &str = "127.0.0.1:9443";
@@ -64,10 +68,45 @@ impl<'l> Mesh<'l> {
         self.client_for(name, id, Duration::hours(1))
     }
 
+    /// Who has an SVID and speaks for itself.
+    pub fn dialer(&self, name: &str, id: &str) -> Dialer {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        self.svid(&self.authority, name, id);
+        let file = |what: &str| self.lab.path(&format!("{name}.{what}"));
+        let (cert, key) = (Some(file("pem")), Some(file("key")));
+        let trust_bundle = vec![self.bundle.parse().expect("a bundle")];
+        let source = SourceArgs { svid_cert: cert, svid_key: key, trust_bundle, ..SourceArgs::default() };
+        let live = runtime.block_on(async {
+            let live = source.source().expect("right").expect("a source").start();
+            let mut changes = live.changes();
+            while live.material().is_none() {
+                changes.changed().await.expect("a source that lives");
+            }
+            live
+        });
+        let expected = Expected::TrustDomain("acme.example".parse().expect("a trust domain"));
+        Dialer(Arc::new(client_config(&live, expected).expect("TLS")))
+    }
+
     /// The same whose SVID ends after so long.
     fn client_for(&self, name: &str, id: &str, lifetime: Duration) -> Vec<String> {
         let server = ["--server".to_owned(), format!("https://{LISTEN}")];
         server.into_iter().chain(self.svid_for(&self.authority, name, id, lifetime)).collect()
+    }
+}
+
+/// Who connects as a client does, to send bytes of its own.
+pub struct Dialer(Arc<rustls::ClientConfig>);
+
+impl Dialer {
+    /// Connects and proves who it is. In the gateway's namespace.
+    pub fn dial(&self) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+        let name = "127.0.0.1".try_into().expect("a name");
+        let mut tls = rustls::ClientConnection::new(self.0.clone(), name).expect("a client");
+        let mut stream = TcpStream::connect(LISTEN).expect("the gateway");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a socket");
+        tls.complete_io(&mut stream).expect("a handshake");
+        rustls::StreamOwned::new(tls, stream)
     }
 }
 

@@ -9,6 +9,7 @@ mod events;
 mod governance;
 mod grants;
 mod guard;
+mod patient;
 mod policy;
 mod refuse;
 mod role;

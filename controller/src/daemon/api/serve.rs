@@ -1,5 +1,6 @@
 //! Connections: how many, for how long, and of whom. None may cost the others theirs.
 
+use super::patient::{Patient, WRITE_PATIENCE};
 use super::role::Peer;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,7 +29,7 @@ pub async fn answer<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, r
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
     http.max_buf_size(HEAD_BYTES).max_headers(HEADERS);
-    if let Err(e) = http.serve_connection(TokioIo::new(io), service).await {
+    if let Err(e) = http.serve_connection(TokioIo::new(Patient::new(io, WRITE_PATIENCE)), service).await {
         tracing::debug!("a connection ended: {e}");
     }
 }
