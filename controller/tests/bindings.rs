@@ -334,7 +334,7 @@ fn made_up(numbers: &mut Numbers) -> String {
         );
         for rule in 0..6 {
             let (from, to) = (numbers.one(&ends), numbers.one(&ends));
-            let ports = numbers.one(&["tcp/80", "tcp/443", "tcp/1000-2000", "udp/53", "icmp", "tcp"]);
+            let ports = numbers.one(&["tcp/80", "tcp/443", "tcp/1000-2000", "udp/53", "icmp", "icmp/8-10", "tcp"]);
             let action = numbers.one(&["allow", "allow", "allow", "deny", "pass"]);
             let mode = if action == "deny" { numbers.one(&["", ", mode: audit"]) } else { "" };
             text += &format!(
@@ -350,8 +350,8 @@ fn made_up(numbers: &mut Numbers) -> String {
 
 fn question(numbers: &mut Numbers) -> Question {
     let address = |numbers: &mut Numbers| format!("10.0.0.{}", numbers.below(18) + 1);
-    let port = numbers.one(&["80", "443", "1500/tcp", "22", "53/udp", "icmp"]);
-    let has_ports = port != "icmp";
+    let port = numbers.one(&["80", "443", "1500/tcp", "22", "53/udp", "icmp", "icmp/13"]);
+    let has_ports = !port.starts_with("icmp");
     Question {
         source: address(numbers),
         destination: address(numbers),

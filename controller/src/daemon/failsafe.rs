@@ -1,7 +1,7 @@
 //! Services of the gateway itself that no policy may cut.
 
 use crate::exit_code::{Code, Failure, Result};
-use crate::policy::ports::PortMatch;
+use crate::policy::ports::{PortMatch, has_ports};
 use datapath::abi::{Addr, Config, FailsafeKey};
 use loader::Maps;
 use std::collections::HashSet;
@@ -23,7 +23,9 @@ pub fn text((proto, port): (u8, u16)) -> String {
 /// Reads `tcp/22`.
 pub fn parse(text: &str) -> Result<(u8, u16)> {
     match text.parse() {
-        Ok(PortMatch::Protocol { proto, first, last }) if first == last => Ok((proto, first)),
+        Ok(PortMatch::Protocol { proto, first, last }) if first == last && has_ports(proto) => {
+            Ok((proto, first))
+        }
         _ => Err(Failure::new(
             Code::Usage,
             format!("--failsafe {text}: a protocol and one port, such as tcp/22"),

@@ -7,6 +7,7 @@ use super::Shared;
 use crate::bindings::labels_of;
 use crate::exit_code::Result;
 use crate::governance::{End, Radius, Share, tenant};
+use crate::policy::explain::Flow;
 use crate::policy::ports::protocol_and_port;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::State;
@@ -90,10 +91,11 @@ fn measured(
     radius
 }
 
-/// Opener and answerer.
+/// Opener and answerer, with the port of the service; the type of ICMP.
 fn ends(key: &FlowKey, connection: &Connection) -> [(Addr, u16); 2] {
     let opener = connection.originator_side();
-    [key.end(opener), key.end(opener.other())]
+    let port = Flow::of(key, opener).port;
+    [key.end(opener), (key.end(opener.other()).0, port)]
 }
 
 fn is_somebody(identity: u32) -> bool {

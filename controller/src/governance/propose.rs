@@ -297,7 +297,7 @@ spec:
     # Left out, seen once: that may be an accident, or a job that runs daily:
     #- {to: [{spiffeId: spiffe://a.example/ns/shop/sa/cron}], ports: [tcp/80]}
   server:
-    - {from: [{spiffeId: spiffe://a.example/ns/shop/sa/front}], ports: [icmp, tcp/8080]}
+    - {from: [{spiffeId: spiffe://a.example/ns/shop/sa/front}], ports: [icmp/8, tcp/8080]}
   response: {action: flag} # or {action: contain, for: 15m}
 "
         );

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Protocols with names; the first three have ports. `ipip` and `ip6ip` carry IPv4 and IPv6.
+/// Protocols with names; the first three have ports, the next two types. `ipip` and `ip6ip` carry IPv4 and IPv6.
 const NAMES: [(&str, u8); 11] = [
     ("tcp", 6),
     ("udp", 17),
@@ -19,7 +19,7 @@ const NAMES: [(&str, u8); 11] = [
     ("ah", 51),
 ];
 
-/// A protocol and a range of destination ports, or everything.
+/// A protocol and a range of destination ports or of ICMP types, or everything.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -31,9 +31,9 @@ pub enum PortMatch {
     Protocol {
         /// IP protocol number.
         proto: u8,
-        /// First port.
+        /// First port or type.
         first: u16,
-        /// Last port.
+        /// Last port or type; 65535 where they are not told apart.
         last: u16,
     },
 }
@@ -48,7 +48,7 @@ pub struct PortError {
 
 impl PortError {
     /// What is accepted.
-    pub const ACCEPTED: &'static str = "accepted: `tcp/443`, `tcp/8000-8010`, `tcp`, the same with `udp` and `sctp`, `icmp`, `icmpv6`, `igmp`, `esp`, `ah`, `gre`, `ipip`, `ip6ip`, `proto/89`, `any`";
+    pub const ACCEPTED: &'static str = "accepted: `tcp/443`, `tcp/8000-8010`, `tcp`, the same with `udp` and `sctp`, `icmp/8`, `icmp/13-18`, `icmp`, the same with `icmpv6`, `igmp`, `esp`, `ah`, `gre`, `ipip`, `ip6ip`, `proto/89`, `any`";
 }
 
 impl PortMatch {
@@ -103,9 +103,19 @@ pub fn has_ports(proto: u8) -> bool {
     NAMES[..3].iter().any(|(_, n)| *n == proto)
 }
 
-/// `tcp/443`, or the bare protocol where it has no ports.
+/// Whether the protocol has types that rules can name: those of the message that opens a flow.
+pub fn has_types(proto: u8) -> bool {
+    NAMES[3..5].iter().any(|(_, n)| *n == proto)
+}
+
+/// The greatest port or type of a protocol that has some.
+fn greatest(proto: u8) -> Option<u16> {
+    if has_ports(proto) { Some(u16::MAX) } else { has_types(proto).then_some(u16::from(u8::MAX)) }
+}
+
+/// `tcp/443`, `icmp/8`, or the bare protocol where it has neither ports nor types.
 pub fn protocol_and_port(proto: u8, port: u16) -> String {
-    if has_ports(proto) { format!("{}/{port}", protocol_name(proto)) } else { protocol_name(proto) }
+    if greatest(proto).is_some() { format!("{}/{port}", protocol_name(proto)) } else { protocol_name(proto) }
 }
 
 impl FromStr for PortMatch {
@@ -127,14 +137,19 @@ impl FromStr for PortMatch {
             ("proto", None) => refuse("its number is missing"),
             (name, ports) => match (NAMES.iter().find(|(n, _)| *n == name), ports) {
                 (Some((_, proto)), None) => whole(*proto),
-                (Some((_, proto)), Some(_)) if !has_ports(*proto) => refuse("this protocol has no ports"),
                 (Some((_, proto)), Some(ports)) => {
+                    let Some(greatest) = greatest(*proto) else {
+                        return refuse("this protocol has neither ports nor types");
+                    };
                     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-                    match (number::<u16>(first), number::<u16>(last)) {
+                    let number = |text| number::<u16>(text).filter(|n| *n <= greatest);
+                    match (number(first), number(last)) {
                         (Some(first), Some(last)) if first > last => {
                             refuse("the range ends before it begins")
                         }
+                        (Some(0), Some(last)) if last == greatest => whole(*proto),
                         (Some(first), Some(last)) => Ok(Self::Protocol { proto: *proto, first, last }),
+                        _ if has_types(*proto) => refuse("types are 0 to 255"),
                         _ => refuse("ports are 0 to 65535"),
                     }
                 }
@@ -188,7 +203,10 @@ mod tests {
             "udp/53",
             "sctp/38412",
             "icmp",
+            "icmp/8",
+            "icmp/13-18",
             "icmpv6",
+            "icmpv6/128",
             "proto/89",
             "gre",
             "esp",
@@ -202,6 +220,7 @@ mod tests {
         }
         assert_eq!("proto/6".parse::<PortMatch>().expect("tcp").to_string(), "tcp");
         assert_eq!("tcp/0-65535".parse::<PortMatch>().expect("tcp").to_string(), "tcp");
+        assert_eq!("icmp/0-255".parse::<PortMatch>().expect("icmp").to_string(), "icmp");
     }
 
     #[test]
@@ -211,7 +230,9 @@ mod tests {
         assert_eq!(why("tcp/"), "ports are 0 to 65535");
         assert_eq!(why("tcp/+1"), "ports are 0 to 65535");
         assert_eq!(why("tcp/10-1"), "the range ends before it begins");
-        assert_eq!(why("icmp/8"), "this protocol has no ports");
+        assert_eq!(why("icmp/256"), "types are 0 to 255");
+        assert_eq!(why("icmpv6/x"), "types are 0 to 255");
+        assert_eq!(why("esp/8"), "this protocol has neither ports nor types");
         assert_eq!(why("proto/256"), "protocol numbers are 0 to 255");
         assert_eq!(why("443"), "no such protocol name");
         assert_eq!(why("TCP/443"), "no such protocol name");
@@ -223,5 +244,7 @@ mod tests {
         assert!(range.matches(6, 8000) && range.matches(6, 8010));
         assert!(!range.matches(6, 7999) && !range.matches(6, 8011) && !range.matches(17, 8000));
         assert!(PortMatch::Any.matches(50, 0));
+        let echo: PortMatch = "icmp/8".parse().expect("a type");
+        assert!(echo.matches(1, 8) && !echo.matches(1, 0) && !echo.matches(58, 8) && !echo.matches(6, 8));
     }
 }

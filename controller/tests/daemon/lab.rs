@@ -324,13 +324,18 @@ impl Lab {
 
     /// IPv4 packets as they are, from a host, to the right.
     pub fn send_raw(&self, host: &str, packets: impl Iterator<Item = Vec<u8>> + Send) {
+        self.send_raw_to(host, [10, 2, 0, 2], packets);
+    }
+
+    /// The same to another.
+    pub fn send_raw_to(&self, host: &str, to: [u8; 4], packets: impl Iterator<Item = Vec<u8>> + Send) {
         within(&self.namespace(host), || {
             const RAW: i32 = 255;
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(RAW.into()));
-            let (socket, right) = (socket.expect("a raw socket"), SocketAddr::from(([10, 2, 0, 2], 0)));
+            let (socket, to) = (socket.expect("a raw socket"), SocketAddr::from((to, 0)));
             for packet in packets {
                 // What the local stack has no room for now is no packet of the attack.
-                let _ = socket.send_to(&packet, &right.into());
+                let _ = socket.send_to(&packet, &to.into());
             }
         });
     }

@@ -21,6 +21,7 @@ mod host;
 mod hostile;
 mod hours;
 mod http;
+mod icmp;
 mod ingress;
 mod itself;
 mod killed;

@@ -103,7 +103,7 @@ pub enum Ports {
     Any,
     /// A protocol without ports, or all of its ports.
     Protocol(&'static str),
-    /// A range of ports.
+    /// A range of ports; of `icmp` and `icmpv6`, of types.
     Range(&'static str, u16, u16),
 }
 
@@ -318,11 +318,22 @@ fn selector(rng: &mut Rng, workloads: usize) -> Selector {
     }
 }
 
+/// ICMP as a whole, or types around those of echo requests and replies.
+fn types(rng: &mut Rng) -> Ports {
+    let (protocol, request) = rng.pick(&[("icmp", 8), ("icmpv6", 128)]);
+    let first = rng.pick(&[0, request, request + 1, request - 5]);
+    match rng.below(3) {
+        0 => Ports::Protocol(protocol),
+        1 => Ports::Range(protocol, first, first),
+        _ => Ports::Range(protocol, first, first + rng.below(8) as u16),
+    }
+}
+
 fn ports(rng: &mut Rng) -> Ports {
     match rng.below(10) {
         0 => Ports::Any,
         1 => Ports::Protocol(rng.pick(&["tcp", "udp"])),
-        2 => Ports::Protocol(rng.pick(&["icmp", "icmpv6"])),
+        2 => types(rng),
         3..6 => {
             let protocol = rng.pick(&["tcp", "udp"]);
             let (a, b) = (rng.pick(&PORTS), rng.pick(&PORTS));

@@ -190,7 +190,20 @@ fn ports(ports: Ports, way: Way) -> String {
         Ports::Any => String::new(),
         Ports::Protocol("icmpv6") => "meta l4proto ipv6-icmp".into(),
         Ports::Protocol(name) => format!("meta l4proto {name}"),
+        Ports::Range(name @ ("icmp" | "icmpv6"), first, last) => types(name, first, last, way),
         Ports::Range(name, first, last) if first == last => format!("{name} {field} {first}"),
         Ports::Range(name, first, last) => format!("{name} {field} {first}-{last}"),
+    }
+}
+
+/// Types of ICMP. Of an answer, which is a reply, it is the request that a rule has to name; that of an IPv4 host has type 8
+/// (RFC 792), that of an IPv6 host type 128 (RFC 4443, section 4.1).
+fn types(name: &str, first: u16, last: u16, way: Way) -> String {
+    let request = if name == "icmp" { 8 } else { 128 };
+    match way {
+        Way::Ahead => format!("{name} type {first}-{last}"),
+        Way::Back if (first..=last).contains(&request) => format!("{name} type echo-reply"),
+        // No answer is a request.
+        Way::Back => format!("{name} type echo-request"),
     }
 }

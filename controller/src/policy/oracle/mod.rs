@@ -90,7 +90,7 @@ const PATTERNS: [&str; 5] = [
     "spiffe://a.example/ns/shop/sa/o*s",
     "spiffe://c.example/*",
 ];
-const PORTS: [&str; 16] = [
+const PORTS: [&str; 19] = [
     "any",
     "tcp",
     "tcp/443",
@@ -104,13 +104,16 @@ const PORTS: [&str; 16] = [
     "udp/0",
     "udp/65535",
     "icmp",
+    "icmp/8",
+    "icmp/0-13",
     "icmpv6",
+    "icmpv6/128",
     "proto/47",
     "tcp/1-65535",
 ];
 const PROTOS: [u8; 6] = [6, 17, 1, 58, 47, 132];
-const FLOW_PORTS: [u16; 17] =
-    [0, 1, 53, 441, 442, 443, 444, 445, 1023, 1024, 7999, 8000, 8005, 8006, 8010, 8011, 65535];
+const FLOW_PORTS: [u16; 20] =
+    [0, 1, 8, 14, 53, 128, 441, 442, 443, 444, 445, 1023, 1024, 7999, 8000, 8005, 8006, 8010, 8011, 65535];
 
 fn place() -> Place {
     Place { file: "test".into(), line: 1, column: 1 }

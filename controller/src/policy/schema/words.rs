@@ -43,7 +43,7 @@ pub(super) struct SpiffeId(String);
 #[schemars(extend("pattern" = "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"))]
 pub(super) struct Cidr(String);
 
-/// `tcp/443`, `udp/5000-5010`, `icmp`, `any`.
+/// `tcp/443`, `udp/5000-5010`, `icmp/8`, `icmp`, `any`.
 #[derive(JsonSchema)]
 pub(super) struct Port(String);
 

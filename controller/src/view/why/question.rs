@@ -4,12 +4,17 @@ use super::super::encoded;
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::document::Workload;
 use crate::policy::explain::Flow;
-use crate::policy::ports::PortMatch;
+use crate::policy::ports::{PortMatch, has_types};
 use crate::policy::{Documents, Prefix};
 use datapath::abi::Addr;
 use datapath::wire::proto;
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+/// RFC 792.
+const ECHO_REQUEST: u16 = 8;
+/// RFC 4443, section 4.1.
+const ECHO_REQUEST_V6: u16 = 128;
 
 /// What is asked.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,7 +25,7 @@ pub struct WhyArgs {
     /// Who answers
     #[arg(required_unless_present = "event")]
     destination: Option<String>,
-    /// Port and protocol: 443, 443/tcp, 53/udp, icmp
+    /// Port and protocol: 443, 443/tcp, 53/udp; icmp/8, a type; icmp, an echo request
     #[arg(required_unless_present = "event")]
     port: Option<String>,
     /// The interface by which it comes in, for bindings that hold on an interface
@@ -56,7 +61,7 @@ pub struct Question {
     pub source: String,
     /// Likewise.
     pub destination: String,
-    /// `443`, `443/tcp`, `icmp`
+    /// `443`, `443/tcp`, `icmp/8`, `icmp`
     pub port: String,
     /// The interface by which it comes in.
     pub interface: Option<String>,
@@ -129,19 +134,26 @@ impl Question {
     }
 }
 
+/// Port, or type of ICMP, and protocol.
 fn parse_port(text: &str) -> Result<(u16, u8)> {
     let wrong = || {
-        let message = format!("`{text}` is no port: write 443, 443/tcp, 53/udp, icmp or icmpv6");
+        let message = format!("`{text}` is no port: write 443, 443/tcp, 53/udp, icmp, icmp/8 or icmpv6/128");
         Failure::new(Code::Usage, message)
     };
     let (port, proto) = match text.split_once('/') {
-        Some((port, proto)) if port.parse::<u16>().is_ok() => (port, proto),
-        Some((proto, port)) => (port, proto),
-        None if text.parse::<u16>().is_ok() => (text, "tcp"),
-        None => ("0", text),
+        Some((port, proto)) if port.parse::<u16>().is_ok() => (Some(port), proto),
+        Some((proto, port)) => (Some(port), proto),
+        None if text.parse::<u16>().is_ok() => (Some(text), "tcp"),
+        None => (None, text),
     };
     let Ok(PortMatch::Protocol { proto, .. }) = proto.parse() else { return Err(wrong()) };
-    Ok((port.parse().map_err(|_| wrong())?, proto))
+    let port = match (port, proto) {
+        (None, proto::ICMP) => ECHO_REQUEST,
+        (None, proto::ICMPV6) => ECHO_REQUEST_V6,
+        (None, _) => 0,
+        (Some(port), _) => port.parse().map_err(|_| wrong())?,
+    };
+    if has_types(proto) && port > u16::from(u8::MAX) { Err(wrong()) } else { Ok((port, proto)) }
 }
 
 fn address(documents: &Documents, text: &str) -> Result<Addr> {
