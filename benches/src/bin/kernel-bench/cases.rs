@@ -10,6 +10,9 @@ use tidegate_benches::scene;
 
 /// Packets of a round where each has a flow of its own: a few thousand, so that tables are not full after a round.
 const NEW_FLOWS: u32 = 4_096;
+/// Packets of a round where each has a flow of its own and none is let in: what a flood brings in a fraction of a second, so
+/// that the thousand that a second's events tell of are as few among them as in a flood.
+const FLOOD: u32 = 1 << 19;
 
 /// Who takes part.
 #[derive(Clone, Copy)]
@@ -48,6 +51,8 @@ pub enum Frames {
     /// One frame as often as there are new flows in a round; a walker makes a flow of each run. Every round begins where
     /// the one before ended.
     Walked(fn(u32) -> Stream, Segment),
+    /// The same where none is let in.
+    Flood(fn(u32) -> Stream, Segment),
     /// Frames of flows that were never seen, each run once, a system call each.
     New,
 }
@@ -60,6 +65,7 @@ impl Frames {
         match self {
             Self::Same(frame) => Ok(vec![frame.clone()]),
             Self::Walked(nth, segment) => Ok(vec![nth(first).frame(*segment)?]),
+            Self::Flood(nth, segment) => Ok(vec![nth(round * FLOOD).frame(*segment)?]),
             Self::New => (first..first + NEW_FLOWS).map(|n| scene::nth(n).frame(Segment::Syn)).collect(),
         }
     }
@@ -69,6 +75,7 @@ impl Frames {
         match self {
             Self::Same(_) => None,
             Self::Walked(..) => Some(NEW_FLOWS),
+            Self::Flood(..) => Some(FLOOD),
             Self::New => Some(1),
         }
     }
@@ -153,7 +160,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
             name: "blocked source, a new flow each",
             wanted: Bound::AtMost(0.6),
             enforced: Some(Bound::AtMost(5.0)),
-            frames: Frames::Walked(scene::nth_blocked, Segment::Data),
+            frames: Frames::Flood(scene::nth_blocked, Segment::Data),
             subject: few_walked()?,
             reference: ("xdp-filter", filter_walked),
         },
@@ -169,7 +176,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
             name: "1 M blocked prefixes, a new flow each",
             wanted: Bound::AtMost(1.5),
             enforced: Some(Bound::AtMost(2.0)),
-            frames: Frames::Walked(scene::nth_blocked, Segment::Data),
+            frames: Frames::Flood(scene::nth_blocked, Segment::Data),
             subject: ("tidegate, 1 M prefixes", many_walked),
             reference: few_walked()?,
         },
