@@ -115,7 +115,9 @@ where
         let slot = slots.slot(index)?;
         if slot.key != packet.key {
             record::claim(slot, spill, &packet.key, now_ns);
+            slots.given_to(&packet.key);
         }
+        let slot = slots.slot(index)?;
         return Some((conn, &mut slot.record));
     }
     if may_be & whereabouts::UNANSWERED == 0 {
@@ -234,6 +236,7 @@ pub(crate) fn enter<F: Frame, T: Tables>(
         } else {
             record::remember(slot, &mut plane.spill, &packet.key, &attempt.record);
         }
+        plane.slots.given_to(&packet.key);
     }
     Verdict {
         rule: j.rule,

@@ -1,7 +1,8 @@
 //! Floods from who is blocked: what is known to be dropped, and what no event may tell of any more, is not looked for.
+//! [`crate::turned`] is the same on the fast lane.
 
 use crate::abi::packet::Trace;
-use crate::abi::{Action, Addr, Config, EndMemo, FlowKey, Lost, Packet, Reason, Side};
+use crate::abi::{Action, Addr, Config, EndMemo, Lost, Packet, Reason};
 use crate::event;
 use crate::guard::Service;
 use crate::judge::Verdict;
@@ -64,30 +65,9 @@ pub(crate) fn of<T: Tables>(plane: &mut Plane<T>, trace: &mut Trace) -> Sender {
     sender
 }
 
-/// The same on the fast lane, for a packet whose flow has no slot: whether it is dropped, and no event tells of it.
-///
-/// A function of its own in BPF: those who may talk never come here.
-#[inline(never)]
-pub(crate) fn is_cut<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> bool {
-    let Some(config) = plane.rules.config() else {
-        return false;
-    };
-    // What a tunnel carries is judged, and its ends are told of otherwise.
-    if key.proto == proto::UDP && config.flags & Config::INSPECT != 0 {
-        return false;
-    }
-    let (sender, _) =
-        ask(&plane.rules, &mut plane.sink, config, &key.end(side), &key.end(side.other()), key.proto);
-    if sender as u8 != Sender::Told as u8 {
-        return false;
-    }
-    plane.sink.lost(Lost::Limited);
-    true
-}
-
 /// What is remembered of who sends, and the number of what blocks it.
 #[inline(always)]
-fn ask<R: Rules, S: Sink>(
+pub(crate) fn ask<R: Rules, S: Sink>(
     rules: &R,
     sink: &mut S,
     config: &Config,

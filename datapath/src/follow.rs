@@ -62,7 +62,10 @@ pub fn follow<F: Stages<T>, T: Tables>(
         establish(&mut plane.connections, &mut plane.half_open, &mut plane.spill, slot, &packet.key);
     } else if slot.key != packet.key && !record::is_living(slot, moment.now_ns) {
         take_slot(&mut plane.half_open, &mut plane.spill, slot, &packet.key);
+    } else {
+        return;
     }
+    plane.slots.given_to(&packet.key);
 }
 
 /// The packet's connection and its flow's record. Whom this CPU gave no slot is an attempt.

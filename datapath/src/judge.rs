@@ -18,6 +18,7 @@ use crate::record;
 use crate::reset;
 use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
+use crate::turned;
 use crate::weight::Weight;
 use crate::wire::{self, eth, proto, tcp, tunnel};
 
@@ -121,7 +122,7 @@ pub(crate) const UNSETTLED: u8 = 0;
 /// A function of its own in BPF, so that what the verifier knows of its many ends is forgotten, and its stack is free
 /// again for what follows.
 #[inline(never)]
-fn fast<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>) -> u8 {
+fn fast<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>) -> u8 {
     // Each family has the rest of the way to itself: merged, their fields would not fit into registers.
     let action = match lane::link(frame) {
         Some((eth::IPV4, at)) => {
@@ -141,7 +142,7 @@ fn fast<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<
 /// The hot path: one look-up, compares, counters. `None` if the flow's record does not settle the packet, or if the
 /// packet is to be traced.
 #[inline(always)]
-fn settled<F: Frame, T: Tables>(
+fn settled<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
@@ -151,35 +152,37 @@ fn settled<F: Frame, T: Tables>(
     if config.has(Config::TRACE) {
         return None;
     }
-    let slot = plane.slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
+    let hash = lane.key.hash(&config.hash_keys);
+    let index = hash & config.flow_mask;
+    if lane.kinds == Settled::CONTROL || !plane.slots.may_be_of(hash, index) {
+        return unknown(frame, direction, plane, lane);
+    }
+    let slot = plane.slots.slot(index)?;
     if slot.key != lane.key {
-        return stranger(frame, direction, plane, lane);
+        return unknown(frame, direction, plane, lane);
     }
     let record = hit(slot, &plane.rules, config, lane)?;
     frame.note_sender(config.mark_mask, record::sender(record, lane.side));
     Some(pass(frame, direction, &mut plane.sink, lane, record))
 }
 
-/// A packet whose flow has no slot: most of a flood from who is blocked.
+/// A packet whose flow has no slot: a flood is made of these.
 #[inline(always)]
-fn stranger<F: Frame, T: Tables>(
+fn unknown<F: Stages<T>, T: Tables>(
     frame: &F,
     direction: Direction,
     plane: &mut Plane<T>,
     lane: &Lane,
 ) -> Option<Action> {
-    if !blocked::is_cut(plane, &lane.key, lane.side) {
+    if !turned::may_be(plane, lane) {
+        return None;
+    }
+    let reason = frame.turned(plane, &lane.key, lane.side, lane.kinds);
+    if reason == turned::GOES_ON {
         return None;
     }
     let bytes = lane.weight.frame_bytes(u32::from(lane.l3_offset) + frame.bytes_beside());
-    plane.sink.count(
-        frame.ifindex(),
-        direction,
-        Reason::Blocklisted as u8,
-        false,
-        lane.weight.packets,
-        bytes,
-    );
+    plane.sink.count(frame.ifindex(), direction, reason as u8, false, lane.weight.packets, bytes);
     Some(Action::Dropped)
 }
 

@@ -1,22 +1,23 @@
 //! The fast lane: what the plainest frames say, read with one bounds check a family and kept in registers.
 //!
 //! Ethernet with at most one VLAN tag, IPv4 without options or fragments or IPv6 without extension headers, and a TCP
-//! segment that only acknowledges or carries data, or a UDP datagram. It says nothing that [`crate::wire::parse`] would
-//! not: a test holds the one against the other. Every other frame takes the way through the parser.
+//! segment that only acknowledges or carries data, a SYN without options, or a UDP datagram. It says nothing that
+//! [`crate::wire::parse`] would not: a test holds the one against the other. Every other frame takes the way through the
+//! parser.
 
 use crate::abi::{Addr, FlowKey, Packet, Settled, Side};
 use crate::frame::Frame;
 use crate::weight::{Gso, Weight};
 use crate::wire::{bytes, eth, proto};
 
-/// What a settled flow has to know of its packet.
+/// What a settled flow has to know of its packet, and who has to be turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// The flow.
     pub key: FlowKey,
     /// Who sent it.
     pub side: Side,
-    /// [`Settled::ACK`] or [`Settled::DATA`].
+    /// [`Settled::ACK`] or [`Settled::DATA`]; [`Settled::CONTROL`] for a SYN that opens.
     pub kinds: u16,
     /// What the frame counts for.
     pub weight: Weight,
@@ -86,10 +87,16 @@ fn transport(protocol: u8, h: [u8; 20], len: usize) -> Option<Transport> {
         proto::TCP => {
             let header = usize::from(h[12] >> 4) * 4;
             let control = Packet::SYN | Packet::FIN | Packet::RST | Packet::ACK;
-            if header < 20 || header > len || u16::from(h[13]) & control != Packet::ACK {
+            let kinds = match u16::from(h[13]) & control {
+                Packet::ACK if len > header => Settled::DATA,
+                Packet::ACK => Settled::ACK,
+                Packet::SYN if len == 20 => Settled::CONTROL,
+                _ => return None,
+            };
+            if header < 20 || header > len {
                 return None;
             }
-            (if len > header { Settled::DATA } else { Settled::ACK }, header as u16, len - header)
+            (kinds, header as u16, len - header)
         }
         proto::UDP => {
             let udp = usize::from(be16::<4, 20>(&h));

@@ -36,5 +36,6 @@ pub mod shadow;
 pub mod stage;
 pub mod tables;
 pub mod track;
+pub mod turned;
 pub mod weight;
 pub mod wire;

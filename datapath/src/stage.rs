@@ -12,6 +12,7 @@ use crate::tables::{Plane, Tables};
 use crate::wire::tcp;
 use crate::{
     admit, follow, hello, identity, judge, limits, newcomer, related, replaced, reset, scope, shadow, track,
+    turned,
 };
 
 /// A frame on its way through one engine. Each method does what the function of the same name does.
@@ -20,6 +21,12 @@ pub trait Stages<T: Tables>: Frame + Sized {
     #[inline(always)]
     fn newcomer(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) -> u8 {
         newcomer::newcomer(self, direction, plane, trace)
+    }
+
+    /// The reason for which a packet is turned away whose flow has no slot.
+    #[inline(always)]
+    fn turned(&self, plane: &mut Plane<T>, key: &FlowKey, side: Side, kinds: u16) -> u32 {
+        turned::turned(plane, key, side, kinds)
     }
 
     /// Reads the options of a SYN that is read but for them. Returns whether they are well-formed.

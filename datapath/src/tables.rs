@@ -32,6 +32,13 @@ pub trait Slots {
     fn slot(&mut self, index: u32) -> Option<&mut FlowSlot>;
     /// The same slot of another CPU, which may be writing to it; `None` where there is no such CPU.
     fn slot_of(&mut self, cpu: u32, index: u32) -> Option<&FlowSlot>;
+    /// Whether the slot `index` may be that of the key with this `hash`. Where it is not, the slot need not be read, which is cold
+    /// memory where every packet has a flow of its own.
+    fn may_be_of(&mut self, _hash: u32, _index: u32) -> bool {
+        true
+    }
+    /// Notes that the slot of `key` is now its own. Where that is left out, its packets are judged and counted as if it had none.
+    fn given_to(&mut self, _key: &FlowKey) {}
 }
 
 /// The second level of the flow table, this CPU's.

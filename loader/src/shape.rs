@@ -24,9 +24,10 @@ const fn trie<K, V>(name: &'static str) -> Shape {
     Shape { name, map_type: MapType::LpmTrie, key_bytes: 4 + size_of::<K>(), value_bytes: size_of::<V>() }
 }
 
-pub(crate) const SHAPES: [Shape; 30] = [
+pub(crate) const SHAPES: [Shape; 31] = [
     shape::<u32, Config>(MapName::CONFIG, MapType::Array),
     shape::<u32, FlowSlot>(MapName::FLOW_SLOTS, MapType::PerCpuArray),
+    shape::<u32, FlowTags>(MapName::FLOW_TAGS, MapType::PerCpuArray),
     shape::<FlowKey, FlowRecord>(MapName::FLOW_SPILL, MapType::LruPerCpuHash),
     shape::<FlowKey, Connection>(MapName::CONNECTIONS, MapType::LruHash),
     shape::<u32, AttemptSet>(MapName::HALF_OPEN, MapType::Array),

@@ -1,6 +1,6 @@
 //! How many entries each map takes.
 
-use datapath::abi::{AttemptSet, MapName};
+use datapath::abi::{AttemptSet, FlowTags, MapName};
 
 /// Capacity of every map that has one to choose. Pinned maps keep the sizes they were made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,7 @@ impl Sizes {
     pub fn of(&self, map: &str) -> Option<u32> {
         Some(match map {
             MapName::FLOW_SLOTS => self.flow_slots.next_power_of_two(),
+            MapName::FLOW_TAGS => self.flow_slots.next_power_of_two().div_ceil(FlowTags::SLOTS),
             MapName::FLOW_SPILL => self.flow_spill,
             MapName::CONNECTIONS => self.connections,
             MapName::HALF_OPEN | MapName::WHEREABOUTS => {

@@ -15,12 +15,18 @@ use datapath::tables::Plane;
 use datapath::wire::tcp;
 use datapath::{
     admit, follow, hello, identity, judge, limits, newcomer, related, replaced, reset, scope, shadow, track,
+    turned,
 };
 
 impl Stages<Kernel> for HookFrame {
     #[inline(always)]
     fn newcomer(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace) -> u8 {
         tg_newcomer(self.context(), trace) as u8
+    }
+
+    #[inline(always)]
+    fn turned(&self, _: &mut Plane<Kernel>, key: &FlowKey, side: Side, kinds: u16) -> u32 {
+        tg_turned(key, side.index() as u32, u32::from(kinds))
     }
 
     #[inline(always)]
@@ -210,6 +216,18 @@ pub extern "C" fn tg_newcomer(ctx: *mut Context, trace: *mut Trace) -> u32 {
     match unsafe { trace.as_mut() } {
         Some(trace) => u32::from(newcomer::newcomer(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace)),
         None => 0,
+    }
+}
+
+/// [`turned::turned`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_turned(key: *const FlowKey, side: u32, kinds: u32) -> u32 {
+    let side = if side == 0 { Side::A } else { Side::B };
+    // SAFETY: the caller's reference.
+    match unsafe { key.as_ref() } {
+        Some(key) => turned::turned(&mut plane(), key, side, kinds as u16),
+        None => turned::GOES_ON,
     }
 }
 

@@ -170,7 +170,7 @@ pub(super) fn sizes(texts: &[String]) -> Result<Sizes> {
             text.split_once('=').and_then(|(map, n)| Some((map, n.parse::<u32>().ok().filter(|n| *n > 0)?)));
         let place = parsed.and_then(|(map, n)| {
             let place = match map {
-                MapName::FLOW_SLOTS => &mut sizes.flow_slots,
+                MapName::FLOW_SLOTS | MapName::FLOW_TAGS => &mut sizes.flow_slots,
                 MapName::FLOW_SPILL => &mut sizes.flow_spill,
                 MapName::CONNECTIONS => &mut sizes.connections,
                 MapName::HALF_OPEN | MapName::WHEREABOUTS => &mut sizes.half_open,

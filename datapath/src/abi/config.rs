@@ -246,6 +246,8 @@ pub struct MapName;
 impl MapName {
     pub const CONFIG: &str = "TG_CONFIG";
     pub const FLOW_SLOTS: &str = "TG_FLOW_SLOTS";
+    /// Whose each of them may be.
+    pub const FLOW_TAGS: &str = "TG_FLOW_TAGS";
     pub const FLOW_SPILL: &str = "TG_FLOW_SPILL";
     pub const CONNECTIONS: &str = "TG_CONNECTIONS";
     pub const HALF_OPEN: &str = "TG_HALF_OPEN";
@@ -275,9 +277,10 @@ impl MapName {
     pub const JUDGED_PORTS: &str = "TG_JUDGED_PORTS";
     pub const REDIRECT: &str = "TG_REDIRECT";
 
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 31] = [
         Self::CONFIG,
         Self::FLOW_SLOTS,
+        Self::FLOW_TAGS,
         Self::FLOW_SPILL,
         Self::CONNECTIONS,
         Self::HALF_OPEN,

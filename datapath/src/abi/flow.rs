@@ -78,3 +78,30 @@ pub struct FlowSlot {
     pub record: FlowRecord,
 }
 const _: () = assert!(size_of::<FlowSlot>() == 128);
+
+/// A byte of the hash of who has each of 64 slots: an entry of `TG_FLOW_TAGS`. Those of all slots stay in a near cache, where the
+/// slots do not (docs/adr/0037-tags-of-slots.md).
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowTags {
+    /// By slot.
+    pub tags: [u8; 64],
+}
+const _: () = assert!(size_of::<FlowTags>() == 64);
+
+impl FlowTags {
+    /// Slots of an entry.
+    pub const SLOTS: u32 = 64;
+
+    /// The entry of a slot, and which of its tags.
+    #[inline(always)]
+    pub fn place(slot: u32) -> (u32, usize) {
+        (slot / Self::SLOTS, (slot % Self::SLOTS) as usize)
+    }
+
+    /// The tag of a key with this hash: the end that no slot's index is cut from.
+    #[inline(always)]
+    pub fn tag(hash: u32) -> u8 {
+        (hash >> 24) as u8
+    }
+}

@@ -22,7 +22,7 @@ pub mod reason;
 pub use config::{Answered, Config, MapName, PortCounters};
 pub use connection::{Attempt, AttemptFilter, AttemptPlace, AttemptSet, Connection, Endpoint};
 pub use event::{ClosedEvent, Event, EventBudget, EventKind, Lost, Tally};
-pub use flow::{FlowRecord, FlowSlot, Settled};
+pub use flow::{FlowRecord, FlowSlot, FlowTags, Settled};
 pub use gateway::{Interface, InterfaceVersions, JudgedPort, ShadowKey};
 pub use handshake::{
     HandshakeKey, HandshakeKind, HandshakeOutcome, HandshakeStage, HandshakeStats, TlsState,
@@ -42,7 +42,7 @@ pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, Decis
 pub use reason::{Action, Direction, Reason};
 
 /// The version of everything in this module. A loader refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 11;
+pub const ABI_VERSION: u32 = 12;
 
 /// A time that never comes: the not-after of what does not expire.
 pub const NEVER: u64 = u64::MAX;

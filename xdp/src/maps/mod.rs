@@ -24,8 +24,8 @@ use datapath::abi::packet::Trace;
 use datapath::abi::{
     Attempt, AttemptFilter, AttemptSet, BindingVersions, BlockVersions, Bucket, BucketKey, Config,
     Connection, DecisionMemo, DecisionVersions, EndMemo, EventBudget, FailsafeKey, FlowKey, FlowRecord,
-    FlowSlot, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, Holdings, InterfaceVersions,
-    JudgedPort, LimitVersions, RuleVersions, ShadowKey, Tally,
+    FlowSlot, FlowTags, FragmentKey, FragmentPorts, HandshakeKey, HandshakeStats, Holdings,
+    InterfaceVersions, JudgedPort, LimitVersions, RuleVersions, ShadowKey, Tally,
 };
 use datapath::tables::{Draft, Plane, Slots, Spill, Table, Tables};
 
@@ -35,6 +35,9 @@ pub(crate) static TG_CONFIG: Array<Config> = Array::pinned(1, 0);
 /// First level of the flow table, direct-mapped by hash.
 #[map]
 static TG_FLOW_SLOTS: PerCpuArray<FlowSlot> = PerCpuArray::pinned(65_536, 0);
+/// Whose each slot may be.
+#[map]
+static TG_FLOW_TAGS: PerCpuArray<FlowTags> = PerCpuArray::pinned(1_024, 0);
 /// Second level: records that gave way in the first.
 #[map]
 static TG_FLOW_SPILL: LruPerCpuHashMap<FlowKey, FlowRecord> = LruPerCpuHashMap::pinned(131_072, 0);
@@ -184,6 +187,26 @@ impl Slots for KernelSlots {
                 cpu,
             );
             slot.cast::<FlowSlot>().as_ref()
+        }
+    }
+
+    #[inline(always)]
+    fn may_be_of(&mut self, hash: u32, index: u32) -> bool {
+        let (entry, at) = FlowTags::place(index);
+        // SAFETY: this CPU's element, and nothing else runs on this CPU until the program returns.
+        TG_FLOW_TAGS.get_ptr(entry).is_some_and(|tags| unsafe { (*tags).tags[at] } == FlowTags::tag(hash))
+    }
+
+    #[inline(always)]
+    fn given_to(&mut self, key: &FlowKey) {
+        let Some(config) = TG_CONFIG.get(0) else {
+            return;
+        };
+        let hash = key.hash(&config.hash_keys);
+        let (entry, at) = FlowTags::place(hash & config.flow_mask);
+        if let Some(tags) = TG_FLOW_TAGS.get_ptr_mut(entry) {
+            // SAFETY: as above.
+            unsafe { (*tags).tags[at] = FlowTags::tag(hash) };
         }
     }
 }
