@@ -102,7 +102,7 @@ const EVENTS: u32 = 1_000;
 pub fn configure(config: &mut Config) {
     config.event_limit = EVENTS;
     config.epoch = 1;
-    config.flags |= Config::ENFORCE;
+    config.flags |= Config::ENFORCE | Config::NOBODY_NAMED;
     config.flags &= !Config::DEFAULT_ALLOW;
 }
 

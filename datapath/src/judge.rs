@@ -18,7 +18,7 @@ use crate::record;
 use crate::reset;
 use crate::stage::Stages;
 use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
-use crate::turned;
+use crate::turned::{self, Known};
 use crate::weight::Weight;
 use crate::wire::{self, eth, proto, tcp, tunnel};
 
@@ -174,10 +174,12 @@ fn unknown<F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     lane: &Lane,
 ) -> Option<Action> {
-    if !turned::may_be(plane, lane) {
-        return None;
-    }
-    let reason = frame.turned(plane, &lane.key, lane.side, lane.kinds);
+    let reason = match turned::known(plane, lane) {
+        Known::Nothing => return None,
+        Known::Blocked if frame.is_blocked(plane, &lane.key, lane.side) => Reason::Blocklisted as u32,
+        Known::Blocked => return None,
+        Known::Nobody => frame.denied(plane, &lane.key, lane.side),
+    };
     if reason == turned::GOES_ON {
         return None;
     }

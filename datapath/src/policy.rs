@@ -342,7 +342,11 @@ pub fn look_up_decision<R: Rules>(rules: &R, asked: &Question, epoch: u32) -> De
 
 #[inline(always)]
 fn by_policy<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: u32, to: u32, j: &mut Judgement) {
-    let decision = rules.decided(&Question::new(from, to, ends.proto, policy_port(ends)), moment);
+    let decision = if from == 0 && moment.flags & Config::NOBODY_NAMED != 0 {
+        Decision::NONE
+    } else {
+        rules.decided(&Question::new(from, to, ends.proto, policy_port(ends)), moment)
+    };
     j.limits = u32::from(decision.limits);
     match decision.action {
         Decision::ALLOW => j.decided(Action::Forwarded, Reason::Forwarded, decision.rule),

@@ -23,10 +23,16 @@ pub trait Stages<T: Tables>: Frame + Sized {
         newcomer::newcomer(self, direction, plane, trace)
     }
 
-    /// The reason for which a packet is turned away whose flow has no slot.
+    /// Is a packet dropped because its sender is blocked?
     #[inline(always)]
-    fn turned(&self, plane: &mut Plane<T>, key: &FlowKey, side: Side, kinds: u16) -> u32 {
-        turned::turned(plane, key, side, kinds)
+    fn is_blocked(&self, plane: &mut Plane<T>, key: &FlowKey, side: Side) -> bool {
+        turned::is_blocked(plane, key, side)
+    }
+
+    /// The reason for which the policy drops what opens a connection.
+    #[inline(always)]
+    fn denied(&self, plane: &mut Plane<T>, key: &FlowKey, side: Side) -> u32 {
+        turned::denied(plane, key, side)
     }
 
     /// Reads the options of a SYN that is read but for them. Returns whether they are well-formed.

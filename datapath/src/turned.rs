@@ -3,7 +3,7 @@
 //! It leaves no record and no event behind. The whole way would come to the same verdict, and count the same
 //! (docs/adr/0037-tags-of-slots.md).
 
-use crate::abi::{Config, FlowKey, Lost, Reason, Settled, Side};
+use crate::abi::{Config, FlowKey, Lost, Settled, Side};
 use crate::blocked::{self, Sender};
 use crate::event;
 use crate::lane::Lane;
@@ -14,65 +14,63 @@ use crate::wire::proto;
 /// Stands for no [`Reason`]: the packet is to be judged.
 pub const GOES_ON: u32 = u8::MAX as u32;
 
-/// Whether this CPU remembers of who sent the packet that it is blocked, or that it is nobody where nobody may talk. Of those who may
-/// this is asked, and no more.
+/// What this CPU remembers of who sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing by which it could be turned away. Those who may talk are asked this, and no more.
+    Nothing,
+    /// It is blocked, or was.
+    Blocked,
+    /// It is nobody, where nobody may talk.
+    Nobody,
+}
+
+/// Asks the memory for who sent the packet.
 #[inline(always)]
-pub(crate) fn may_be<T: Tables>(plane: &Plane<T>, lane: &Lane) -> bool {
+pub(crate) fn known<T: Tables>(plane: &Plane<T>, lane: &Lane) -> Known {
+    let Some(config) = plane.rules.config() else {
+        return Known::Nothing;
+    };
+    let from = lane.key.end(lane.side).0;
+    let is_closed = config.flags & (Config::ENFORCE | Config::DEFAULT_ALLOW) == Config::ENFORCE;
+    // Of all but what opens a connection it has to be asked who opened what it belongs to; a block cuts both ways.
+    let opens = lane.kinds == Settled::CONTROL || lane.key.proto == proto::UDP;
+    match plane.rules.remembered(&from, config) {
+        Some(memo) if memo.block_rule != 0 => Known::Blocked,
+        Some(memo) if memo.class == 0 && is_closed && opens => Known::Nobody,
+        _ => Known::Nothing,
+    }
+}
+
+/// Whether a packet is dropped whose flow has no slot, because its sender is blocked; it is then counted as an event that was not
+/// sent.
+#[inline(always)]
+pub fn is_blocked<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> bool {
     let Some(config) = plane.rules.config() else {
         return false;
     };
-    let is_closed = config.flags & (Config::ENFORCE | Config::DEFAULT_ALLOW) == Config::ENFORCE;
-    let from = lane.key.end(lane.side).0;
-    let memo = plane.rules.remembered(&from, config);
-    memo.is_some_and(|memo| memo.block_rule != 0 || memo.class == 0 && is_closed)
-}
-
-/// The reason for which a packet is dropped whose flow has no slot, counted as an event that was not sent; or [`GOES_ON`]. `kinds` is
-/// the [`Lane`]'s.
-#[inline(always)]
-pub fn turned<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side, kinds: u16) -> u32 {
-    let Some(config) = plane.rules.config() else {
-        return GOES_ON;
-    };
-    // What a tunnel carries is judged, and its ends are told of otherwise.
-    if key.proto == proto::UDP && config.flags & Config::INSPECT != 0 {
-        return GOES_ON;
+    if is_looked_into(config, key) {
+        return false;
     }
-    let reason = match sender(plane, key, side) {
-        Sender::Told => Reason::Blocklisted as u32,
-        Sender::Blocked => GOES_ON,
-        Sender::Unknown if kinds == Settled::CONTROL || key.proto == proto::UDP => denied(plane, key, side),
-        Sender::Unknown => GOES_ON,
-    };
-    if reason != GOES_ON {
+    let (from, to) = (key.end(side), key.end(side.other()));
+    let (sender, _) = blocked::ask(&plane.rules, &mut plane.sink, config, &from, &to, key.proto);
+    let is_told = sender as u8 == Sender::Told as u8;
+    if is_told {
         plane.sink.lost(Lost::Limited);
     }
-    reason
+    is_told
 }
 
-/// What is remembered of who sends.
-///
-/// A function of its own in BPF, as [`denied`] is: what the one keeps on the stack is not under the other.
-#[inline(never)]
-fn sender<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> Sender {
-    let Some(config) = plane.rules.config() else {
-        return Sender::Unknown;
-    };
-    let (from, to) = (key.end(side), key.end(side.other()));
-    blocked::ask(&plane.rules, &mut plane.sink, config, &from, &to, key.proto).0
-}
-
-/// The same by policy, for what opens a connection: of all else it has to be asked who opened what it belongs to.
-#[inline(never)]
-fn denied<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> u32 {
+/// The reason for which the policy drops what opens a connection, counted as an event that was not sent; or [`GOES_ON`].
+#[inline(always)]
+pub fn denied<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> u32 {
     let Some(config) = plane.rules.config() else {
         return GOES_ON;
     };
     // As for newcomers: where interfaces differ, where it matters who has an address here, or where a candidate is asked too,
     // it takes the whole way.
     let special = Config::BY_INTERFACE | Config::SCOPED | Config::SHADOW;
-    if config.flags & (special | Config::ENFORCE) != Config::ENFORCE || plane.half_open.whereabouts(key) != 0
-    {
+    if config.flags & special != 0 || is_looked_into(config, key) || plane.half_open.whereabouts(key) != 0 {
         return GOES_ON;
     }
     let moment = Moment::at(config, plane.rules.coarse_ns(config));
@@ -84,5 +82,12 @@ fn denied<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> u32 {
     {
         return GOES_ON;
     }
+    plane.sink.lost(Lost::Limited);
     j.reason as u32
+}
+
+/// What a tunnel carries is judged, and its ends are told of otherwise.
+#[inline(always)]
+fn is_looked_into(config: &Config, key: &FlowKey) -> bool {
+    key.proto == proto::UDP && config.flags & Config::INSPECT != 0
 }

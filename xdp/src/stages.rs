@@ -25,8 +25,13 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
-    fn turned(&self, _: &mut Plane<Kernel>, key: &FlowKey, side: Side, kinds: u16) -> u32 {
-        tg_turned(key, side.index() as u32, u32::from(kinds))
+    fn is_blocked(&self, _: &mut Plane<Kernel>, key: &FlowKey, side: Side) -> bool {
+        tg_is_blocked(key, side.index() as u32) != 0
+    }
+
+    #[inline(always)]
+    fn denied(&self, _: &mut Plane<Kernel>, key: &FlowKey, side: Side) -> u32 {
+        tg_denied(key, side.index() as u32)
     }
 
     #[inline(always)]
@@ -219,14 +224,26 @@ pub extern "C" fn tg_newcomer(ctx: *mut Context, trace: *mut Trace) -> u32 {
     }
 }
 
-/// [`turned::turned`].
+/// [`turned::is_blocked`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tg_turned(key: *const FlowKey, side: u32, kinds: u32) -> u32 {
+pub extern "C" fn tg_is_blocked(key: *const FlowKey, side: u32) -> u32 {
     let side = if side == 0 { Side::A } else { Side::B };
     // SAFETY: the caller's reference.
     match unsafe { key.as_ref() } {
-        Some(key) => turned::turned(&mut plane(), key, side, kinds as u16),
+        Some(key) => u32::from(turned::is_blocked(&mut plane(), key, side)),
+        None => 0,
+    }
+}
+
+/// [`turned::denied`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_denied(key: *const FlowKey, side: u32) -> u32 {
+    let side = if side == 0 { Side::A } else { Side::B };
+    // SAFETY: the caller's reference.
+    match unsafe { key.as_ref() } {
+        Some(key) => turned::denied(&mut plane(), key, side),
         None => turned::GOES_ON,
     }
 }

@@ -91,6 +91,8 @@ impl Config {
     pub const FAILSAFE: u32 = 1 << 10;
     /// Some bindings do not hold everywhere: see [`crate::scope`].
     pub const SCOPED: u32 = 1 << 11;
+    /// No rule speaks of who has no class: nothing need be looked up for them. Never set while an epoch may count that has one.
+    pub const NOBODY_NAMED: u32 = 1 << 12;
     /// Packets to UDP port 4789 are judged by what they carry.
     pub const INSPECT_VXLAN: u32 = 1 << 16;
     /// Packets to UDP port 6081 are judged by what they carry.
