@@ -38,7 +38,7 @@ impl Committed {
         self.save_candidate(state)?;
         let mut judged_by = config;
         configure(gateway.as_ref(), &mut judged_by);
-        judged_by.flags &= !(Config::DEFAULT_ALLOW | Config::SHADOW);
+        judged_by.flags &= !(Config::DEFAULT_ALLOW | Config::SHADOW | Config::NOBODY_NAMED);
         if default_allow {
             judged_by.flags |= Config::DEFAULT_ALLOW;
         }

@@ -135,6 +135,9 @@ impl Committed {
     pub(super) fn sweep(&mut self, maps: &Maps) -> Result<()> {
         let Some(rest) = &self.rest else { return Ok(()) };
         remove_many(maps, &rest.gone)?;
+        if !self.live.names_nobody() {
+            maps.config.update(|config| config.flags |= Config::NOBODY_NAMED)?;
+        }
         self.rest = None;
         may_end(Step::Swept { revision: self.state.revision });
         Ok(())
@@ -350,10 +353,20 @@ impl Committed {
         writes: &[MapWrite],
         turn: impl FnOnce(&Maps) -> Result<()>,
     ) -> Result<u64> {
-        let written = self.write_all(maps, writes).and_then(|()| {
-            may_end(Step::Written);
-            turn(maps).inspect_err(|_| self.give_up(maps, writes))
-        });
+        let names_nobody = writes
+            .iter()
+            .any(|one| matches!(one, MapWrite::Decision(prefix, _) if prefix.key.is_of_nobody()));
+        let looked_up = if names_nobody {
+            // Ahead of the epoch that has such a rule: no packet of it may miss that.
+            maps.config.update(|config| config.flags &= !Config::NOBODY_NAMED).map(drop)
+        } else {
+            Ok(())
+        };
+        let written =
+            looked_up.map_err(Failure::from).and_then(|()| self.write_all(maps, writes)).and_then(|()| {
+                may_end(Step::Written);
+                turn(maps).inspect_err(|_| self.give_up(maps, writes))
+            });
         if let Err(e) = written {
             if let Err(also) = self.store.refuse(state.revision, &e.message) {
                 tracing::error!("{also}");

@@ -55,6 +55,13 @@ pub struct Compiled {
     pub default_allow: bool,
 }
 
+impl Compiled {
+    /// Whether some rule speaks of sources that have no identity: keys begin with the source's class, and theirs is the least.
+    pub fn names_nobody(&self) -> bool {
+        self.policy.first_key_value().is_some_and(|(prefix, _)| prefix.key.is_of_nobody())
+    }
+}
+
 /// A rule or blocklist entry, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleInfo {

@@ -76,6 +76,9 @@ impl Setup {
         if self.compiled.default_allow {
             config.flags |= Config::DEFAULT_ALLOW;
         }
+        if !self.compiled.names_nobody() {
+            config.flags |= Config::NOBODY_NAMED;
+        }
         config.fixed_now_ns = START_NS;
         config
     }

@@ -235,6 +235,13 @@ impl PolicyKey {
     }
 }
 
+impl PolicyKey {
+    /// Whether it is of sources that have no class: see [`super::Config::NOBODY_NAMED`].
+    pub fn is_of_nobody(&self) -> bool {
+        self.bytes[..4] == [0; 4]
+    }
+}
+
 /// Key of the bindings that do not hold everywhere: segment, address, protocol, port of the end itself, longest prefix first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
