@@ -1,7 +1,8 @@
 //! `TG_HALF_OPEN`: sets of seven places, found by hash, and `TG_WHEREABOUTS`: what is certain not to be there. The TC program includes this same file.
 //!
 //! An LRU hash map asks for a free element, a bucket and a list of its own, each in memory that a flood of SYNs has never
-//! warmed; a set lies in one page. In a full set, the attempt that was looked at longest ago gives way.
+//! warmed; a set lies in one page. In a full set, the attempt that was looked at longest ago gives way,
+//! a stranger's before that of an identity.
 //!
 //! Places are taken by compare-and-swap of their tags. Who has looked an attempt up while another CPU gives its place
 //! away writes into the new one: like every lost race here that costs a fact of an attempt, not memory.
@@ -164,7 +165,7 @@ pub extern "C" fn tg_find_attempt(key: *const FlowKey) -> u64 {
         let word = tag(found.set, way);
         let seen = word.load();
         if AttemptSet::is_of(seen, found.hash) && place(found.set, way).key == *key {
-            let now = AttemptSet::tag(found.hash, tick());
+            let now = AttemptSet::renewed(seen, tick());
             if now != seen {
                 let _other_was_quicker = word.replace(seen, now);
             }
@@ -174,7 +175,7 @@ pub extern "C" fn tg_find_attempt(key: *const FlowKey) -> u64 {
     NOWHERE
 }
 
-/// Takes a free place, or that of the attempt that was looked at longest ago. 0 if it could not: where another CPU was
+/// Takes a free place, or that of who gives way first. 0 if it could not: where another CPU was
 /// quicker twice, the set is in great demand.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -188,12 +189,12 @@ pub extern "C" fn tg_put_attempt(key: *const FlowKey, attempt: *const Attempt) -
     };
     let now = tick();
     for _ in 0..2 {
-        let (mut oldest, mut victim, mut seen) = (0, 0, 0);
+        let (mut first, mut victim, mut seen) = (0, 0, 0);
         for way in 0..AttemptSet::WAYS {
             let tag = tag(found.set, way).load();
-            let age = AttemptSet::age(tag, now);
-            if age >= oldest {
-                (oldest, victim, seen) = (age, way, tag);
+            let rank = AttemptSet::gives_way(tag, now);
+            if rank >= first {
+                (first, victim, seen) = (rank, way, tag);
             }
         }
         // Hidden from LLVM, or it drops the comparison that shows the verifier the bound.
@@ -201,7 +202,8 @@ pub extern "C" fn tg_put_attempt(key: *const FlowKey, attempt: *const Attempt) -
         if victim >= AttemptSet::WAYS {
             return 0;
         }
-        if tag(found.set, victim).replace(seen, AttemptSet::tag(found.hash, now)) {
+        let own = AttemptSet::tag(found.hash, now, attempt.connection.identity[0]);
+        if tag(found.set, victim).replace(seen, own) {
             // Whoever asks in between, or where two CPUs take the place at once, may miss the attempt and open it anew.
             if let Some(filter) = TG_WHEREABOUTS.get_ptr_mut(found.index) {
                 // SAFETY: an element of the array lives as long as the map; one byte is written.

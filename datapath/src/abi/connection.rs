@@ -314,10 +314,29 @@ impl AttemptSet {
     /// Attempts in a set.
     pub const WAYS: usize = 7;
 
-    /// A tag: the key's hash, and the kernel's tick in which the attempt was looked at last. Never 0.
+    /// Set in every tag: it is of somebody.
+    const TAKEN: u32 = 1 << 0;
+    /// Set in the tag of an attempt whose originator has no identity.
+    const STRANGER: u32 = 1 << 1;
+
+    /// A tag: the key's hash, the kernel's tick in which the attempt was looked at last, to four ticks, and whether its originator has
+    /// an `identity`. Never 0.
     #[inline(always)]
-    pub fn tag(hash: u32, tick: u32) -> u64 {
-        (u64::from(hash) << 32) | u64::from(tick | 1)
+    pub fn tag(hash: u32, tick: u32, identity: u32) -> u64 {
+        let stranger = if identity == 0 { Self::STRANGER } else { 0 };
+        (u64::from(hash) << 32) | u64::from(Self::low(tick) | stranger)
+    }
+
+    /// The tag of the same attempt that was looked at again.
+    #[inline(always)]
+    pub fn renewed(tag: u64, tick: u32) -> u64 {
+        let kept = tag & !u64::from(u32::MAX) | tag & u64::from(Self::STRANGER);
+        kept | u64::from(Self::low(tick))
+    }
+
+    #[inline(always)]
+    fn low(tick: u32) -> u32 {
+        tick & !(Self::TAKEN | Self::STRANGER) | Self::TAKEN
     }
 
     /// Whether a tag may be of a key with this hash.
@@ -326,20 +345,41 @@ impl AttemptSet {
         tag != 0 && (tag >> 32) as u32 == hash
     }
 
-    /// Ticks since a tag's attempt was looked at; a place that is free is older than any.
+    /// Who gives way first: a place that is free, then the strangers', then all others'; among these, whose attempt was looked at
+    /// longest ago. A flood from sources that nobody knows pushes out its own.
     #[inline(always)]
-    pub fn age(tag: u64, tick: u32) -> u32 {
+    pub fn gives_way(tag: u64, tick: u32) -> u32 {
+        const FIRST: u32 = 1 << 31;
         if tag == 0 {
             return u32::MAX;
         }
-        let age = (tick | 1).wrapping_sub(tag as u32);
-        if age > i32::MAX as u32 { 0 } else { age } // another CPU looked at it after us
+        let tag = tag as u32;
+        let age = Self::low(tick).wrapping_sub(tag & !Self::STRANGER);
+        let age = if age > i32::MAX as u32 { 0 } else { age }; // another CPU looked at it after us
+        if tag & Self::STRANGER != 0 { age | FIRST } else { age }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_places_give_way_before_strangers_and_these_before_who_is_known_however_old() {
+        let (stranger, known) = (|tick| AttemptSet::tag(7, tick, 0), |tick| AttemptSet::tag(7, tick, 5));
+        let order = [0, stranger(100), stranger(900), known(100), known(900), known(2_000)];
+        let ranks = order.map(|tag| AttemptSet::gives_way(tag, 1_000));
+        assert!(ranks.is_sorted_by(|a, b| a > b), "{ranks:?}");
+        // Looked at by another CPU after us: as good as now.
+        assert_eq!(AttemptSet::gives_way(known(1_004), 1_000), 0);
+        for tag in [stranger(100), known(100)] {
+            let anew = AttemptSet::renewed(tag, 900);
+            assert_eq!(anew, if tag == stranger(100) { stranger(900) } else { known(900) });
+            assert!(AttemptSet::is_of(anew, 7) && !AttemptSet::is_of(anew, 8));
+        }
+        // A tick that has gone round.
+        assert_eq!(AttemptSet::gives_way(known(u32::MAX - 3), 4), 8);
+    }
 
     #[test]
     fn a_mark_is_found_wherever_it_is_and_no_other_is() {

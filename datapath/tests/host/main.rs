@@ -247,11 +247,16 @@ fn agrees(frame: &[u8]) -> bool {
     let flag = |bits| packet.flag(bits);
     let plain_tcp =
         packet.has(Packet::HAS_TCP) && flag(Packet::ACK) && !flag(Packet::SYN | Packet::FIN | Packet::RST);
+    let plain_syn = packet.has(Packet::HAS_TCP)
+        && flag(Packet::SYN)
+        && !flag(Packet::ACK | Packet::FIN | Packet::RST)
+        && packet.payload_bytes == 0;
     let kinds = match packet.has(Packet::HAS_TCP) {
+        true if plain_syn => Settled::CONTROL,
         true if packet.payload_bytes == 0 => Settled::ACK,
         _ => Settled::DATA,
     };
-    assert!(plain_tcp || packet.key.proto == 17, "{frame:02x?}");
+    assert!(plain_tcp || plain_syn || packet.key.proto == 17, "{frame:02x?}");
     assert_eq!(packet.has & Packet::IS_FRAGMENT, 0, "{frame:02x?}");
     assert_eq!(
         lane,
