@@ -6,6 +6,7 @@ mod default_sizes;
 mod gateway;
 mod identities;
 mod lookups;
+mod strangers;
 
 use datapath::abi::Reason;
 use gateway::{
