@@ -102,6 +102,31 @@ impl Drop for Pins {
     }
 }
 
+/// Programs that enforce, and who commits to them. Gone with all that they pinned.
+struct Gate {
+    kernel: Kernel,
+    maps: Maps,
+    committed: Committed,
+    _folder: tempfile::TempDir,
+    _pins: Pins,
+}
+
+impl Gate {
+    fn open(name: &str) -> Self {
+        loader::bpffs::ensure("/sys/fs/bpf".as_ref()).expect("bpffs");
+        let pins = Pins(format!("/sys/fs/bpf/tg{name}{}", std::process::id()).into());
+        let options =
+            LoadOptions { pin_dir: Some(pins.0.clone()), tc_ingress: true, ..LoadOptions::default() };
+        let kernel = Kernel::load(&options).unwrap();
+        let maps = Maps::open(&pins.0).unwrap();
+        maps.config.update(|config| config.flags |= Config::ENFORCE).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state.db")).unwrap();
+        let committed = Committed::recover(store, &maps).unwrap();
+        Self { kernel, maps, committed, _folder: folder, _pins: pins }
+    }
+}
+
 /// What one CPU's packets were judged by, counted by (even epoch, source, verdict, reason, rule).
 type Seen = BTreeMap<(bool, u8, &'static str, &'static str, u32), u64>;
 
@@ -138,20 +163,13 @@ type Blocked = Option<(Reason, [&'static str; 2])>;
 
 /// Commits the odd and the even revision in turn while packets are judged. `blocked` says by what the last of the three sources is.
 fn commit_under_load(revisions: &[Documents; 2], by_difference: bool, blocked: [(bool, Blocked); 2]) {
-    loader::bpffs::ensure("/sys/fs/bpf".as_ref()).expect("bpffs");
-    let pins = Pins(format!("/sys/fs/bpf/tgcommit{}{by_difference}", std::process::id()).into());
-    let options = LoadOptions { pin_dir: Some(pins.0.clone()), tc_ingress: true, ..LoadOptions::default() };
-    let kernel = Kernel::load(&options).unwrap();
-    let maps = Maps::open(&pins.0).unwrap();
-    maps.config.update(|config| config.flags |= Config::ENFORCE).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("state.db")).unwrap();
-    let mut committed = Committed::recover(store, &maps).unwrap();
+    let Gate { kernel, maps, committed, .. } = &mut Gate::open(&format!("mixture{by_difference}"));
+    let (kernel, maps) = (&*kernel, &*maps);
     let by = Author::daemon("a test");
     let mut commit = |even| {
         let set = Arc::new(PolicySet::of_documents(revisions[usize::from(even)].clone()));
         let prepared = committed.is_prepared();
-        committed.commit(&maps, &by, |state| state.apply(set)).unwrap();
+        committed.commit(maps, &by, |state| state.apply(set)).unwrap();
         assert_eq!(committed.is_prepared(), prepared && by_difference, "whether it took a compile");
         committed.prepare();
         let rules = committed.state.rules.values();
@@ -172,7 +190,7 @@ fn commit_under_load(revisions: &[Documents; 2], by_difference: bool, blocked: [
     let (rules, mut seen) = std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().unwrap().get().min(4);
         for thread in 0..threads as u64 {
-            let (kernel, over, judged, checked) = (&kernel, &over, &judged, &checked);
+            let (over, judged, checked) = (&over, &judged, &checked);
             let (is_dropped, epoch) = (&is_dropped, &epoch);
             // One of them judges at TC.
             let drops = move |frame: &[u8]| {
@@ -252,4 +270,75 @@ fn commit_under_load(revisions: &[Documents; 2], by_difference: bool, blocked: [
     assert!(judged > u64::from(COMMITS), "{judged} tuples are no load");
     let lost = maps.lost_events(Lost::NoRoom).unwrap();
     assert!(seen.values().sum::<u64>() + lost >= judged, "{} told, {lost} lost of {judged}", MapName::EVENTS);
+}
+
+/// Anybody may, or nobody whom no workload has: in the one, a rule speaks of strangers, and in the other the programs need not ask.
+fn to_strangers(open: bool) -> Documents {
+    let from = if open { "{any: true}" } else { "{spiffeId: spiffe://acme.example/orders}" };
+    let text = format!(
+        "apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {{name: one}}
+spec: {{spiffeId: spiffe://acme.example/orders, addresses: [10.9.0.2/32]}}
+---
+apiVersion: tidegate.dev/v1
+kind: Policy
+metadata: {{name: shop}}
+spec: {{rules: [{{name: pay, action: allow, from: [{from}], to: [{{any: true}}], ports: [tcp/443]}}]}}
+"
+    );
+    Documents::parse("shop.yaml", &text, jiff::Timestamp::now()).expect("documents")
+}
+
+#[test]
+#[ignore = "needs root: loads BPF programs"]
+fn a_rule_of_strangers_counts_for_every_packet_of_its_epochs_and_for_no_other() {
+    const STRANGER: u8 = 5;
+    // The policy that opens, applied as a whole and by difference: see `policy apply --only`.
+    for by_difference in [false, true] {
+        let Gate { kernel, maps, committed, .. } = &mut Gate::open(&format!("strangers{by_difference}"));
+        let (kernel, maps) = (&*kernel, &*maps);
+        let by = Author::daemon("a test");
+        let mut commit = |open| {
+            let set = Arc::new(PolicySet::of_documents(to_strangers(open)));
+            committed.commit(maps, &by, |state| state.apply(set)).unwrap();
+            if by_difference {
+                committed.prepare();
+            }
+        };
+        commit(false);
+        let config = || maps.config.get().unwrap();
+        let first = config().epoch;
+        let over = AtomicBool::new(false);
+        let checked = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut n = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let before = config().epoch;
+                    let action = kernel.run_xdp(&syn(false, STRANGER, n), 1).unwrap().action;
+                    if before == config().epoch {
+                        // The first was closed, and each commit is the other way.
+                        let opens = (before - first) % 2 == 1;
+                        let expected = if opens { RunResult::XDP_PASS } else { RunResult::XDP_DROP };
+                        assert_eq!(action, expected, "packet {n} in epoch {before}, first {first}");
+                        checked.fetch_add(1, Ordering::Relaxed);
+                    }
+                    n += 1;
+                }
+            });
+            for n in 0..COMMITS {
+                commit(n.is_multiple_of(2));
+                // Only where nobody is named, and only after the packets of the epoch before.
+                let named = n.is_multiple_of(2);
+                std::thread::sleep(Duration::from_millis(2));
+                assert!(!(named && config().has(Config::NOBODY_NAMED)), "commit {n}");
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        committed.settle(maps).unwrap();
+        assert!(config().has(Config::NOBODY_NAMED), "the last names nobody");
+        let checked = checked.into_inner();
+        assert!(checked > u64::from(COMMITS) * 10, "{checked} verdicts are no load");
+    }
 }
