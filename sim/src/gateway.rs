@@ -78,6 +78,7 @@ impl Gateway {
         match (act, child) {
             (ProcessAct::Kill, Some(mut child)) => Ok(child.kill().await?),
             (ProcessAct::Stop, Some(child)) => terminate(child).await,
+            (ProcessAct::Slow, _) => bail!("a daemon is not slowed down"),
             (ProcessAct::Start, None) => self.start_daemon(lab).await,
             (ProcessAct::Start, running) => {
                 *self.child.borrow_mut() = running;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -109,6 +110,12 @@ impl Lab {
     /// Has a workload serve nothing any more, as while it restarts.
     pub async fn stop_serving(&self, plan: &Plan, index: usize) -> Result<()> {
         self.ask(plan, index, Command::StopServing).await
+    }
+
+    /// Has each handshake of TLS with a workload wait from now on.
+    pub async fn slow_down(&self, plan: &Plan, index: usize, delay: Duration) -> Result<()> {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.ask(plan, index, Command::SlowDown { delay_ms }).await
     }
 
     async fn ask(&self, plan: &Plan, index: usize, command: Command) -> Result<()> {

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::process::Command as Process;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
@@ -101,6 +102,7 @@ pub fn veth(here: &str, there: &str, namespace: &Path) -> Result<()> {
 
 /// Brings a node's interfaces up, with addresses and routes.
 pub fn configure(node: &Node) -> Result<()> {
+    node.masquerade.as_deref().map_or(Ok(()), masquerade)?;
     netlink(async |handle| {
         for interface in &node.interfaces {
             if node.kind == Kind::Bridge {
@@ -114,6 +116,25 @@ pub fn configure(node: &Node) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// What leaves by an interface takes its address. A program that is started here is in this thread's namespace.
+fn masquerade(out: &str) -> Result<()> {
+    let rule = format!("oifname \"{out}\" masquerade");
+    for words in [
+        &["add", "table", "ip", "nat"][..],
+        &["add", "chain", "ip", "nat", "out", "{ type nat hook postrouting priority srcnat; }"],
+        &["add", "rule", "ip", "nat", "out", &rule],
+    ] {
+        let output = Process::new("nft").args(words).output().context("cannot run nft, of nftables")?;
+        ensure!(
+            output.status.success(),
+            "nft {}: {}",
+            words.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
 }
 
 async fn enslave(handle: &Handle, name: &str) -> Result<()> {

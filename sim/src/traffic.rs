@@ -10,7 +10,7 @@ use crate::lab::Lab;
 use crate::node::protocol::{Action, Command, Done};
 use crate::topology::Plan;
 use crate::topology::plan::{
-    Act, CommandLine, CommandPlace, Kind, Outcome, ProcessAct, Stage, Step, StepKind, Wait,
+    Act, CommandLine, CommandPlace, Kind, Outcome, ServerAct, Stage, Step, StepKind, Wait,
 };
 
 /// A step and how it went.
@@ -95,8 +95,9 @@ async fn run_act(plan: &Plan, lab: &Lab, gateway: Option<&Gateway>, act: &Act) -
             tokio::time::sleep(*after).await;
             let run = Done::begin();
             let result = match act {
-                ProcessAct::Start => lab.serve(plan, *index).await,
-                ProcessAct::Kill | ProcessAct::Stop => lab.stop_serving(plan, *index).await,
+                ServerAct::Start => lab.serve(plan, *index).await,
+                ServerAct::Stop => lab.stop_serving(plan, *index).await,
+                ServerAct::Slow(delay) => lab.slow_down(plan, *index, *delay).await,
             };
             let done = match result {
                 Ok(()) => run.ok(),
@@ -237,6 +238,7 @@ fn action(lab: &Lab, step: &Step) -> anyhow::Result<Action> {
         }
         StepKind::Tcp => Action::Tcp,
         StepKind::Udp => Action::Udp,
+        StepKind::Hello => Action::Hello { hello: step.hello.clone() },
         StepKind::Dns => Action::Dns { query: step.query.clone() },
         StepKind::Ping => Action::Ping,
         other => anyhow::bail!("a step of kind {} is no exchange", other.name()),

@@ -118,7 +118,12 @@ async fn read(
                 }
             }
             Ok(Message::Served(served)) => inbox.borrow_mut().served.push(served),
-            Err(error) => eprintln!("node {node} said what nobody understands: {error}"),
+            // Who waits for the answer would wait for ever.
+            Err(error) => {
+                eprintln!("node {node} said what nobody understands: {error}");
+                drop(child.start_kill());
+                break;
+            }
         }
     }
     let how = child.wait().await.map_or_else(|e| e.to_string(), |status| status.to_string());

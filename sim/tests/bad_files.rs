@@ -208,7 +208,19 @@ fn steps_on_the_gateway_need_one_and_say_what_they_do() {
     );
     assert_eq!(
         step("{kind: server, from: orders, do: kill}"),
-        "14:5: a step of kind server says whose, and what: from: NODE, do: stop or do: start"
+        "14:5: a step of kind server says whose, and what: from: NODE, do: stop, do: start, or do: slow with for: 300ms"
+    );
+    assert_eq!(
+        step("{kind: daemon, do: slow, for: 1s}"),
+        "14:5: there is no daemon: no node is of kind gateway"
+    );
+    assert_eq!(
+        mistake("kind: tcp,", "kind: tcp, expect: error,"),
+        "14:5: expect: accepted are ok, handshake_failed, timeout, refused, unreachable, any"
+    );
+    assert_eq!(
+        mistake("kind: tcp,", "kind: tcp, sni: a.example,"),
+        "14:5: sni, alpn and ech belong to steps of kind hello"
     );
     assert_eq!(step("{kind: server, from: router, do: stop}"), "14:26: node `router` serves nothing");
     assert_eq!(mistake("traffic:", "clock: {pace: 0}\ntraffic:"), "13:15: pace is 0; accepted is 1 to 3600");

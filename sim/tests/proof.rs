@@ -164,3 +164,21 @@ fn a_revoked_lease_that_is_used_is_found_and_nobody_is_contained_for_it() {
 fn acts_follow_each_other_from_a_limit_to_a_quarantine_and_each_ends_on_time() {
     proved("graded");
 }
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn who_opens_more_than_its_rate_is_flagged_and_goes_on() {
+    proved("rate-surge");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn handshakes_that_take_longer_than_before_are_found_at_both_ends() {
+    proved("latency-shift");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn a_hello_that_does_not_fit_is_found_by_its_name_its_cover_its_protocol_and_its_shape() {
+    proved("hello-misfit");
+}

@@ -34,6 +34,25 @@ traffic:
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
+fn a_step_that_comes_to_nothing_ends_as_an_error_and_keeps_nobody_waiting() {
+    let _alone = common::alone();
+    let before = Residue::now();
+    let step = r#"  - {kind: tcp, from: orders, to: "payments:8443", expect: EXPECTED}"#;
+    for (expected, code) in [("any", 0), ("ok", 1)] {
+        // A server of TLS, which closes on whoever says something else.
+        let text = std::fs::read_to_string(lab("1ms").path()).expect("the file");
+        let text = text + &step.replace("EXPECTED", expected);
+        let output = output(&["run", &File::new(&text).path(), "-o", "json"]);
+        let report = json(&output);
+        let last = report["steps"].as_array().and_then(|steps| steps.last()).expect("steps");
+        assert_eq!((&last["outcome"], &last["passed"]), (&"error".into(), &(code == 0).into()), "{last}");
+        assert_eq!(output.status.code(), Some(code), "{expected}");
+    }
+    assert_eq!(Residue::now(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
 fn plain_routing_behaves_as_its_file_says() {
     let _alone = common::alone();
     let before = Residue::now();

@@ -1,5 +1,6 @@
 //! The child process of a workload: it serves and sends inside its namespace, told what to do on stdin.
 
+pub mod hello;
 pub mod mtls;
 pub mod ping;
 pub mod plain;
@@ -7,6 +8,7 @@ pub mod protocol;
 mod spiffe;
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -91,6 +93,10 @@ async fn answer(command: Command, reports: Reports, servers: Servers) -> Done {
             servers.iter().for_each(AbortHandle::abort);
             Done::begin().ok()
         }
+        Command::SlowDown { delay_ms } => {
+            mtls::DELAY_MS.store(delay_ms, Ordering::Relaxed);
+            Done::begin().ok()
+        }
         Command::Exchange { action, to, bytes, timeout_ms } => {
             let timeout = std::time::Duration::from_millis(timeout_ms);
             match action {
@@ -105,6 +111,7 @@ async fn answer(command: Command, reports: Reports, servers: Servers) -> Done {
                     let payload = vec![b'~'; usize::try_from(bytes).unwrap_or(usize::MAX)];
                     plain::udp(to, &payload, timeout).await
                 }
+                Action::Hello { hello } => hello::send(to, &hello, timeout).await,
                 Action::Dns { query } => plain::udp(to, &plain::question(&query), timeout).await,
                 Action::Ping => ping::ping(to.ip(), bytes, timeout).await,
             }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,6 +22,9 @@ use crate::topology::plan::{Outcome, Tls};
 
 /// How long a server waits for a client's next move.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long each handshake waits before the server answers it. A process serves for one node.
+pub static DELAY_MS: AtomicU64 = AtomicU64::new(0);
 
 const BETWEEN_REQUESTS: Duration = Duration::from_millis(20);
 
@@ -48,6 +52,10 @@ async fn serve(
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let report =
         |spiffe_id, refused| drop(reports.send(Message::Served(Served { client, spiffe_id, refused })));
+    let delay_ms = DELAY_MS.load(Ordering::Relaxed);
+    if delay_ms > 0 {
+        sleep(Duration::from_millis(delay_ms)).await;
+    }
     let mut tls = match timeout(PATIENCE, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(tls)) => tls,
         Ok(Err((error, stream))) => {

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::hello::Hello;
 use crate::ca::Bundle;
 use crate::topology::plan::{Listener, Outcome, Tls};
 
@@ -30,6 +31,11 @@ pub enum Command {
     },
     /// Serves no port any more.
     StopServing,
+    /// Each handshake of TLS waits so long from now on.
+    SlowDown {
+        /// Milliseconds.
+        delay_ms: u64,
+    },
     /// One exchange.
     Exchange {
         /// How.
@@ -62,6 +68,11 @@ pub enum Action {
     Tcp,
     /// A datagram.
     Udp,
+    /// A ClientHello of one's own making.
+    Hello {
+        /// What it says.
+        hello: Hello,
+    },
     /// A question to a name server.
     Dns {
         /// The name.

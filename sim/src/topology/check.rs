@@ -102,6 +102,7 @@ fn nodes(topology: &schema::Topology) -> Checked<Vec<Node>> {
                 kind: node.value.kind,
                 interfaces: Vec::new(),
                 routes: Vec::new(),
+                masquerade: None,
                 svid: None,
                 listen: Vec::new(),
             })
@@ -193,6 +194,13 @@ fn network(
                 }
                 slot.addresses.push(prefix);
             }
+        }
+        if let Some(out) = &network.value.masquerade {
+            let is_its = nodes[index].interfaces.iter().any(|interface| interface.name == out.value);
+            if nodes[index].kind != Kind::Router || !is_its {
+                return mistake(out.referenced, "masquerade: names an interface of a node of kind router");
+            }
+            nodes[index].masquerade = Some(out.value.clone());
         }
         for route in &network.value.routes {
             let route = self::route(&route.value)?;

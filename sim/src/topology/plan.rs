@@ -9,6 +9,7 @@ pub use super::schema::{
     Outcome, ProcessAct, StepKind, Tls, XdpMode,
 };
 pub use super::values::Prefix;
+pub use crate::node::hello::Hello;
 
 /// All that a run needs.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Node {
     pub interfaces: Vec<Interface>,
     /// The default route among them.
     pub routes: Vec<Route>,
+    /// The interface whose address what leaves there takes.
+    pub masquerade: Option<String>,
     /// Its certificate.
     pub svid: Option<Svid>,
     /// What it serves.
@@ -165,12 +168,34 @@ pub enum Act {
     Exchange(Box<Step>),
     /// Something happens to the daemon, after a while.
     Daemon(ProcessAct, Duration),
-    /// A workload, by its index, stops to serve its ports, or serves them again.
-    Server(usize, ProcessAct, Duration),
+    /// Something happens to what a workload, by its index, serves, after a while.
+    Server(usize, ServerAct, Duration),
     /// Somebody types a command.
     Command(Box<CommandLine>),
     /// The gateway has to see something.
     Wait(Box<Wait>),
+}
+
+/// What happens to what a workload serves.
+#[derive(Clone, Copy, Debug)]
+pub enum ServerAct {
+    /// It serves nothing any more.
+    Stop,
+    /// It serves its ports again.
+    Start,
+    /// Its handshakes of TLS wait so long from now on.
+    Slow(Duration),
+}
+
+impl ServerAct {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => ProcessAct::Stop.name(),
+            Self::Start => ProcessAct::Start.name(),
+            Self::Slow(_) => ProcessAct::Slow.name(),
+        }
+    }
 }
 
 /// A command of `tidegate`.
@@ -211,7 +236,7 @@ pub struct Wait {
 pub struct Step {
     /// For the report.
     pub name: String,
-    /// mtls, tcp, udp, dns or ping.
+    /// mtls, tcp, udp, hello, dns or ping.
     pub kind: StepKind,
     /// Index of the node that starts it.
     pub from: usize,
@@ -221,6 +246,8 @@ pub struct Step {
     pub to: SocketAddr,
     /// Payload, each way.
     pub bytes: u64,
+    /// hello: what it says.
+    pub hello: Hello,
     /// dns: the name that is asked for.
     pub query: String,
     /// mtls: the version that is offered.

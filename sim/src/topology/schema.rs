@@ -100,6 +100,9 @@ pub struct Network {
     /// Beside the default route, which workloads get by themselves.
     #[serde(default)]
     pub routes: Vec<Spanned<Route>>,
+    /// Of a router: the interface whose address what leaves there takes (nftables), as behind NAT.
+    #[serde(default)]
+    pub masquerade: Option<Spanned<String>>,
 }
 
 /// A route.
@@ -230,13 +233,22 @@ pub struct Step {
     /// How it must end; `ok` if not said.
     #[serde(default)]
     pub expect: Option<Outcome>,
+    /// hello: the name in it.
+    #[serde(default)]
+    pub sni: Option<Spanned<String>>,
+    /// hello: the protocols that it offers.
+    #[serde(default)]
+    pub alpn: Vec<String>,
+    /// hello: whether it carries an encrypted one, or pretends to.
+    #[serde(default)]
+    pub ech: bool,
     /// dns: the name that is asked for.
     #[serde(default)]
     pub query: Option<Spanned<String>>,
     /// The TLS alert that must have ended it, by its IANA name.
     #[serde(default)]
     pub alert: Option<String>,
-    /// Length of a pause; for mtls, how long requests go on over one connection.
+    /// Length of a pause; for mtls, how long requests go on over one connection; for a server that is slow, how slow.
     #[serde(default, rename = "for")]
     pub duration: Option<Spanned<String>>,
     /// Waits so long before it begins; for steps that run at once.
@@ -287,6 +299,8 @@ pub enum ProcessAct {
     Stop,
     /// Started again, as by a service manager.
     Start,
+    /// Of a server: each handshake of TLS waits from now on.
+    Slow,
 }
 
 impl ProcessAct {
@@ -296,6 +310,7 @@ impl ProcessAct {
             Self::Kill => "kill",
             Self::Stop => "stop",
             Self::Start => "start",
+            Self::Slow => "slow",
         }
     }
 }
@@ -310,13 +325,15 @@ pub enum StepKind {
     Tcp,
     /// A datagram and its echo.
     Udp,
+    /// A ClientHello of one's own making, and whatever the server says to it.
+    Hello,
     /// A query for a name, over UDP, and its echo.
     Dns,
     /// ICMP or ICMPv6 echo.
     Ping,
     /// Something happens to the gateway's daemon.
     Daemon,
-    /// A workload stops to serve its ports, or serves them again.
+    /// A workload stops to serve its ports, serves them again, or answers slowly.
     Server,
     /// A command of `tidegate` on the gateway.
     Tidegate,
@@ -339,6 +356,7 @@ impl StepKind {
             Self::Mtls => "mtls",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Hello => "hello",
             Self::Dns => "dns",
             Self::Ping => "ping",
             Self::Daemon => "daemon",
@@ -392,7 +410,6 @@ pub enum Outcome {
     /// A router said that there is no way.
     Unreachable,
     /// It could not be done at all; no expectation can ask for it.
-    #[serde(skip_deserializing)]
     Error,
     /// However it ends: a race that may be won or lost. No step ends so.
     Any,

@@ -7,7 +7,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::expectations::expectations;
 use super::{Checked, mistake, needs_svid, node_index, svid};
-use crate::topology::plan::{Act, CommandLine, CommandPlace, Node, Stage, Step, Wait};
+use crate::topology::plan::{Act, CommandLine, CommandPlace, Hello, Node, ServerAct, Stage, Step, Wait};
 use crate::topology::schema::{self, Family, Kind, Outcome, ProcessAct, StepKind};
 use crate::topology::values::{is_spiffe_id, parse_duration};
 
@@ -64,7 +64,7 @@ fn acts(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Vec<Act>> {
     }
     Ok(match raw.kind {
         StepKind::Daemon => {
-            let Some(act) = raw.act else {
+            let Some(act) = raw.act.filter(|act| *act != ProcessAct::Slow) else {
                 return mistake(
                     at,
                     "a step of kind daemon says what happens: do: kill, do: stop or do: start",
@@ -104,6 +104,16 @@ fn belongs(raw: &schema::Step, at: Location) -> Checked<()> {
         ),
         (!raw.run.is_empty(), raw.kind == StepKind::Tidegate, "run: belongs to steps of kind tidegate"),
         (raw.says.is_some(), commands, "says: belongs to steps of kind tidegate and enroll"),
+        (
+            raw.expect == Some(Outcome::Error),
+            false,
+            "expect: accepted are ok, handshake_failed, timeout, refused, unreachable, any",
+        ),
+        (
+            raw.sni.is_some() || !raw.alpn.is_empty() || raw.ech,
+            raw.kind == StepKind::Hello,
+            "sni, alpn and ech belong to steps of kind hello",
+        ),
         (raw.until.is_some(), raw.kind == StepKind::Wait, "until: belongs to steps of kind wait"),
         (
             raw.timeout.is_some(),
@@ -118,10 +128,18 @@ fn belongs(raw: &schema::Step, at: Location) -> Checked<()> {
 }
 
 fn server(raw: &schema::Step, at: Location, nodes: &[Node]) -> Checked<Act> {
-    let (Some(from), None, Some(act @ (ProcessAct::Stop | ProcessAct::Start))) =
-        (&raw.from, &raw.to, raw.act)
-    else {
-        return mistake(at, "a step of kind server says whose, and what: from: NODE, do: stop or do: start");
+    let slow = || raw.duration.as_ref().map(duration).transpose();
+    let act = match (raw.act, slow()?) {
+        (Some(ProcessAct::Stop), None) => Some(ServerAct::Stop),
+        (Some(ProcessAct::Start), None) => Some(ServerAct::Start),
+        (Some(ProcessAct::Slow), Some(slow)) => Some(ServerAct::Slow(slow)),
+        _ => None,
+    };
+    let (Some(from), None, Some(act)) = (&raw.from, &raw.to, act) else {
+        return mistake(
+            at,
+            "a step of kind server says whose, and what: from: NODE, do: stop, do: start, or do: slow with for: 300ms",
+        );
     };
     let index = node_index(nodes, &from.value, from.referenced)?;
     if nodes[index].listen.is_empty() {
@@ -254,6 +272,7 @@ fn exchange(
         return mistake(at, format!("bytes is {bytes}; a {} step sends at most {most}", raw.kind.name()));
     }
     let query = query(raw, at)?;
+    let hello = hello(raw)?;
     let mut client = node.svid.clone();
     if raw.kind == StepKind::Mtls {
         if let Some(raw) = &raw.svid {
@@ -286,6 +305,7 @@ fn exchange(
         to,
         bytes,
         query,
+        hello,
         tls: raw.tls.unwrap_or_default(),
         svid: client,
         peer,
@@ -295,6 +315,16 @@ fn exchange(
         expect: raw.expect.unwrap_or(Outcome::Ok),
         alert: raw.alert.clone(),
     })
+}
+
+/// What a step of kind hello says.
+fn hello(raw: &schema::Step) -> Checked<Hello> {
+    let fits = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.is_ascii();
+    if let Some(name) = raw.sni.as_ref().filter(|name| !fits(&name.value, 253)) {
+        return mistake(name.referenced, format!("`{}` is no name", name.value));
+    }
+    let alpn = raw.alpn.iter().filter(|protocol| fits(protocol, 255)).take(16).cloned().collect();
+    Ok(Hello { sni: raw.sni.as_ref().map(|name| name.value.clone()), alpn, ech: raw.ech })
 }
 
 /// The name that a step of kind dns asks for.
