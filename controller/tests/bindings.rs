@@ -334,7 +334,8 @@ fn made_up(numbers: &mut Numbers) -> String {
         );
         for rule in 0..6 {
             let (from, to) = (numbers.one(&ends), numbers.one(&ends));
-            let ports = numbers.one(&["tcp/80", "tcp/443", "tcp/1000-2000", "udp/53", "icmp", "icmp/8-10", "tcp"]);
+            let ports =
+                numbers.one(&["tcp/80", "tcp/443", "tcp/1000-2000", "udp/53", "icmp", "icmp/8-10", "tcp"]);
             let action = numbers.one(&["allow", "allow", "allow", "deny", "pass"]);
             let mode = if action == "deny" { numbers.one(&["", ", mode: audit"]) } else { "" };
             text += &format!(

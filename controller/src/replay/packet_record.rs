@@ -33,12 +33,24 @@ pub struct PacketRecord {
     pub dst: Option<IpAddr>,
     /// IP protocol, after IPv6 extension headers.
     pub proto: Option<u8>,
+    /// TTL or hop limit.
+    pub hop_limit: Option<u8>,
     /// Source port.
     pub sport: Option<u16>,
     /// Destination port.
     pub dport: Option<u16>,
     /// The twelve TCP flag bits, FIN lowest.
     pub tcp_flags: Option<u16>,
+    /// TCP sequence number.
+    pub tcp_seq: Option<u32>,
+    /// TCP acknowledgement number, whether the flag for it is set or not.
+    pub tcp_ack: Option<u32>,
+    /// The window field of TCP, not scaled.
+    pub tcp_window: Option<u16>,
+    /// The maximum segment size that a SYN announces.
+    pub tcp_mss: Option<u16>,
+    /// The window scale that a SYN announces, 14 at most (RFC 7323, section 2.3).
+    pub tcp_window_scale: Option<u8>,
     /// ICMP or ICMPv6 type.
     pub icmp_type: Option<u8>,
     /// ICMP or ICMPv6 code.
@@ -47,6 +59,8 @@ pub struct PacketRecord {
     pub frag_offset: Option<u16>,
     /// Whether more fragments follow; null as `frag_offset` is.
     pub more_fragments: Option<bool>,
+    /// Identification of the datagram that it is a fragment of.
+    pub fragment_id: Option<u32>,
     /// Length of the IP packet by its header.
     pub ip_bytes: Option<u32>,
     /// Transport payload by that length.
@@ -80,11 +94,15 @@ impl PacketRecord {
     pub fn new(facts: FrameFacts, trace: &Trace, rules: &RuleNames) -> Self {
         let packet = &trace.packet;
         let when = |bits: u16| packet.has(bits).then_some(());
-        let (ip, icmp) = (when(Packet::HAS_IP), when(Packet::HAS_ICMP));
+        let [ip, tcp, icmp] = [Packet::HAS_IP, Packet::HAS_TCP, Packet::HAS_ICMP].map(when);
         // A later fragment is judged by the ports of the first one, but has none itself.
         let ports = when(Packet::HAS_PORTS).filter(|()| packet.fragment_offset == 0);
         let (src, dst) = (packet.src(), packet.dst());
         let fragment = ip.filter(|()| packet.ip_version == 4 || packet.has(Packet::HAS_FRAGMENT_HEADER));
+        // Options that are refused say nothing.
+        let announced = tcp.filter(|()| trace.reason() != Reason::TcpOptions);
+        let scale = when(Packet::HAS_WINDOW_SCALE);
+        let identified = when(Packet::HAS_IP | Packet::IS_FRAGMENT);
         let is_ethernet = facts.has_eth_type && packet.has(Packet::HAS_ETHERNET);
         let vlans = packet.vlans.get(..usize::from(packet.vlan_count)).unwrap_or(&packet.vlans);
         Self {
@@ -99,13 +117,20 @@ impl PacketRecord {
             src: ip.map(|()| src.0.to_ip()),
             dst: ip.map(|()| dst.0.to_ip()),
             proto: ip.map(|()| packet.key.proto),
+            hop_limit: ip.map(|()| packet.hop_limit),
             sport: ports.map(|()| src.1),
             dport: ports.map(|()| dst.1),
-            tcp_flags: when(Packet::HAS_TCP).map(|()| packet.tcp_flags),
+            tcp_flags: tcp.map(|()| packet.tcp_flags),
+            tcp_seq: tcp.map(|()| packet.seq),
+            tcp_ack: tcp.map(|()| packet.ack),
+            tcp_window: tcp.map(|()| packet.tcp_window),
+            tcp_mss: announced.map(|()| packet.tcp_mss).filter(|mss| *mss != 0),
+            tcp_window_scale: announced.and(scale).map(|()| packet.tcp_window_scale),
             icmp_type: icmp.map(|()| packet.icmp_type),
             icmp_code: icmp.map(|()| packet.icmp_code),
             frag_offset: fragment.map(|()| packet.fragment_offset),
             more_fragments: fragment.map(|()| packet.has(Packet::MORE_FRAGMENTS)),
+            fragment_id: identified.map(|()| packet.fragment_id),
             ip_bytes: ip.map(|()| packet.ip_bytes),
             payload_bytes: ip.map(|()| packet.payload_bytes),
             wire_bytes: facts.wire_bytes,

@@ -29,7 +29,8 @@ fn a_record_has_every_field() {
         [json!({
             "frame": 1, "ts": START_NS as f64 / 1e9, "verdict": "FORWARDED", "reason": "FORWARDED", "rule": null,
             "eth_type": 0x0800, "vlans": null, "ip_version": 4, "src": "10.0.0.1", "dst": "10.0.0.2", "proto": 6,
-            "sport": 40000, "dport": 443, "tcp_flags": 2, "icmp_type": null, "icmp_code": null,
+            "hop_limit": 64, "sport": 40000, "dport": 443, "tcp_flags": 2, "tcp_seq": 1000, "tcp_ack": 0, "tcp_window": 64000,
+            "tcp_mss": null, "tcp_window_scale": null, "fragment_id": null, "icmp_type": null, "icmp_code": null,
             "frag_offset": 0, "more_fragments": false, "ip_bytes": 40, "payload_bytes": 0,
             "wire_bytes": 54, "captured_bytes": 54,
         })]
@@ -59,11 +60,11 @@ fn vlan_tags_are_listed_outermost_first() {
 fn extension_headers_are_passed_over_and_fragment_headers_are_shown() {
     let common = json!({
         "eth_type": 0x86dd, "ip_version": 6, "src": "fd00::1", "dst": "fd00::2", "proto": 17, "sport": 5000,
-        "dport": 53, "ip_bytes": 69, "payload_bytes": 5, "reason": "FORWARDED",
+        "hop_limit": 64, "dport": 53, "ip_bytes": 69, "payload_bytes": 5, "reason": "FORWARDED",
     });
     let atomic = json!({
         "eth_type": 0x86dd, "ip_version": 6, "src": "fd00::2", "dst": "fd00::1", "proto": 17, "sport": 53,
-        "dport": 5000, "ip_bytes": 62, "payload_bytes": 6, "reason": "ESTABLISHED", "frag_offset": 0,
+        "hop_limit": 64, "dport": 5000, "ip_bytes": 62, "payload_bytes": 6, "reason": "ESTABLISHED", "frag_offset": 0,
         "more_fragments": false,
     });
     assert_eq!(presents(&scenes::extension_headers()), [common, atomic]);
@@ -97,7 +98,7 @@ fn icmp_shows_type_and_code_and_no_ports() {
         presents(&Scene::default().frame(ping6(true))),
         [json!({
             "eth_type": 0x86dd, "ip_version": 6, "src": "fd00::1", "dst": "fd00::2", "proto": 58,
-            "icmp_type": 128, "icmp_code": 0, "ip_bytes": 56, "payload_bytes": 12, "reason": "FORWARDED",
+            "hop_limit": 64, "icmp_type": 128, "icmp_code": 0, "ip_bytes": 56, "payload_bytes": 12, "reason": "FORWARDED",
         })]
     );
 }
@@ -119,19 +120,19 @@ fn every_malformed_shape_has_its_reason_and_no_invented_field() {
         json!({
             "reason": "UDP_LENGTH_INVALID", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1",
             "dst": "10.0.0.2", "proto": 17, "frag_offset": 0, "more_fragments": false, "ip_bytes": 33,
-            "payload_bytes": 13,
+            "hop_limit": 64, "payload_bytes": 13,
         }),
         json!({"reason": "IPV6_HEADER_TRUNCATED", "eth_type": 0x86dd}),
         json!({"reason": "UNSUPPORTED_L2_PROTOCOL", "eth_type": 0x9999}),
         json!({
             "reason": "TCP_INVALID_FLAGS", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1", "dst": "10.0.0.2",
-            "proto": 6, "sport": 40000, "dport": 80, "tcp_flags": 0, "frag_offset": 0, "more_fragments": false,
+            "proto": 6, "sport": 40000, "hop_limit": 64, "dport": 80, "tcp_flags": 0, "tcp_seq": 1000, "tcp_ack": 0, "tcp_window": 64000, "frag_offset": 0, "more_fragments": false,
             "ip_bytes": 40, "payload_bytes": 0,
         }),
         json!({
             "reason": "TCP_DATA_OFFSET_INVALID", "eth_type": ipv4, "ip_version": 4, "src": "10.0.0.1",
             "dst": "10.0.0.2", "proto": 6, "frag_offset": 0, "more_fragments": false, "ip_bytes": 40,
-            "payload_bytes": 20,
+            "hop_limit": 64, "payload_bytes": 20,
         }),
         json!({"reason": "INVALID_PACKET_DROPPED"}),
     ];

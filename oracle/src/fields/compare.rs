@@ -87,16 +87,19 @@ struct Chain {
     proto: Option<u64>,
     /// Offset in units of eight bytes, and whether more follow, of the last fragment header.
     fragment: Option<(u64, bool)>,
+    /// Its identification; of IPv4 also where it is none.
+    id: Option<u64>,
 }
 
 impl Chain {
     fn of_ipv4(row: &Row) -> Self {
         let more = row.number("ip.flags.mf").map(|more| more == 1);
-        Self { proto: row.number("ip.proto"), fragment: row.number("ip.frag_offset").zip(more) }
+        let fragment = row.number("ip.frag_offset").zip(more);
+        Self { proto: row.number("ip.proto"), fragment, id: row.number("ip.id") }
     }
 
     fn of_ipv6(row: &Row, protocols: &[&str]) -> Self {
-        let mut chain = Self { proto: row.number("ipv6.nxt"), fragment: None };
+        let mut chain = Self { proto: row.number("ipv6.nxt"), ..Self::default() };
         let mut seen = std::collections::HashMap::<&str, usize>::new();
         let inside = protocols.iter().skip_while(|name| **name != "ipv6").skip(1);
         for name in inside.take_while(|name| **name == "ah" || name.starts_with("ipv6.")) {
@@ -107,6 +110,7 @@ impl Chain {
             chain.proto = value(&next).or(chain.proto);
             if *name == "ipv6.fraghdr" {
                 let offset = value("ipv6.fraghdr.offset");
+                chain.id = value("ipv6.fraghdr.ident");
                 chain.fragment = offset.zip(value("ipv6.fraghdr.more").map(|more| more == 1));
             }
             *nth += 1;
@@ -146,6 +150,11 @@ fn explained(wrong: &[&(&str, Value)], row: &Row, ours: &Value) -> Option<&'stat
         |theirs: &Value| theirs.is_null() || theirs.as_u64().is_some_and(|next| EXTENSIONS.contains(&next));
     if stopped && wrong.iter().all(|(_, theirs)| beyond(theirs)) {
         return Some("passed over: an extension header whose inside is wrong, at which tshark stops");
+    }
+    let is_announced = |field: &str| field == "tcp_mss" || field == "tcp_window_scale";
+    let stopped = row.all("_ws.malformed").any(|text| text.contains("TCP"));
+    if stopped && wrong.iter().all(|(field, _)| is_announced(field)) {
+        return Some("passed over: an option of TCP whose inside is wrong, at which tshark stops");
     }
     let fragment_headers = row.text("frame.protocols").unwrap_or_default().matches("ipv6.fraghdr").count();
     if fragment_headers > 1 && wrong.iter().all(|(field, _)| *field == "more_fragments") {
@@ -198,11 +207,12 @@ fn expected(row: &Row, ours: &Value) -> Vec<(&'static str, Value)> {
     let v4 = v4 && protocols.iter().find(|name| ["ip", "ipv6"].contains(name)) == Some(&"ip");
     let v6 = v6 && !v4;
     let when = |holds: bool, value: Value| if holds { value } else { Value::Null };
-    let Chain { proto, fragment } = match (v4, v6) {
+    let Chain { proto, fragment, id } = match (v4, v6) {
         (true, _) => Chain::of_ipv4(row),
         (_, true) => Chain::of_ipv6(row, &protocols),
         _ => Chain::default(),
     };
+    let is_fragment = fragment.is_some_and(|(offset, more)| offset != 0 || more);
     let first = fragment.is_none_or(|(offset, _)| offset == 0);
     let is = |number: u64| first && proto == Some(number);
     let ports = match proto {
@@ -217,6 +227,13 @@ fn expected(row: &Row, ours: &Value) -> Vec<(&'static str, Value)> {
         (_, true) => json!(row.text(v6_field)),
         _ => Value::Null,
     };
+    let tcp = |field: &str| when(is(6), json!(row.number(field)));
+    let is_syn = is(6) && row.number("tcp.flags").is_some_and(|flags| flags & 0x02 != 0);
+    // The last option of its kind counts.
+    let announced = |field: &str, most: u64| {
+        let last = row.all(field).last().and_then(number);
+        when(is_syn, json!(last.map(|value| value.min(most))))
+    };
     vec![
         ("eth_type", eth_type(row, &protocols).unwrap_or_else(|| ours["eth_type"].clone())),
         ("vlans", vlans(row)),
@@ -224,9 +241,17 @@ fn expected(row: &Row, ours: &Value) -> Vec<(&'static str, Value)> {
         ("src", ip("ip.src", "ipv6.src")),
         ("dst", ip("ip.dst", "ipv6.dst")),
         ("proto", json!(proto)),
+        ("hop_limit", json!(row.number(if v4 { "ip.ttl" } else { "ipv6.hlim" }))),
+        ("fragment_id", json!(id.filter(|_| is_fragment))),
         ("sport", json!(ports[0])),
         ("dport", json!(ports[1])),
-        ("tcp_flags", when(is(6), json!(row.number("tcp.flags")))),
+        ("tcp_flags", tcp("tcp.flags")),
+        ("tcp_seq", tcp("tcp.seq_raw")),
+        ("tcp_ack", tcp("tcp.ack_raw")),
+        ("tcp_window", tcp("tcp.window_size_value")),
+        ("tcp_mss", announced("tcp.options.mss_val", u64::from(u16::MAX))),
+        // RFC 7323, section 2.3: a greater one counts for 14.
+        ("tcp_window_scale", announced("tcp.options.wscale.shift", 14)),
         ("icmp_type", icmp(row, proto.filter(|_| first), "type")),
         ("icmp_code", icmp(row, proto.filter(|_| first), "code")),
         ("frag_offset", json!(fragment.map(|(units, _)| units * 8))),

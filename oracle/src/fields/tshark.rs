@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is asked for.
-const FIELDS: [&str; 41] = [
+const FIELDS: [&str; 50] = [
     "frame.number",
     "frame.protocols",
     "eth.type",
@@ -19,6 +19,8 @@ const FIELDS: [&str; 41] = [
     "ip.proto",
     "ip.len",
     "ip.hdr_len",
+    "ip.ttl",
+    "ip.id",
     "ip.frag_offset",
     "ip.flags.mf",
     "ipv6.version",
@@ -26,16 +28,23 @@ const FIELDS: [&str; 41] = [
     "ipv6.dst",
     "ipv6.plen",
     "ipv6.nxt",
+    "ipv6.hlim",
     "ipv6.hopopts.nxt",
     "ipv6.dstopts.nxt",
     "ipv6.routing.nxt",
     "ipv6.fraghdr.nxt",
     "ipv6.fraghdr.offset",
     "ipv6.fraghdr.more",
+    "ipv6.fraghdr.ident",
     "ah.next_header",
     "tcp.srcport",
     "tcp.dstport",
     "tcp.flags",
+    "tcp.seq_raw",
+    "tcp.ack_raw",
+    "tcp.window_size_value",
+    "tcp.options.mss_val",
+    "tcp.options.wscale.shift",
     "udp.srcport",
     "udp.dstport",
     "udp.length",
