@@ -15,7 +15,7 @@ pub fn run(options: &Options) -> Result<()> {
         );
     }
     setup::run()?;
-    let folder = build::release()?;
+    let folder = if options.debug { build::with_tests()? } else { build::release()? };
     sh::step(&format!("tidegate-sim run {TOPOLOGY}"), || {
         let sim = folder.join("tidegate-sim");
         sh::run(sh::command(&sim.to_string_lossy()).args(["run", TOPOLOGY]).args(&options.rest))

@@ -13,18 +13,20 @@ Usage: cargo xtask TASK [OPTIONS]
                    `test` has built, as it is; ARGS go to cargo deb
   test [-p CRATE]... [FILTER]
                    setup, build and run every test; as root also those that load programs into the kernel
-  demo [ARGS]...   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run
+  demo [--debug] [ARGS]...
+                   setup, build and run topologies/demo.yaml (root); ARGS go to tidegate-sim run; --debug with what `test`
+                   has built
   bench [--check] [--kernel] [--live] [--size] [--forward] [--policy] [--loop] [--native]
                    the parts that are named, or all: kernel test-run beside xdp-filter, live frames beside a bare
                    XDP_DROP and nftables, cost and memory against size, forwarding through a gateway, policy at scale (root), and
                    criterion benches of the native path; figures and plots go to target/bench;
                    --check fails where a ratio is not within what is enforced (docs/benchmarks.md)
-  oracle [nft|tshark|zeek|coverage|fuzz|schemathesis]... [--short|--long]
+  oracle [nft|tshark|zeek|coverage|fuzz|schemathesis|vm]... [--short|--long]
                    the packet path and the API judged by others (docs/oracles.md); short unless --long
   fmt              format all crates
   lint             rustfmt, clippy and the BPF crates, warnings denied
   docs [--check]   write docs/drops.md (--check: compare it), check links and commands in the docs, rustdoc
-  ci               test, lint, docs --check, demo and oracle --short, as .ci/run does
+  ci               test, lint, docs --check, demo --debug and oracle --short, as .ci/run does
 
 Exit status: 0 done, 1 failed, 2 usage.";
 
@@ -67,7 +69,7 @@ impl Options {
                 ("demo", _) => options.rest.push(word.clone()),
                 (_, "-h" | "--help") => return Ok(Self { task: "help".into(), ..Self::default() }),
                 ("bench" | "docs", "--check") => options.check = true,
-                ("build" | "package", "--debug") => options.debug = true,
+                ("build" | "package" | "demo", "--debug") => options.debug = true,
                 ("package", "--deb-version") => match words.next() {
                     Some(version) => options.deb_version = Some(version.clone()),
                     None => return Err("--deb-version wants a version, as 0.1.0-1".into()),

@@ -92,10 +92,10 @@ pub fn run(options: &Options) -> Result<Counts> {
     counts.add(&host);
     counts.skipped += host.filtered;
     if sh::is_root() {
-        // Each waits for the verifier most of its time. What one makes bears a name of its own; those that look at
+        // Each waits for the verifier a part of its time, and for a clock the rest. What one makes bears a name of its own; those that look at
         // the whole machine wait for each other.
         let kernel =
-            sh::step("tests that need root", || pass(options, &skips, &["--ignored", "--test-threads=2"]))?;
+            sh::step("tests that need root", || pass(options, &skips, &["--ignored", "--test-threads=3"]))?;
         counts.add(&kernel);
         counts.skipped += waiting.saturating_sub(kernel.passed + kernel.failed);
     } else if waiting > 0 {
