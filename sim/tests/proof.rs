@@ -182,3 +182,9 @@ fn handshakes_that_take_longer_than_before_are_found_at_both_ends() {
 fn a_hello_that_does_not_fit_is_found_by_its_name_its_cover_its_protocol_and_its_shape() {
     proved("hello-misfit");
 }
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn nobody_is_blamed_for_what_is_done_behind_a_router_that_masquerades_with_nft() {
+    proved("nat");
+}

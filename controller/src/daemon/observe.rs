@@ -27,6 +27,9 @@ const KEPT: usize = 4096;
 
 /// Events that are read before hellos are.
 const AT_A_TIME: usize = 4096;
+/// Pieces of hellos and queries that are read before events are: verdicts, and what follows from them, wait for no storm of these. What comes
+/// faster than that finds the ring full, and is counted there (`hello_ring_buffer`).
+const HELLOS_AT_A_TIME: usize = 256;
 
 /// Where events go.
 pub struct Hub {
@@ -260,7 +263,7 @@ pub fn read(mut events: loader::maps::Events, mut hellos: loader::maps::Events, 
         }
         let now = Moment::now();
         // Hellos first: the events of a handshake that has ended tell of its hello.
-        hellos.drain(|bytes| hub.take_hello(bytes, &now));
+        hellos.drain_some(HELLOS_AT_A_TIME, |bytes| hub.take_hello(bytes, &now));
         // A storm of events keeps no hello waiting.
         events.drain_some(AT_A_TIME, |bytes| hub.publish(bytes, &now));
     }

@@ -39,7 +39,7 @@ impl Shared {
 fn answering(documents: &crate::policy::Documents, id: &SpiffeId) -> String {
     // Whose workload it is counts, and not where it is.
     let labels = labels_of(&documents.workloads, id).clone();
-    let end = End::Identified { id: id.clone(), labels, address: Addr::v4([0; 4]) };
+    let end = End::Identified { id: id.clone(), labels, address: Addr::v4([0; 4]), is_shared: false };
     match documents.intents.iter().find(|intent| end.is_any_of(&intent.identities)) {
         Some(intent) => format!("intent {} in {}", intent.name, tenant(id.as_str())),
         None => id.to_string(),

@@ -101,7 +101,7 @@ fn own<'i>(intents: &'i [Intent], end: &'i End) -> impl Iterator<Item = &'i Inte
 fn end(id: &SpiffeId, labels: &Labels<'_>, address: Option<IpAddr>) -> End {
     let labels = labels.get(id).map(|labels| (*labels).clone()).unwrap_or_default();
     let address = Addr::from(address.unwrap_or(Ipv6Addr::UNSPECIFIED.into()));
-    End::Identified { id: id.clone(), labels, address }
+    End::Identified { id: id.clone(), labels, address, is_shared: false }
 }
 
 /// Whether a pair is what intents declare now: the same comparison that the loop makes.

@@ -335,7 +335,12 @@ spec:
 
     fn seen(job: i64) -> Seen {
         let id = format!("spiffe://a.example/job/j{job}").parse().expect("a SPIFFE ID");
-        let client = End::Identified { id, labels: Default::default(), address: Addr::v4([10, 1, 0, 2]) };
+        let client = End::Identified {
+            id,
+            labels: Default::default(),
+            address: Addr::v4([10, 1, 0, 2]),
+            is_shared: false,
+        };
         Seen { client, server: End::Unidentified(Addr::v4([10, 2, 0, 3])), proto: 6, port: 443 }
     }
 

@@ -28,6 +28,8 @@ pub enum End {
         labels: BTreeMap<String, String>,
         /// Where.
         address: Addr,
+        /// Whether several act under its name, as one of its intents says: nobody is blamed for what it does.
+        is_shared: bool,
     },
     /// Nobody who is known.
     Unidentified(Addr),
@@ -54,6 +56,23 @@ impl End {
         }
     }
 
+    /// The same, by what intents say of it.
+    pub fn known_by(self, intents: &[Intent]) -> Self {
+        let says = |intent: &Intent| intent.shared && self.is_any_of(&intent.identities);
+        let is_said = intents.iter().any(says);
+        match self {
+            Self::Identified { id, labels, address, .. } => {
+                Self::Identified { id, labels, address, is_shared: is_said }
+            }
+            nobody => nobody,
+        }
+    }
+
+    /// Whether nobody can be blamed for what it does: several claim the address, or act under its name.
+    pub fn is_several(&self) -> bool {
+        matches!(self, Self::Ambiguous(_) | Self::Identified { is_shared: true, .. })
+    }
+
     /// Whether one of these is about it.
     pub fn is_any_of(&self, selectors: &[Selector]) -> bool {
         selectors.iter().any(|selector| self.is(selector))
@@ -63,7 +82,8 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Identified { id, address, .. } => write!(f, "{id} ({})", address.to_ip()),
+            Self::Identified { id, address, is_shared: false, .. } => write!(f, "{id} ({})", address.to_ip()),
+            Self::Identified { id, address, .. } => write!(f, "{id} ({}, shared)", address.to_ip()),
             Self::Unidentified(address) => write!(f, "{}", address.to_ip()),
             Self::Ambiguous(address) => write!(f, "{} (ambiguous)", address.to_ip()),
         }

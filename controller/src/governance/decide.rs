@@ -79,10 +79,13 @@ pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence
     let confidence = match departure.peer {
         // Whom a name covers that may be one of many, nobody knows.
         _ if departure.signal == Signal::HiddenSni => Confidence::Low,
+        // Nor who it was that acted under a name that several have.
+        _ if departure.own.is_several() => Confidence::Low,
         // What is usual is no promise.
         _ if departure.signal == Signal::UnusualCount => Confidence::Medium,
         // What it does with several of them is its own deed, whoever they are.
         _ if departure.signal.is_of_many() => Confidence::High,
+        peer if peer.is_several() => Confidence::Low,
         End::Identified { .. } => Confidence::High,
         End::Unidentified(_) => Confidence::Medium,
         End::Ambiguous(_) => Confidence::Low,
@@ -95,8 +98,9 @@ pub fn decide(departure: &Departure<'_>, service: &str) -> (Decision, Confidence
     };
     let detail = departure.detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default();
     let why = format!(
-        "{} {}: {} at {service}{detail}; intent {} ({}) {}",
+        "{}{} {}: {} at {service}{detail}; intent {} ({}) {}",
         departure.id,
+        if departure.own.is_several() { ", which several are," } else { "" },
         did(departure.role, departure.signal),
         departure.peer,
         departure.intent.name,

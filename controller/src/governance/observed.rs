@@ -269,7 +269,7 @@ mod tests {
 
     fn end(path: &str) -> End {
         let id = format!("spiffe://a.example/{path}").parse().expect("a SPIFFE ID");
-        End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]) }
+        End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]), is_shared: false }
     }
 
     fn host(n: u32) -> End {

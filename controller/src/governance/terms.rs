@@ -97,7 +97,12 @@ mod tests {
     }
 
     fn window(terms: &Terms, path: &str, second: i64) -> Option<(i64, i64)> {
-        let end = End::Identified { id: id(path), labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]) };
+        let end = End::Identified {
+            id: id(path),
+            labels: BTreeMap::new(),
+            address: Addr::v4([10, 1, 0, 2]),
+            is_shared: false,
+        };
         terms.window(&end, at(second)).map(|window| (window.since.as_second(), window.seconds))
     }
 

@@ -50,7 +50,7 @@ fn id(path: &str) -> SpiffeId {
 }
 
 fn end(path: &str, address: [u8; 4]) -> End {
-    End::Identified { id: id(path), labels: BTreeMap::new(), address: Addr::v4(address) }
+    End::Identified { id: id(path), labels: BTreeMap::new(), address: Addr::v4(address), is_shared: false }
 }
 
 fn seen(client: End, server: End, proto: u8, port: u16) -> Seen {
@@ -88,7 +88,7 @@ fn what_is_declared_is_expected_and_a_departure_says_whether_peer_or_service_is_
 #[test]
 fn labels_of_the_peer_count_and_each_end_is_compared_with_its_own_intent() {
     let labels = BTreeMap::from([("app".to_owned(), "store".to_owned())]);
-    let store = End::Identified { id: id("s3"), labels, address: Addr::v4([10, 5, 0, 2]) };
+    let store = End::Identified { id: id("s3"), labels, address: Addr::v4([10, 5, 0, 2]), is_shared: false };
     assert_eq!(departs(&seen(end("jobs/7", [10, 4, 0, 7]), store, 6, 9000)), []);
     let both = seen(end("jobs/7", [10, 4, 0, 7]), end("orders", [10, 1, 0, 2]), 6, 80);
     assert_eq!(departs(&both), [(Role::Client, Signal::NewPeer), (Role::Server, Signal::NewPeer)]);
@@ -103,6 +103,32 @@ fn an_ambiguous_identity_is_not_blamed_and_nobody_is_contained_for_an_ambiguous_
     let departures = compare(&documents.intents, &met);
     let (decision, confidence, _) = decide(&departures[0], &met.service());
     assert_eq!((decision, confidence), (Decision::Flag, Confidence::Low));
+}
+
+#[test]
+fn an_identity_that_several_act_under_is_marked_and_neither_it_nor_who_meets_it_is_contained() {
+    let text = INTENTS.replacen(
+        "  workload: batch",
+        "  workload: batch\n  shared: true\n  response: {action: contain, for: 15m}",
+        1,
+    );
+    let documents = Documents::parse("intents.yaml", &text, now()).unwrap_or_else(|e| panic!("{e}"));
+    let known = |path: &str, address| end(path, address).known_by(&documents.intents);
+    let (job, orders) = (known("jobs/7", [10, 4, 0, 7]), known("orders", [10, 1, 0, 2]));
+    assert_eq!((job.is_several(), orders.is_several()), (true, false));
+    for (met, marked) in [
+        (
+            seen(job.clone(), end("payments", [10, 2, 0, 2]), 6, 22),
+            "spiffe://a.example/jobs/7, which several are, opened",
+        ),
+        (seen(orders, job, 6, 22), "spiffe://a.example/jobs/7 (10.4.0.7, shared) at tcp/22"),
+    ] {
+        let departures = compare(&documents.intents, &met);
+        let departure = departures.iter().find(|d| d.role == Role::Client).expect("a departure");
+        let (decision, confidence, why) = decide(departure, &met.service());
+        assert_eq!((decision, confidence), (Decision::Flag, Confidence::Low));
+        assert!(why.contains(marked), "{why}");
+    }
 }
 
 #[test]

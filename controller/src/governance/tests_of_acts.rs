@@ -50,7 +50,8 @@ impl Case {
     /// What is to be done where it departs then.
     fn departs(&mut self, second: i64) -> Option<(usize, ActName)> {
         let address = |last| Addr::v4([10, 1, 0, last]);
-        let client = End::Identified { id: orders(), labels: BTreeMap::new(), address: address(2) };
+        let client =
+            End::Identified { id: orders(), labels: BTreeMap::new(), address: address(2), is_shared: false };
         let seen = Seen { client, server: End::Unidentified(address(9)), proto: 6, port: 22 };
         let [departure] = &compare(&self.documents.intents, &seen)[..] else { panic!("it departs") };
         let evidence = Evidence {

@@ -31,7 +31,7 @@ fn parse(text: &str) -> Result<Documents, crate::policy::Mistakes> {
 
 fn end(path: &str) -> End {
     let id = format!("spiffe://a.example/{path}").parse().expect("a SPIFFE ID");
-    End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]) }
+    End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]), is_shared: false }
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn documents() -> Documents {
 
 fn end(path: &str, last: u8) -> End {
     let id = format!("spiffe://a.example/{path}").parse().expect("a SPIFFE ID");
-    End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, last]) }
+    End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, last]), is_shared: false }
 }
 
 fn host(last: u8) -> End {

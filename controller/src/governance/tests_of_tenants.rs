@@ -34,7 +34,8 @@ fn at(minute: i64) -> Timestamp {
 
 fn seen(id: &str) -> Seen {
     let id = id.parse().expect("a SPIFFE ID");
-    let client = End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]) };
+    let client =
+        End::Identified { id, labels: BTreeMap::new(), address: Addr::v4([10, 1, 0, 2]), is_shared: false };
     Seen { client, server: End::Unidentified(Addr::v4([10, 2, 0, 3])), proto: 6, port: 443 }
 }
 

@@ -63,6 +63,10 @@ impl Story {
     /// Takes the next event.
     pub fn add(&mut self, event: &Value) {
         let Some((key, text)) = tell(event) else { return };
+        // A lease that is given or taken back begins another series.
+        if key.is_none() && is_of_leases(event) {
+            self.known.retain(|key, _| !key.starts_with(RENEWAL));
+        }
         let last = time(event);
         if let Some(place) = key.as_ref().and_then(|key| self.known.get(key)) {
             let told = &mut self.told[*place];
@@ -92,6 +96,9 @@ fn time(event: &Value) -> String {
 fn tell(event: &Value) -> Option<(Option<String>, String)> {
     let at = time(event);
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    if let Some(renewed) = renewal(event) {
+        return Some((Some(format!("{RENEWAL}{renewed}")), format!("{at}  {renewed}")));
+    }
     if Weight::of(event) == Weight::Decision {
         return Some((None, format!("{at}  {}", decided(event)?)));
     }
@@ -127,6 +134,37 @@ fn tell(event: &Value) -> Option<(Option<String>, String)> {
         _ => return None,
     };
     Some((Some(what.clone()), format!("{at}  {what}")))
+}
+
+/// Before what renewals are known again by.
+const RENEWAL: &str = "renewal ";
+
+/// Whether an event tells that leases were given, renewed, refused or taken back.
+fn is_of_leases(event: &Value) -> bool {
+    kind(event) == "enrolment" || event.pointer("/record/kind").is_some_and(|kind| kind == "bind")
+}
+
+/// What is renewed, in words, where an event tells that leases were renewed and nothing else: who renews every few minutes for a month has
+/// one line.
+fn renewal(event: &Value) -> Option<String> {
+    if !is_of_leases(event) {
+        return None;
+    }
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    if kind(event) == "enrolment" {
+        let is_renewed = text("/enrolment/outcome") == Some("renewed");
+        let (id, address) = (text("/source/spiffe_id")?, text("/IP/source")?);
+        return is_renewed.then(|| format!("{id} ({address})  enrolment renewed"));
+    }
+    let claims = event.pointer("/record/what/claims")?.as_array()?;
+    let same = |claim: &Value| {
+        let of = |side: &str| Some(claim.get(side)?.get("spiffe_id")?.as_str()?.to_owned());
+        let (before, after) = (of("before")?, of("after")?);
+        (before == after).then(|| Some(format!("{} of {after}", claim["address"].as_str()?)))?
+    };
+    let renewed: Vec<String> = claims.iter().map(same).collect::<Option<_>>()?;
+    let by = text("/record/by/how").unwrap_or("-");
+    (!renewed.is_empty()).then(|| format!("the daemon ({by}): leases are renewed: {}", renewed.join(", ")))
 }
 
 /// `tcp/443`

@@ -210,3 +210,46 @@ fn a_story_tells_what_repeats_once_and_decisions_each() {
         "a part of a SPIFFE ID is one of several"
     );
 }
+
+#[test]
+fn renewals_are_one_line_with_their_number_until_the_lease_is_another() {
+    let enrolment = |second: u32, outcome: &str| {
+        json!({
+            "time": format!("2026-11-01T12:00:{second:02}Z"), "event": "enrolment", "verdict": "FORWARDED",
+            "IP": {"source": "10.1.0.2"}, "source": {"spiffe_id": ORDERS}, "enrolment": {"outcome": outcome},
+        })
+    };
+    let bind = |second: u32, before: Value| {
+        json!({
+            "time": format!("2026-11-01T12:00:{second:02}Z"), "event": "record",
+            "record": {"v": 1, "seq": second, "prev": "", "at": format!("2026-11-01T12:00:{second:02}Z"), "kind": "bind",
+                "by": {"who": "the daemon", "how": "bindings of enrol-1"}, "about": [ORDERS],
+                "what": {"claims": [{"address": "10.1.0.2/32", "before": before, "after": {"spiffe_id": ORDERS, "until": null}}]}},
+        })
+    };
+    let its = json!({"spiffe_id": ORDERS, "until": null});
+    let mut story = Story::default();
+    let mut events = vec![bind(0, Value::Null), enrolment(0, "granted")];
+    (1..=5).for_each(|n| events.extend([bind(n, its.clone()), enrolment(n, "renewed")]));
+    events.extend([enrolment(6, "withdrawn"), enrolment(7, "granted"), enrolment(8, "renewed")]);
+    events.iter().for_each(|event| story.add(event));
+    let end = "2026-11-01T12:00:05Z";
+    assert_eq!(
+        story.lines().collect::<Vec<_>>(),
+        [
+            format!(
+                "2026-11-01T12:00:00Z  the daemon (bindings of enrol-1): addresses are bound\n        10.1.0.2/32: {ORDERS} (was nobody's)"
+            ),
+            format!("2026-11-01T12:00:00Z  FORWARDED  {ORDERS} (10.1.0.2)  enrolment granted"),
+            format!(
+                "2026-11-01T12:00:01Z  the daemon (bindings of enrol-1): leases are renewed: 10.1.0.2/32 of {ORDERS} (4 times more, the last at {end})"
+            ),
+            format!(
+                "2026-11-01T12:00:01Z  {ORDERS} (10.1.0.2)  enrolment renewed (4 times more, the last at {end})"
+            ),
+            format!("2026-11-01T12:00:06Z  FORWARDED  {ORDERS} (10.1.0.2)  enrolment withdrawn"),
+            format!("2026-11-01T12:00:07Z  FORWARDED  {ORDERS} (10.1.0.2)  enrolment granted"),
+            format!("2026-11-01T12:00:08Z  {ORDERS} (10.1.0.2)  enrolment renewed"),
+        ]
+    );
+}

@@ -82,7 +82,8 @@ impl Declared {
     /// An identity, at this address.
     pub(super) fn own(&self, id: &SpiffeId, address: Addr) -> End {
         let labels = self.labels.get(id).cloned().unwrap_or_default();
-        End::Identified { id: id.clone(), labels, address }
+        let end = End::Identified { id: id.clone(), labels, address, is_shared: false };
+        end.known_by(&self.set.documents.intents)
     }
 
     /// Who the end of a connection is.

@@ -1,7 +1,7 @@
 //! A connection: who it is, from where, and what comes of it.
 
 use super::rules::{self, Refused, Rules};
-use crate::bindings::Slot;
+use crate::bindings::{Claim, Slot};
 use crate::daemon::Shared;
 use crate::daemon::bind::Withdraw;
 use crate::daemon::inlet::{Knocked, What};
@@ -133,6 +133,8 @@ impl Door {
         let mut not_after = self.rules.end(peer, ask.lease_seconds, Timestamp::now());
         let claim = rules::claim(peer, certificate, *address, not_after);
         let there = self.shared.with_state(|state| state.bindings.get(&source, &claim.slot()).cloned());
+        let holds = |there: &Claim| there.lease.is_some_and(|lease| lease.not_after > Timestamp::now());
+        let outcome = if there.as_ref().is_some_and(holds) { "renewed" } else { "granted" };
         match there.filter(|there| self.rules.is_good(there, not_after)).and_then(|there| there.lease) {
             Some(lease) => not_after = lease.not_after,
             None => {
@@ -140,7 +142,7 @@ impl Door {
             }
         }
         self.shared.enrolments.grant();
-        let details = json!({"outcome": "granted", "not_after": not_after});
+        let details = json!({"outcome": outcome, "not_after": not_after});
         let lease = self.lease(&peer.id, *address);
         self.tell((Some(&peer.id), lease), *address, "FORWARDED", details);
         Ok(Enrolled { address: *address, spiffe_id: peer.id.clone(), not_after })

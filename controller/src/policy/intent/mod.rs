@@ -62,6 +62,9 @@ pub struct Intent {
     /// At how many addresses one of the identities is at once, by leases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+    /// Whether several act under the name of one of the identities, as behind NAT: nobody is blamed for what it does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// What else is a finding.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -160,7 +163,7 @@ impl Response {
     }
 }
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "identities",
     "workload",
     "owner",
@@ -173,6 +176,7 @@ const FIELDS: [&str; 14] = [
     "rate",
     "processes",
     "instances",
+    "shared",
     "rules",
     "response",
 ];
@@ -223,6 +227,8 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
     let instances = fields
         .optional("instances")
         .and_then(|node| number(cx, node, ("`instances`", "addresses"), 1..=MOST_INSTANCES));
+    let shared = fields.optional("shared");
+    let shared = shared.and_then(|node| cx.word(node, "`shared`", &[("true", true), ("false", false)]));
     let rules = fields.optional("rules").map(|node| rules::decode(cx, node)).unwrap_or_default();
     let response = match fields.optional("response") {
         Some(node) => response(cx, node),
@@ -244,6 +250,7 @@ pub(super) fn decode(cx: &mut Context<'_>, spec: &Node) -> Option<Intent> {
         rate,
         processes,
         instances,
+        shared: shared.unwrap_or_default(),
         rules,
         response,
         place,
@@ -363,6 +370,9 @@ impl fmt::Display for Intent {
         }
         if let Some(instances) = self.instances {
             write!(f, "; is at {} at once", addresses(instances))?;
+        }
+        if self.shared {
+            f.write_str("; is shared")?;
         }
         for rule in &self.rules {
             write!(f, "; looks for {} ({})", rule.name, String::from(rule.when.clone()))?;

@@ -1,7 +1,7 @@
 //! What identities are for.
 
 use super::contain::IdentityRate;
-use super::words::{Duration, Hours, Port, Selector, Sensitivity, Text, Whole};
+use super::words::{Duration, Flag, Hours, Port, Selector, Sensitivity, Text, Whole};
 use schemars::JsonSchema;
 
 /// What identities are for: it decides nothing, what they do is compared with it. At least one of `client`, `server`, `dns`, `hours`,
@@ -29,6 +29,8 @@ pub(super) struct IntentSpec {
     /// At how many addresses one of the identities is at once, by leases.
     #[schemars(range(min = 1, max = 65536))]
     instances: Option<Whole>,
+    /// Whether several act under the name of one of the identities, as behind NAT.
+    shared: Option<Flag>,
     #[schemars(length(max = 32))]
     rules: Option<Vec<IntentRule>>,
     response: Option<Response>,
