@@ -1,16 +1,12 @@
 //! What identities were seen to do by themselves: names that they asked for, programs that they executed, processes that opened their
 //! connections, at how many addresses they were at once. What intents are learned from, beside [`super::Pairs`].
 
+use super::compare::Role;
+use super::table::{Key, Seen, Table};
 use crate::policy::spiffe::{SpiffeId, SpiffePattern};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
-
-/// Deeds that are kept, about 16 MB. Beyond that the quarter goes that was heard of longest ago.
-const MOST: usize = 65_536;
-/// Deeds of one identity. What is more is counted: names can be made up without end.
-const MOST_OF_ONE: usize = 256;
 
 /// What somebody did.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -60,88 +56,59 @@ pub struct DeedSeen {
 /// The deeds.
 #[derive(Debug, Default)]
 pub struct Deeds {
-    seen: HashMap<DeedOf, Times>,
-    of_one: HashMap<SpiffeId, usize>,
-    not_kept: HashMap<SpiffeId, u64>,
-    dirty: HashSet<DeedOf>,
+    table: Table<DeedOf, Times>,
+}
+
+impl Key for DeedOf {
+    // Names can be made up without end.
+    const MOST_OF_ONE: usize = 256;
+
+    fn whose(&self) -> (SpiffeId, Option<Role>) {
+        (self.identity.clone(), None)
+    }
+}
+
+impl Seen for Times {
+    fn last_seen(&self) -> Timestamp {
+        self.last_seen
+    }
 }
 
 impl Deeds {
     /// Those that were kept.
     pub fn of(kept: Vec<DeedSeen>) -> Self {
-        let mut deeds = Self::default();
-        for DeedSeen { of, times } in kept {
-            *deeds.of_one.entry(of.identity.clone()).or_default() += 1;
-            deeds.seen.insert(of, times);
-        }
-        deeds
+        Self { table: Table::of(kept.into_iter().map(|DeedSeen { of, times }| (of, times))) }
+    }
+
+    /// Deeds that were forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.table.forgotten
     }
 
     /// Notes one.
     pub fn note(&mut self, id: &SpiffeId, deed: Deed, at: Timestamp) {
         let of = DeedOf { identity: id.clone(), deed };
-        if !self.seen.contains_key(&of) {
-            if self.of_one.get(id).is_some_and(|many| *many >= MOST_OF_ONE) {
-                *self.not_kept.entry(id.clone()).or_default() += 1;
-                return;
-            }
-            if self.seen.len() >= MOST {
-                self.forget();
-            }
-            *self.of_one.entry(id.clone()).or_default() += 1;
-            self.seen.insert(of.clone(), Times { first_seen: at, last_seen: at, count: 0 });
-        }
-        if let Some(times) = self.seen.get_mut(&of) {
+        let new = || Times { first_seen: at, last_seen: at, count: 0 };
+        if let Some(times) = self.table.row(of, 1, new) {
             times.last_seen = times.last_seen.max(at);
             times.count += 1;
         }
-        self.dirty.insert(of);
-    }
-
-    fn forget(&mut self) {
-        let mut heard: Vec<Timestamp> = self.seen.values().map(|times| times.last_seen).collect();
-        let (_, last, _) = heard.select_nth_unstable(self.seen.len() / 4);
-        let last = *last;
-        let (of_one, not_kept, dirty) = (&mut self.of_one, &mut self.not_kept, &mut self.dirty);
-        self.seen.retain(|of, times| {
-            let stays = times.last_seen > last;
-            if !stays {
-                if let Some(many) = of_one.get_mut(&of.identity) {
-                    *many -= 1;
-                    if *many == 0 {
-                        of_one.remove(&of.identity);
-                        not_kept.remove(&of.identity);
-                    }
-                }
-                dirty.insert(of.clone());
-            }
-            stays
-        });
     }
 
     /// Those of identities, and how often there was no room for one.
     pub fn of_identities(&self, pattern: &SpiffePattern) -> (Vec<DeedSeen>, u64) {
-        let of = self.seen.iter().filter(|(of, _)| pattern.matches(&of.identity));
-        let mut all: Vec<_> = of.map(|(of, times)| DeedSeen { of: of.clone(), times: *times }).collect();
-        all.sort_by(|a, b| a.of.cmp(&b.of));
-        let not_kept = self.not_kept.iter().filter(|(id, _)| pattern.matches(id)).map(|(_, n)| n).sum();
-        (all, not_kept)
+        let (rows, not_kept) = self.table.of_identities(pattern);
+        (rows.into_iter().map(|(of, times)| DeedSeen { of: of.clone(), times: *times }).collect(), not_kept)
     }
 
     /// Takes so many at most of those that have changed since they were taken last; nothing beside one that is not kept any more.
     pub fn changes(&mut self, most: usize) -> Vec<(DeedOf, Option<Times>)> {
-        let some: Vec<_> = self.dirty.iter().take(most).cloned().collect();
-        let changed = |of: DeedOf| {
-            self.dirty.remove(&of);
-            let times = self.seen.get(&of).copied();
-            (of, times)
-        };
-        some.into_iter().map(changed).collect()
+        self.table.changes(most)
     }
 
     /// These could not be written.
     pub fn again(&mut self, changes: Vec<(DeedOf, Option<Times>)>) {
-        self.dirty.extend(changes.into_iter().map(|(of, _)| of));
+        self.table.again(changes);
     }
 }
 
@@ -182,7 +149,7 @@ mod tests {
         for n in 0..=65_536 {
             deeds.note(&id(&format!("web/{n}")), asks("db.example"), at(n));
         }
-        assert_eq!(deeds.seen.len(), 65_537 - 16_385);
+        assert_eq!(deeds.table.len(), 65_537 - 16_385);
         let mut changes = Vec::new();
         while changes.len() < 65_537 {
             let some = deeds.changes(1000);

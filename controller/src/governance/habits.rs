@@ -4,6 +4,7 @@
 
 use super::compare::{Departure, End, Role, Seen};
 use super::signal::Signal;
+use super::table::oldest_quarter;
 use super::terms::{USUAL_S, Window};
 use crate::policy::intent::Intent;
 use crate::policy::quantity::Amount;
@@ -133,9 +134,7 @@ impl Counted {
     }
 
     fn forget(&mut self) {
-        let mut heard: Vec<Timestamp> = self.of.values().map(|watched| watched.heard).collect();
-        let (_, last, _) = heard.select_nth_unstable(self.of.len() / 4);
-        let last = *last;
+        let Some(last) = oldest_quarter(self.of.values().map(|watched| watched.heard)) else { return };
         let before = self.of.len();
         self.of.retain(|_, watched| watched.heard > last);
         self.forgotten += (before - self.of.len()) as u64;

@@ -2,6 +2,7 @@
 
 use super::compare::{End, Role, Seen};
 use super::finding::Peer;
+use super::table::oldest_quarter;
 use super::tenant::tenant;
 use crate::policy::intent::Intent;
 use crate::policy::time::duration_text;
@@ -62,9 +63,7 @@ impl<T: Default> Classes<T> {
     }
 
     fn forget(&mut self) {
-        let mut heard: Vec<i64> = self.of.values().map(|minutes| minutes.latest).collect();
-        let (_, last, _) = heard.select_nth_unstable(self.of.len() / 4);
-        let last = *last;
+        let Some(last) = oldest_quarter(self.of.values().map(|minutes| minutes.latest)) else { return };
         let before = self.of.len();
         self.of.retain(|_, minutes| minutes.latest > last);
         // Where all were heard of in one minute, all begin anew.

@@ -31,6 +31,7 @@ mod roles;
 mod rules;
 mod scans;
 mod signal;
+mod table;
 mod tenant;
 mod terms;
 #[cfg(test)]

@@ -4,18 +4,15 @@
 
 use super::compare::{End, Role, Seen};
 use super::deeds::DeedSeen;
+use super::table::{self, Key, Table};
 use crate::hello::ClientHello;
 use crate::policy::spiffe::{SpiffeId, SpiffePattern};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Pairs that are kept, about 32 MB. Beyond that the quarter goes that was heard of longest ago.
-const MOST: usize = 65_536;
-/// Pairs of one identity on one side. What is more is counted: a scan would be thousands.
-const MOST_OF_ONE: usize = 512;
 /// Names and protocols of hellos that are kept of a pair.
 const MOST_NAMES: usize = 8;
 
@@ -99,23 +96,33 @@ pub struct Observed {
 /// The pairs.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    seen: HashMap<Pair, Sight>,
-    of_one: HashMap<(SpiffeId, Role), usize>,
-    not_kept: HashMap<(SpiffeId, Role), u64>,
-    dirty: HashSet<Pair>,
-    /// Pairs that were forgotten.
-    pub forgotten: u64,
+    table: Table<Pair, Sight>,
+}
+
+impl Key for Pair {
+    // A scan would be thousands.
+    const MOST_OF_ONE: usize = 512;
+
+    fn whose(&self) -> (SpiffeId, Option<Role>) {
+        (self.identity.clone(), Some(self.role))
+    }
+}
+
+impl table::Seen for Sight {
+    fn last_seen(&self) -> Timestamp {
+        self.last_seen
+    }
 }
 
 impl Pairs {
     /// Those that were kept.
     pub fn of(kept: Vec<PairSeen>) -> Self {
-        let mut pairs = Self::default();
-        for one in kept {
-            *pairs.of_one.entry((one.pair.identity.clone(), one.pair.role)).or_default() += 1;
-            pairs.seen.insert(one.pair, one.sight);
-        }
-        pairs
+        Self { table: Table::of(kept.into_iter().map(|PairSeen { pair, sight }| (pair, sight))) }
+    }
+
+    /// Pairs that were forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.table.forgotten
     }
 
     /// Notes connections, for each end that is somebody.
@@ -145,81 +152,28 @@ impl Pairs {
             let End::Identified { id, .. } = own else { continue };
             let (identity, peer) = (id.clone(), With::of(peer));
             let pair = Pair { identity, role, peer, proto: seen.proto, port: seen.port };
-            let Some(sight) = self.sight(&pair, at, many) else { continue };
+            let Some(sight) = self.table.row(pair, many, || Sight::new(at)) else { continue };
             sight.first_seen = sight.first_seen.min(at);
             sight.last_seen = sight.last_seen.max(at);
             change(sight);
-            self.dirty.insert(pair);
-        }
-    }
-
-    /// Where there is room for it; what there is none for is counted.
-    fn sight(&mut self, pair: &Pair, at: Timestamp, many: u64) -> Option<&mut Sight> {
-        if !self.seen.contains_key(pair) {
-            let whose = (pair.identity.clone(), pair.role);
-            if self.of_one.get(&whose).is_some_and(|many| *many >= MOST_OF_ONE) {
-                *self.not_kept.entry(whose).or_default() += many;
-                return None;
-            }
-            if self.seen.len() >= MOST {
-                self.forget();
-            }
-            *self.of_one.entry(whose).or_default() += 1;
-            self.seen.insert(pair.clone(), Sight::new(at));
-        }
-        self.seen.get_mut(pair)
-    }
-
-    fn forget(&mut self) {
-        let mut heard: Vec<Timestamp> = self.seen.values().map(|sight| sight.last_seen).collect();
-        let (_, last, _) = heard.select_nth_unstable(self.seen.len() / 4);
-        let last = *last;
-        let old: Vec<Pair> = self
-            .seen
-            .iter()
-            .filter(|(_, sight)| sight.last_seen <= last)
-            .map(|(pair, _)| pair.clone())
-            .collect();
-        self.forgotten += old.len() as u64;
-        for pair in old {
-            self.seen.remove(&pair);
-            let whose = (pair.identity.clone(), pair.role);
-            if let Some(many) = self.of_one.get_mut(&whose) {
-                *many -= 1;
-                if *many == 0 {
-                    self.of_one.remove(&whose);
-                    self.not_kept.remove(&whose);
-                }
-            }
-            self.dirty.insert(pair);
         }
     }
 
     /// Those of identities, and of how many connections none are kept.
     pub fn of_identities(&self, pattern: &SpiffePattern) -> (Vec<PairSeen>, u64) {
-        let of = |(pair, _): &(&Pair, &Sight)| pattern.matches(&pair.identity);
-        let all = self.seen.iter().filter(of);
-        let mut pairs: Vec<_> =
-            all.map(|(pair, sight)| PairSeen { pair: pair.clone(), sight: sight.clone() }).collect();
-        pairs.sort_by(|a, b| a.pair.cmp(&b.pair));
-        let not_kept = self.not_kept.iter().filter(|((id, _), _)| pattern.matches(id)).map(|(_, n)| n).sum();
-        (pairs, not_kept)
+        let (rows, not_kept) = self.table.of_identities(pattern);
+        let seen = |(pair, sight): (&Pair, &Sight)| PairSeen { pair: pair.clone(), sight: sight.clone() };
+        (rows.into_iter().map(seen).collect(), not_kept)
     }
 
     /// Takes so many at most of those that have changed since they were taken last; nothing beside one that is not kept any more.
     pub fn changes(&mut self, most: usize) -> Vec<(Pair, Option<Sight>)> {
-        let some: Vec<_> = self.dirty.iter().take(most).cloned().collect();
-        let changed = |pair: Pair| {
-            self.dirty.remove(&pair);
-            let sight = self.seen.get(&pair).cloned();
-            (pair, sight)
-        };
-        some.into_iter().map(changed).collect()
+        self.table.changes(most)
     }
 
     /// These could not be written.
     pub fn again(&mut self, changes: Vec<(Pair, Option<Sight>)>) {
-        self.dirty.extend(changes.into_iter().map(|(pair, _)| pair));
+        self.table.again(changes);
     }
 }
 
@@ -329,7 +283,7 @@ mod tests {
         for n in 0..=65_536u32 {
             pairs.note(&seen(end(&format!("web/{n}")), host(1), 80), 1, false, at(i64::from(n)));
         }
-        assert_eq!(pairs.forgotten, 16_385);
+        assert_eq!(pairs.forgotten(), 16_385);
         assert_eq!(all(&pairs, "spiffe://a.example/web/16384").0, []);
         assert_eq!(all(&pairs, "spiffe://a.example/web/16385").0.len(), 1);
         assert_eq!(all(&pairs, "spiffe://a.example/web/65536").0.len(), 1);

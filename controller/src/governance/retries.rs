@@ -1,5 +1,6 @@
 //! Whether an identity tries again and again what never succeeds.
 
+use super::table::oldest_quarter;
 use crate::policy::spiffe::SpiffeId;
 use crate::policy::time::duration_text;
 use datapath::abi::{Addr, HandshakeKind, HandshakeOutcome};
@@ -116,9 +117,8 @@ impl Retries {
     }
 
     fn forget(&mut self) {
-        let mut heard: Vec<Timestamp> = self.of.values().flat_map(HashMap::values).map(|t| t.last).collect();
-        let (_, last, _) = heard.select_nth_unstable(self.services / 4);
-        let last = *last;
+        let heard = self.of.values().flat_map(HashMap::values).map(|tries| tries.last);
+        let Some(last) = oldest_quarter(heard) else { return };
         let before = self.services;
         self.of.retain(|_, of| {
             of.retain(|_, tries| tries.last > last);

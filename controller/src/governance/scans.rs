@@ -1,5 +1,6 @@
 //! Whether an identity tries one service after the other, and is denied.
 
+use super::table::oldest_quarter;
 use crate::policy::spiffe::SpiffeId;
 use datapath::abi::Addr;
 use jiff::{SignedDuration, Timestamp};
@@ -47,11 +48,9 @@ impl Scans {
     fn forget(&mut self) {
         let last =
             |denied: &HashMap<_, Timestamp>| denied.values().max().copied().unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut heard: Vec<Timestamp> = self.of.values().map(last).collect();
-        let (_, oldest_kept, _) = heard.select_nth_unstable(self.of.len() / 4);
-        let oldest_kept = *oldest_kept;
+        let Some(oldest) = oldest_quarter(self.of.values().map(last)) else { return };
         let before = self.of.len();
-        self.of.retain(|_, denied| last(denied) > oldest_kept);
+        self.of.retain(|_, denied| last(denied) > oldest);
         self.forgotten += (before - self.of.len()) as u64;
     }
 }

@@ -4,6 +4,7 @@
 //! identity was given in it, and never longer than what is usual.
 
 use super::compare::End;
+use super::table::oldest_quarter;
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
@@ -73,9 +74,7 @@ impl Terms {
     }
 
     fn forget(&mut self) {
-        let mut ends: Vec<Timestamp> = self.of.values().map(|term| term.until).collect();
-        let (_, last, _) = ends.select_nth_unstable(self.of.len() / 4);
-        let last = *last;
+        let Some(last) = oldest_quarter(self.of.values().map(|term| term.until)) else { return };
         let before = self.of.len();
         self.of.retain(|_, term| term.until > last);
         self.forgotten += (before - self.of.len()) as u64;

@@ -75,8 +75,9 @@ pub fn run(shared: &Shared, outlet: &Outlet, baselines: Baselines) {
         }
         if counted.elapsed() >= SECOND {
             counted = Instant::now();
-            let pairs = lock(&shared.governance.pairs).forgotten;
-            shared.governance.forgotten.store(watch.forgotten() + pairs, Ordering::Relaxed);
+            let pairs = lock(&shared.governance.pairs).forgotten();
+            let kept = pairs + lock(&shared.governance.deeds).forgotten();
+            shared.governance.forgotten.store(watch.forgotten() + kept, Ordering::Relaxed);
             shared.governance.keep_baselines(watch.baselines.changes());
             shared.governance.note_rules(watch.rules.failed, watch.rules.failing());
         }
