@@ -156,7 +156,7 @@ fn begin<F: Stages<T>, T: Tables>(
     } else {
         either(frame, &plane.rules, packet, moment, &mut originator)
     };
-    limits::midstream(packet, moment, &mut j);
+    limits::midstream(&mut plane.half_open, packet, moment, &mut j);
     if j.limits & Limits::AT_OPEN != 0 {
         frame.opening(&plane.rules, &mut plane.buckets, packet, moment, &mut j);
     }

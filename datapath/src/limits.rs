@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::identity;
 use crate::policy::{Judgement, Moment};
 use crate::stage::Stages;
-use crate::tables::{Buckets, Plane, Rules, Slots, Tables};
+use crate::tables::{Attempts, Buckets, Plane, Rules, Slots, Tables};
 use crate::track::{self, history};
 use crate::weight::Weight;
 use crate::wire::tls;
@@ -73,15 +73,17 @@ pub fn take(full_ns: &impl Word, claim: &Claim) -> bool {
     false
 }
 
-/// What the gateway makes of a connection whose beginning was not seen. What no policy cuts, this does not either.
+/// What the gateway makes of a connection whose beginning was not seen. What no policy cuts, this does not either. Where attempts
+/// push each other out its beginning may have been seen: there the policy alone denies, or who floods would keep others out
+/// (docs/adr/0012-no-syn-cookies.md).
 #[inline(always)]
-pub(crate) fn midstream(packet: &Packet, moment: &Moment, j: &mut Judgement) {
+pub(crate) fn midstream<H: Attempts>(half_open: &mut H, packet: &Packet, moment: &Moment, j: &mut Judgement) {
     let policy = moment.flags & (Config::MIDSTREAM_DENY | Config::MIDSTREAM_ALERT);
     let reason = match track::midstream(packet) {
         Some(reason) if policy != 0 && j.reason == Reason::Forwarded => reason,
         _ => return,
     };
-    let denies = policy & Config::MIDSTREAM_DENY != 0;
+    let denies = policy & Config::MIDSTREAM_DENY != 0 && !half_open.is_full(&packet.key);
     j.decided(if denies { Action::Dropped } else { Action::Audit }, reason, j.rule);
 }
 

@@ -61,6 +61,10 @@ pub mod whereabouts {
 pub trait Attempts: Table<FlowKey, Attempt> {
     /// Where the connection may be: [`whereabouts`].
     fn whereabouts(&mut self, key: &FlowKey) -> u64;
+    /// Whether one more of its kind would push another out: then it may have been pushed out itself.
+    fn is_full(&mut self, _key: &FlowKey) -> bool {
+        false
+    }
     /// Notes that it is about to be among the answered.
     fn answered(&mut self, key: &FlowKey);
 }

@@ -102,6 +102,11 @@ impl Attempts for KernelHalfOpen {
     }
 
     #[inline(always)]
+    fn is_full(&mut self, key: &FlowKey) -> bool {
+        tg_is_full(key) != 0
+    }
+
+    #[inline(always)]
     fn answered(&mut self, key: &FlowKey) {
         let Some((filter, hash)) = filter(key) else {
             return;
@@ -143,6 +148,22 @@ pub extern "C" fn tg_has_tag(key: *const FlowKey) -> u64 {
         may_be |= core::hint::black_box(differs).wrapping_sub(1) >> 63;
     }
     may_be
+}
+
+/// 1 where every place of the key's set is taken.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tg_is_full(key: *const FlowKey) -> u64 {
+    // SAFETY: the caller's reference.
+    let Some(found) = (unsafe { key.as_ref() }).and_then(set) else {
+        return 0;
+    };
+    let mut is_free = 0;
+    for way in 0..AttemptSet::WAYS {
+        // As in `tg_has_tag`; the tag of a place that is taken is odd.
+        is_free |= core::hint::black_box(tag(found.set, way).load() ^ 1) & 1;
+    }
+    is_free ^ 1
 }
 
 /// Stands for a key that is nowhere: a way that there is not.

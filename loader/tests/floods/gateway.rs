@@ -80,11 +80,20 @@ impl Gateway {
 
     /// Packets by reason; all together are all that were sent.
     pub fn counted(&self, reason: Reason) -> u64 {
+        self.count(reason, false)
+    }
+
+    /// Those that passed with verdict AUDIT.
+    pub fn audited(&self, reason: Reason) -> u64 {
+        self.count(reason, true)
+    }
+
+    fn count(&self, reason: Reason, audited: bool) -> u64 {
         let ports = self.kernel.maps().port_counters().unwrap();
         let counts = || ports.iter().map(|port| &port.counts[Direction::Ingress as usize]);
         let all: u64 = counts().flatten().map(|count| count.packets).sum();
         assert_eq!(all, self.sent.get(), "packets counted");
-        counts().map(|counts| counts[PortCounters::index(reason as u8, false)].packets).sum()
+        counts().map(|counts| counts[PortCounters::index(reason as u8, audited)].packets).sum()
     }
 
     /// Every event that was due was sent, or counted with the reason why not; of a storm no more than its budget went up.
