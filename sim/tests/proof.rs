@@ -188,3 +188,9 @@ fn a_hello_that_does_not_fit_is_found_by_its_name_its_cover_its_protocol_and_its
 fn nobody_is_blamed_for_what_is_done_behind_a_router_that_masquerades_with_nft() {
     proved("nat");
 }
+
+#[test]
+#[ignore = "needs root: makes network namespaces and loads BPF programs"]
+fn handshakes_that_fail_after_another_certificate_was_enrolled_say_so() {
+    proved("certificate-change");
+}
