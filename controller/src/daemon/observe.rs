@@ -261,26 +261,77 @@ pub fn read(mut events: loader::maps::Events, mut hellos: loader::maps::Events, 
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return e.into(),
         }
-        let now = Moment::now();
-        // Hellos first: the events of a handshake that has ended tell of its hello.
-        hellos.drain_some(HELLOS_AT_A_TIME, |bytes| hub.take_hello(bytes, &now));
-        // A storm of events keeps no hello waiting.
-        events.drain_some(AT_A_TIME, |bytes| hub.publish(bytes, &now));
+        turn(&mut events, &mut hellos, hub);
     }
+}
+
+/// A ring buffer, as far as it is read.
+trait Ring {
+    /// Hands so many of those that are there to `take` at most.
+    fn take_some(&mut self, most: usize, take: impl FnMut(&[u8]));
+}
+
+impl Ring for loader::maps::Events {
+    fn take_some(&mut self, most: usize, take: impl FnMut(&[u8])) {
+        self.drain_some(most, take);
+    }
+}
+
+/// Reads so much of each that neither waits for a storm of the other.
+fn turn<R: Ring>(events: &mut R, hellos: &mut R, hub: &Hub) {
+    let now = Moment::now();
+    // Hellos first: the events of a handshake that has ended tell of its hello.
+    hellos.take_some(HELLOS_AT_A_TIME, |bytes| hub.take_hello(bytes, &now));
+    events.take_some(AT_A_TIME, |bytes| hub.publish(bytes, &now));
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::inlet::Pace;
     use super::*;
+    use bytemuck::Zeroable;
+    use datapath::abi::{Action, Reason};
+
+    fn hub(folder: &std::path::Path, inlet: Arc<Inlet>) -> Hub {
+        let recorded = Cursor::open(folder, "records", || Ok(0)).expect("a cursor");
+        let leases = Leases::new(Box::new(|_| None));
+        Hub::new(Names::default(), leases, inlet, Pen::without_files(), recorded)
+    }
+
+    impl Ring for VecDeque<Vec<u8>> {
+        fn take_some(&mut self, most: usize, mut take: impl FnMut(&[u8])) {
+            self.drain(..most.min(self.len())).for_each(|bytes| take(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_storm_of_hellos_keeps_no_verdict_waiting_nor_one_of_verdicts_a_hello() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (inlet, outlet) = Inlet::new(Pace::new(1));
+        let hub = hub(folder.path(), Arc::new(inlet));
+        let mut event = Event {
+            kind: EventKind::Verdict as u8,
+            action: Action::Dropped as u8,
+            reason: Reason::PolicyDenied as u8,
+            identity: [7, 0],
+            ..Event::zeroed()
+        };
+        event.key.family = 4;
+        let mut events = VecDeque::from([bytemuck::bytes_of(&event).to_vec()]);
+        let piece = bytemuck::bytes_of(&HelloSegment::zeroed()).to_vec();
+        let mut hellos = VecDeque::from(vec![piece; 10_000]);
+        turn(&mut events, &mut hellos, &hub);
+        assert_eq!(outlet.come().count(), 1, "it is compared after a few hellos");
+        assert_eq!(hellos.len(), 10_000 - HELLOS_AT_A_TIME);
+        events.extend(vec![bytemuck::bytes_of(&event).to_vec(); 10_000]);
+        turn(&mut events, &mut hellos, &hub);
+        assert_eq!((events.len(), hellos.len()), (10_000 - AT_A_TIME, 10_000 - 2 * HELLOS_AT_A_TIME));
+    }
 
     #[tokio::test]
     async fn a_slow_listener_is_told_what_it_lost_and_holds_nobody_up() {
         let folder = tempfile::tempdir().expect("a folder");
-        let recorded = Cursor::open(folder.path(), "records", || Ok(0)).expect("a cursor");
-        let leases = Leases::new(Box::new(|_| None));
-        let inlet = Arc::new(Inlet::new(Pace::new(1)).0);
-        let hub = Hub::new(Names::default(), leases, inlet, Pen::without_files(), recorded);
+        let hub = hub(folder.path(), Arc::new(Inlet::new(Pace::new(1)).0));
         let (_, mut slow) = hub.listen();
         let (_, mut quick) = hub.listen();
         for n in 1..=KEPT as u64 + 10 {
