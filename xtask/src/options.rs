@@ -66,10 +66,10 @@ impl Options {
         let mut options = Self { task: task.to_owned(), ..Self::default() };
         while let Some(word) = words.next() {
             match (task, word.as_str()) {
+                ("build" | "package" | "demo", "--debug") => options.debug = true,
                 ("demo", _) => options.rest.push(word.clone()),
                 (_, "-h" | "--help") => return Ok(Self { task: "help".into(), ..Self::default() }),
                 ("bench" | "docs", "--check") => options.check = true,
-                ("build" | "package" | "demo", "--debug") => options.debug = true,
                 ("package", "--deb-version") => match words.next() {
                     Some(version) => options.deb_version = Some(version.clone()),
                     None => return Err("--deb-version wants a version, as 0.1.0-1".into()),
@@ -121,6 +121,9 @@ mod tests {
 
     #[test]
     fn the_package_has_the_version_that_is_given_and_hands_the_rest_on() {
+        let options = parse("demo --debug -o json").expect("options");
+        assert!(options.debug);
+        assert_eq!(options.rest, ["-o", "json"]);
         let options = parse("package --debug --deb-version 0.2.0-1 --output /tmp").expect("options");
         assert!(options.debug);
         assert_eq!(options.deb_version.as_deref(), Some("0.2.0-1"));

@@ -91,7 +91,7 @@ mod tests {
         let slow = async {
             let mut byte = [0];
             for _ in 0..48 {
-                tokio::time::sleep(PATIENCE / 10).await;
+                sleep(PATIENCE / 10).await;
                 there.read_exact(&mut byte).await.expect("a byte");
             }
         };
