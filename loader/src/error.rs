@@ -51,10 +51,7 @@ pub enum Error {
         what: String,
     },
     /// Pinned maps come from another version.
-    #[error(
-        "the maps under {pin_dir} are of ABI version {found}, this build knows {expected}: stop the daemon of the other \
-         version and `tidegate detach --all`, or use another --name"
-    )]
+    #[error("the maps under {pin_dir} are of ABI version {found}, this build knows {expected}: {}", way_on(*.found, *.expected))]
     AbiVersion {
         /// Where the maps are pinned.
         pin_dir: PathBuf,
@@ -65,8 +62,8 @@ pub enum Error {
     },
     /// A pinned map has another shape.
     #[error(
-        "the pinned map {path} is {found}, this build needs {expected}: `tidegate detach --all` removes the maps of another \
-         build, or use another --name"
+        "the pinned map {path} is {found}, this build needs {expected}, though both are of one ABI version: use the build that made \
+         it, or another --name; `tidegate detach --all` removes it, and lets everything pass until the next start"
     )]
     MapShape {
         /// The pin.
@@ -208,6 +205,16 @@ pub enum Error {
     /// A question to the kernel about interfaces failed.
     #[error("ask the kernel about interfaces: {0}")]
     Netlink(io::Error),
+}
+
+/// What to do about maps of another version.
+fn way_on(found: u32, expected: u32) -> &'static str {
+    if found < expected {
+        "`tidegate run` of this build replaces them in place, without a gap"
+    } else {
+        "use the newer tidegate that made them, or another --name; `tidegate detach --all` removes them, and lets everything pass until \
+         the next start"
+    }
 }
 
 fn list(names: &[String]) -> String {

@@ -2,11 +2,11 @@
 
 use crate::clock::{Clock, boot_ns};
 use crate::error::{Error, Result, chain, os_error};
-use crate::maps::{Maps, check_version};
+use crate::maps::Maps;
 use crate::object::{CLOCK_PROGRAM, TC, TC_IN, TC_IN_PROGRAM, TC_PROGRAM, XDP, XDP_PROGRAM};
 use crate::shape::SHAPES;
 use crate::sizes::Sizes;
-use crate::{behind, bpffs, links};
+use crate::{aside, behind, bpffs, links};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use datapath::abi::{ABI_VERSION, Config};
@@ -67,18 +67,27 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the programs with shared maps. Pinned maps of this ABI are taken over with all that they hold; what this
-    /// call has pinned is removed again if it fails.
+    /// Loads the programs with shared maps. Pinned maps of this ABI are taken over with all that they hold; those of an older one are
+    /// set aside, until [`forget_replaced_maps`](crate::forget_replaced_maps), and go on being judged by. What this call has pinned or
+    /// set aside is as it was if it fails.
     pub fn load(options: &LoadOptions) -> Result<Self> {
         let Some(pin_dir) = &options.pin_dir else {
             let private = bpffs::Private::new()?;
             return Self::load_in(&private.path(), options);
         };
-        let undo = Undo::before(pin_dir)?;
-        let mut kernel = Self::load_in(pin_dir, options)?;
-        kernel.pin_dir = Some(pin_dir.clone());
-        undo.forget();
-        Ok(kernel)
+        let is_set_aside = aside::set(pin_dir)?;
+        let load = || -> Result<Self> {
+            let undo = Undo::before(pin_dir)?;
+            let mut kernel = Self::load_in(pin_dir, options)?;
+            kernel.pin_dir = Some(pin_dir.clone());
+            undo.forget();
+            Ok(kernel)
+        };
+        let loaded = load();
+        if loaded.is_err() && is_set_aside {
+            aside::put_replaced_maps_back(pin_dir)?;
+        }
+        loaded
     }
 
     fn load_in(dir: &Path, options: &LoadOptions) -> Result<Self> {
@@ -86,7 +95,6 @@ impl Kernel {
         let mut tc = load_object("tc", TC, dir, options)?;
         let mut tc_in = options.tc_ingress.then(|| load_object("tc", TC_IN, dir, options)).transpose()?;
         let maps = Maps::from_source(|name| xdp.take_map(name).or_else(|| tc.take_map(name)))?;
-        check_version(&maps, dir)?;
         // The verifier takes a second or two for each: side by side where there are two CPUs.
         std::thread::scope(|scope| {
             let tc = scope.spawn(|| {
@@ -98,10 +106,11 @@ impl Kernel {
             tc.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         let before = maps.config.get()?;
-        let reused = before.abi_version == ABI_VERSION;
+        let is_written = before.abi_version == ABI_VERSION;
+        let reused = is_written && !aside::is_set(dir);
         let kernel =
             Self { xdp, tc, tc_in, behind_gate: None, maps, pin_dir: None, log: options.log, reused };
-        let mut config = if reused { before } else { kernel.new_config(options) };
+        let mut config = if is_written { before } else { kernel.new_config(options) };
         kernel.set_clock(&mut config, options.fixed_now_ns)?;
         kernel.maps.config.set(&config)?;
         Ok(kernel)
@@ -155,7 +164,7 @@ impl Kernel {
         &self.maps
     }
 
-    /// Whether the maps were there before.
+    /// Whether the maps were there before, and hold what is judged by.
     pub fn reused_maps(&self) -> bool {
         self.reused
     }

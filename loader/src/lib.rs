@@ -3,6 +3,7 @@
 //! The only crate that knows aya. The objects of `xdp/`, `tc/` and `host/` are built by this crate's build script and embedded,
 //! so that one file is deployed. Begin with [`Kernel::load`]; to read what a daemon left pinned, [`Maps::open`].
 
+mod aside;
 mod attach;
 mod behind;
 pub mod bpffs;
@@ -27,6 +28,7 @@ mod run;
 mod shape;
 mod sizes;
 
+pub use aside::{forget_replaced_maps, put_replaced_maps_back, replaces_maps};
 pub use attach::{Attached, Ingress, JudgedAt, Share, TcMode, TcModeChoice, XdpMode, XdpModeChoice};
 pub use clock::{Clock, boot_ns};
 pub use error::{Error, Result};

@@ -5,7 +5,7 @@ use crate::clock::boot_ns;
 use crate::error::{Error, Result, os_error};
 use crate::hooks::{EGRESS, INGRESS};
 use crate::maps::Maps;
-use crate::{gate, netdev, ports};
+use crate::{aside, gate, netdev, ports};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use std::path::{Path, PathBuf};
@@ -198,6 +198,7 @@ pub fn detach_all(pin_dir: &Path) -> Result<Vec<String>> {
         detach(pin_dir, name)?;
     }
     gate::detach_all(pin_dir)?;
+    aside::forget_replaced_maps(pin_dir)?;
     for map in map_pins(pin_dir)? {
         unpin(&map)?;
     }

@@ -161,7 +161,7 @@ fn a_second_load_takes_over_the_maps() {
 
 #[test]
 #[ignore = "needs root"]
-fn maps_of_another_abi_are_refused_and_kept() {
+fn maps_of_a_newer_abi_are_refused_and_kept() {
     let pins = PinDir::new();
     let kernel = Kernel::load(&pins.options()).unwrap();
     kernel.maps().config.update(|config| config.abi_version = 99).unwrap();
@@ -411,4 +411,44 @@ fn clsact_is_attached_replaced_and_taken_off() {
     assert_eq!(attach(Ingress::Tc, TcModeChoice::Clsact), (JudgedAt::Tc(clsact), clsact));
     assert!(loader::detach(&pins.0, "tg0").unwrap());
     assert_eq!(filters(), [0, 0]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn maps_of_an_older_abi_are_set_aside_whatever_their_shape_and_forgotten_or_put_back() {
+    let pins = PinDir::new();
+    let addr = Addr::v4([10, 0, 0, 7]);
+    let versions = BindingVersions {
+        since: 1,
+        _pad: 0,
+        old: Binding::NONE,
+        new: Binding { identity: 4, ..Binding::NONE },
+    };
+    let kernel = Kernel::load(&pins.options()).unwrap();
+    kernel.maps().bindings.insert(&addr, 128, &versions).unwrap();
+    kernel.maps().config.update(|config| config.abi_version = ABI_VERSION - 1).unwrap();
+    drop(kernel);
+    // A map that had another shape then.
+    let (policy, lost) = (pins.0.join(MapName::POLICY), pins.0.join(MapName::LOST));
+    std::fs::remove_file(&policy).unwrap();
+    std::fs::rename(lost, &policy).unwrap();
+    assert!(loader::replaces_maps(&pins.0).unwrap());
+    for is_forgotten in [false, true] {
+        let kernel = Kernel::load(&pins.options()).unwrap();
+        assert!(!kernel.reused_maps());
+        assert_eq!(kernel.maps().config.get().unwrap().abi_version, ABI_VERSION);
+        assert_eq!(kernel.maps().bindings.longest(&addr, 128).unwrap(), None);
+        drop(kernel);
+        // Who died in between has perhaps not filled them: they are not yet what is judged by.
+        assert!(!Kernel::load(&pins.options()).unwrap().reused_maps());
+        if !is_forgotten {
+            loader::put_replaced_maps_back(&pins.0).unwrap();
+            let error = Maps::open(&pins.0).err().unwrap();
+            assert!(matches!(error, Error::AbiVersion { found, .. } if found == ABI_VERSION - 1), "{error}");
+        }
+    }
+    assert!(loader::forget_replaced_maps(&pins.0).unwrap());
+    assert!(!loader::forget_replaced_maps(&pins.0).unwrap());
+    assert!(!loader::replaces_maps(&pins.0).unwrap());
+    assert!(Kernel::load(&pins.options()).unwrap().reused_maps());
 }

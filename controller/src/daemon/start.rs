@@ -63,6 +63,7 @@ pub(super) fn start(
     let audit_key = Key::of(&instance.audit_key())?;
     let stream = Stream::open(instance, &args.deliver, &store)?;
     let (watching, host_events) = Host::start(&args.local_workload)?.unzip();
+    let replaces = loader::replaces_maps(&pin_dir)?;
     let mut kernel = Kernel::load(&options)?;
     let reused = kernel.reused_maps();
     let mut attached = Vec::new();
@@ -108,6 +109,9 @@ pub(super) fn start(
     };
     match work() {
         Ok((maps, leases, committed)) => {
+            if loader::forget_replaced_maps(&pin_dir)? {
+                tracing::info!("maps of an older version are replaced; connections are learnt anew");
+            }
             let (pen, recorded, deliveries) = stream.begin();
             let hub = Arc::new(Hub::new(Names::of(&committed.state), leases, inlet, pen, recorded));
             governance.declare(&committed.state.documents().intents);
@@ -155,8 +159,13 @@ pub(super) fn start(
             Ok((shared, attached))
         }
         Err(e) => {
-            undo(&pin_dir, reused, &attached);
-            if !reused {
+            let is_undone = if replaces {
+                undo_replacing(&pin_dir, &attached)
+            } else {
+                undo(&pin_dir, reused, &attached);
+                !reused
+            };
+            if is_undone {
                 restore(&instance.state_file(), before);
             }
             audit::record_failed_start(&instance.state_file(), &e);
@@ -169,9 +178,12 @@ pub(super) fn start(
 fn places(pin_dir: &Path, args: &RunArgs, settings: &Settings) -> Result<Vec<(String, Ingress)>> {
     let pinned = loader::pinned_ports(pin_dir)?;
     let mut interfaces = args.interface.clone();
-    if interfaces.is_empty() {
-        let there = pinned.iter().filter(|port| port.ifindex.is_some());
-        interfaces = there.map(|port| port.interface.clone()).collect();
+    // Programs of an older version cannot stay anywhere: their maps are written by nobody any more.
+    if interfaces.is_empty() || loader::replaces_maps(pin_dir)? {
+        let there =
+            pinned.iter().filter(|port| port.ifindex.is_some() && !interfaces.contains(&port.interface));
+        let there: Vec<String> = there.map(|port| port.interface.clone()).collect();
+        interfaces.extend(there);
     }
     let place = |interface: String| {
         let there = ingress::there(&pinned, &interface);
@@ -197,6 +209,19 @@ fn restore(path: &Path, before: Option<u64>) {
     if let Err(e) = Store::open(path).and_then(|mut store| store.go_back(before, why)) {
         tracing::error!("{e}");
     }
+}
+
+/// Takes back maps that were to replace those of an older version, unless some interface is judged by them: what is judged goes on to be,
+/// everywhere, and the next start goes on with the others. Returns whether they are taken back.
+fn undo_replacing(pin_dir: &Path, attached: &[Attached]) -> bool {
+    if !attached.is_empty() {
+        tracing::error!("some interfaces are judged by the older version still: start again");
+        return false;
+    }
+    if let Err(e) = loader::put_replaced_maps_back(pin_dir) {
+        tracing::error!("put the maps of the older version back: {e}");
+    }
+    true
 }
 
 pub(super) fn undo(pin_dir: &Path, reused: bool, attached: &[Attached]) {

@@ -57,14 +57,21 @@ fn bpffs(part: &mut Part, instance: &Instance, held: CapabilitySet) {
 fn pinned_maps(part: &mut Part, instance: &Instance) {
     match Maps::open(&instance.pin_dir()) {
         Ok(_) => part.ok("pinned maps", "are of this version: `tidegate run` takes them over, without a gap"),
+        Err(loader::Error::AbiVersion { found, expected, .. }) if found < expected => part.ok(
+            "pinned maps",
+            format!(
+                "are of ABI version {found}: `tidegate run` of this build ({expected}) replaces them in place, without a gap, and learns \
+                 connections anew"
+            ),
+        ),
         Err(loader::Error::AbiVersion { found, expected, .. }) => part.missing(
             "pinned maps",
             format!(
-                "are of ABI version {found}, this build knows {expected}: the programs of the other version enforce on, and this one \
+                "are of ABI version {found}, this build knows {expected}: the programs of the newer version enforce on, and this one \
                  cannot take over"
             ),
-            "when packets may pass unjudged for a moment: tidegate detach --all, and start this version at once (docs/operations.md, \
-             Upgrade)",
+            "install the newer version again; only when packets may pass unjudged for a moment: tidegate detach --all, and start this \
+             version at once (docs/operations.md, Upgrade)",
         ),
         Err(_) => {}
     }

@@ -193,6 +193,11 @@ impl Lab {
         within(&self.namespace("gw"), work)
     }
 
+    /// The same on the left.
+    pub fn on_left<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(&self.namespace("left"), work)
+    }
+
     pub fn in_gateway(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace("gw"))).args(["--", program]);

@@ -39,6 +39,7 @@ mod shadows;
 mod standing;
 mod state;
 mod storm;
+mod upgrade;
 
 use lab::{Lab, POLICY, json};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -41,7 +41,8 @@ pub use packet::Packet;
 pub use policy::{Binding, BindingVersions, Block, BlockVersions, Decision, DecisionVersions};
 pub use reason::{Action, Direction, Reason};
 
-/// The version of everything in this module. A loader refuses pinned maps of another version.
+/// The version of everything in this module. A loader replaces pinned maps of an older version, and refuses those of a newer one. So it only
+/// ever grows, and is the first word of the configuration in every version.
 pub const ABI_VERSION: u32 = 12;
 
 /// A time that never comes: the not-after of what does not expire.

@@ -9,12 +9,14 @@ mod flows;
 mod tables;
 
 pub use attempts::Attempts;
+pub(crate) use batch::first_value;
 pub use cells::{Cell, PerCpuCells};
 pub use devices::Devices;
 pub use events::Events;
 pub use flows::{Flow, Flows};
 pub use tables::{PerCpuTable, Table, Trie};
 
+use crate::aside;
 use crate::error::{Error, Result};
 use crate::shape::SHAPES;
 use aya::maps::{Map, MapData};
@@ -81,18 +83,17 @@ impl Maps {
         if pin_dir.metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
             return Err(Error::NotPermitted { what: format!("read {}", pin_dir.display()) });
         }
+        aside::check(pin_dir)?;
         let mut found = Vec::new();
         for shape in &SHAPES {
             let data =
                 shape.open(pin_dir)?.ok_or_else(|| Error::NotPinned { pin_dir: pin_dir.to_owned() })?;
             found.push((shape.name, data));
         }
-        let maps = Self::from_source(|name| {
+        Self::from_source(|name| {
             let at = found.iter().position(|(n, _)| *n == name)?;
             Map::from_map_data(found.swap_remove(at).1).ok()
-        })?;
-        check_version(&maps, pin_dir)?;
-        Ok(maps)
+        })
     }
 
     /// Takes each map by its name from wherever it is.
@@ -257,13 +258,4 @@ fn ring((name, map): (&'static str, Map)) -> Result<MapData> {
         Map::RingBuf(data) => Ok(data),
         _ => Err(Error::Missing { what: format!("ring buffer {name}") }),
     }
-}
-
-/// Pinned maps of another version are never read by guess. Version 0 is a map that nobody has written yet.
-pub(crate) fn check_version(maps: &Maps, pin_dir: &Path) -> Result<()> {
-    let found = maps.config.get()?.abi_version;
-    if found != ABI_VERSION && found != 0 {
-        return Err(Error::AbiVersion { pin_dir: pin_dir.to_owned(), found, expected: ABI_VERSION });
-    }
-    Ok(())
 }
