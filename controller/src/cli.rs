@@ -231,7 +231,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match command {
         Command::Run(args) => daemon::run(&instance, &args),
         Command::Attach { interfaces, ingress, how, tc_mode, output } => {
-            let daemon::ingress::How { xdp_mode, xdp_prio, xdp_chain } = how;
+            let daemon::ingress::How { xdp_mode, turn: daemon::ingress::Turn { xdp_prio, xdp_chain } } = how;
             let request = AttachRequest { interfaces, ingress, xdp_mode, xdp_prio, xdp_chain, tc_mode };
             attach(&instance, &request, output.output)
         }

@@ -70,22 +70,66 @@ pub struct How {
     /// Where the XDP program runs
     #[arg(long, value_enum, default_value_t)]
     pub xdp_mode: XdpModeArg,
-    /// With `--ingress libxdp`, the run priority: programs with lower ones see packets first [default: as it is, at first 50]
+    /// Its turn among others.
+    #[command(flatten)]
+    pub turn: Turn,
+}
+
+/// The turn among other programs of libxdp's dispatcher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Turn {
+    /// With `--ingress libxdp`, the run priority: programs with lower ones see packets first [default: as it is, at first as last time,
+    /// or 50]
     #[arg(long, value_name = "N")]
     pub xdp_prio: Option<u32>,
-    /// With `--ingress libxdp`, what goes on to the program after Tidegate's [default: as it is, at first pass]
+    /// With `--ingress libxdp`, what goes on to the program after Tidegate's [default: as it is, at first as last time, or pass]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub xdp_chain: Option<Chain>,
 }
 
+impl Chain {
+    /// The word of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Turn {
+    /// What it does not say is as `other` has it.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { xdp_prio: self.xdp_prio.or(other.xdp_prio), xdp_chain: self.xdp_chain.or(other.xdp_chain) }
+    }
+
+    /// Of an interface that is to be shared and is not yet: what was not said is as last time.
+    pub(super) fn of_new(self, place: Ingress, there: Option<JudgedAt>) -> Ingress {
+        match (place, there) {
+            (Ingress::Libxdp(share), there) if !matches!(there, Some(JudgedAt::Libxdp(_))) => {
+                Ingress::Libxdp(Share {
+                    run_prio: share.run_prio.or(self.xdp_prio),
+                    passes_on: share.passes_on.or(self.passes_on()),
+                    ..share
+                })
+            }
+            (place, _) => place,
+        }
+    }
+
+    fn passes_on(self) -> Option<bool> {
+        self.xdp_chain.map(|chain| chain == Chain::Pass)
+    }
+}
+
 impl How {
     fn share(self) -> Share {
-        let passes_on = self.xdp_chain.map(|chain| chain == Chain::Pass);
-        Share { mode: self.xdp_mode.into(), run_prio: self.xdp_prio, passes_on }
+        let Self { xdp_mode, turn } = self;
+        Share { mode: xdp_mode.into(), run_prio: turn.xdp_prio, passes_on: turn.passes_on() }
     }
 
     fn is_shared(self) -> bool {
-        self.xdp_prio.is_some() || self.xdp_chain.is_some()
+        self.turn != Turn::default()
     }
 }
 
@@ -171,14 +215,28 @@ mod tests {
         let generic =
             place(None, How { xdp_mode: XdpModeArg::Generic, ..how }, SHARED, None).expect("a place");
         assert_eq!(generic, Ingress::Libxdp(Share { mode: XdpModeChoice::Generic, ..Share::default() }));
-        let first = How { xdp_prio: Some(5), xdp_chain: Some(Chain::None), ..how };
+        let turn = Turn { xdp_prio: Some(5), xdp_chain: Some(Chain::None) };
+        let first = How { turn, ..how };
         let share = Share { run_prio: Some(5), passes_on: Some(false), ..Share::default() };
         assert_eq!(place(None, first, None, None).expect("a place"), Ingress::Libxdp(share));
     }
 
     #[test]
+    fn an_interface_that_is_new_has_the_turn_of_last_time_unless_it_is_told_another() {
+        let last = Turn { xdp_prio: Some(5), xdp_chain: Some(Chain::None) };
+        let shared = |run_prio, passes_on| Ingress::Libxdp(Share { run_prio, passes_on, ..Share::default() });
+        assert_eq!(last.of_new(shared(None, None), None), shared(Some(5), Some(false)));
+        assert_eq!(last.of_new(shared(Some(7), None), None), shared(Some(7), Some(false)));
+        assert_eq!(last.of_new(shared(None, None), SHARED), shared(None, None), "it stays as it is");
+        assert_eq!(last.of_new(Ingress::Tc, None), Ingress::Tc);
+        let now = Turn { xdp_prio: Some(9), xdp_chain: None };
+        assert_eq!(now.or(last), Turn { xdp_prio: Some(9), xdp_chain: Some(Chain::None) });
+    }
+
+    #[test]
     fn a_priority_is_refused_where_nothing_is_shared() {
-        let how = How { xdp_prio: Some(5), ..How::default() };
+        let turn = Turn { xdp_prio: Some(5), xdp_chain: None };
+        let how = How { turn, ..How::default() };
         for other in [IngressArg::Xdp, IngressArg::Tc, IngressArg::Auto] {
             let refused = place(Some(other), how, None, None).expect_err("refused");
             let wanted = format!(

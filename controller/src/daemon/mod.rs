@@ -92,6 +92,8 @@ pub struct Shared {
     reloads: watch::Reloads,
     feeds: feeds::Feeds,
     ingress: Option<ingress::IngressArg>,
+    /// How an interface that is new there is shared with other XDP programs.
+    turn: ingress::Turn,
     governance: govern::Governance,
     approvals: Mutex<Approvals>,
     /// What runs here; nothing where no workload is watched.

@@ -13,6 +13,8 @@ const INGRESS: &str = "ingress";
 const INSPECT: &str = "inspect";
 const MARK: &str = "mark";
 const MODE: &str = "mode";
+const XDP_CHAIN: &str = "xdp_chain";
+const XDP_PRIO: &str = "xdp_prio";
 
 /// The options.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Settings {
     pub forward: Option<forward::Forward>,
     /// Where what comes in by a new interface is judged.
     pub ingress: Option<ingress::IngressArg>,
+    /// How a new interface is shared with other XDP programs.
+    pub turn: ingress::Turn,
     /// Tunnels that are looked into; as the maps say where it was never given.
     inspect: Vec<inspect::Inspect>,
     /// Which bits of its mark say who sent a packet; as the maps say where it was never given.
@@ -42,10 +46,16 @@ impl Settings {
         let inspect = words(INSPECT)?;
         let (mode, forward, ingress) = (words(MODE)?, words(FORWARD)?, words(INGRESS)?);
         let mark = words(MARK)?;
+        let (prio, chain) = (words(XDP_PRIO)?, words(XDP_CHAIN)?);
+        let turn = ingress::Turn {
+            xdp_prio: prio.first().and_then(|word| word.parse().ok()),
+            xdp_chain: chain.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
+        };
         Ok(Self {
             failsafe,
             forward: forward.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
             ingress: ingress.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
+            turn,
             inspect: inspect.iter().filter_map(|word| clap::ValueEnum::from_str(word, false).ok()).collect(),
             mark: mark.first().and_then(|word| word.parse().ok()),
             mode: mode.first().and_then(|word| clap::ValueEnum::from_str(word, false).ok()),
@@ -58,6 +68,7 @@ impl Settings {
             failsafe: failsafe.unwrap_or(self.failsafe),
             forward: args.forward.or(self.forward),
             ingress: args.ingress.or(self.ingress),
+            turn: args.how.turn.or(self.turn),
             inspect: if args.inspect.is_empty() { self.inspect } else { args.inspect.clone() },
             mark: args.mark.or(self.mark),
             mode: args.mode.or(self.mode),
@@ -106,7 +117,7 @@ impl Settings {
     }
 
     /// By their names, as they are saved and recorded.
-    fn words(&self) -> [(&'static str, Option<String>); 6] {
+    fn words(&self) -> [(&'static str, Option<String>); 8] {
         let failsafe: Vec<_> = self.failsafe.iter().map(|service| failsafe::text(*service)).collect();
         let inspect: Vec<_> = self.inspect.iter().map(|kind| inspect::word(*kind)).collect();
         let mode = self.mode.map(|mode| if mode == Mode::Enforce { "enforce" } else { "monitor" });
@@ -117,6 +128,8 @@ impl Settings {
             (INSPECT, Some(inspect.join(",")).filter(|text| !text.is_empty())),
             (MARK, self.mark.map(|mask| mask.to_string())),
             (MODE, mode.map(str::to_owned)),
+            (XDP_CHAIN, self.turn.xdp_chain.map(|chain| chain.name().to_owned())),
+            (XDP_PRIO, self.turn.xdp_prio.map(|prio| prio.to_string())),
         ]
     }
 

@@ -117,7 +117,7 @@ pub(super) fn start(
             governance.declare(&committed.state.documents().intents);
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));
-            let ingress = settings.ingress;
+            let (ingress, turn) = (settings.ingress, settings.turn);
             let (instance, labels, access) = (instance.clone(), Mutex::default(), asked.access);
             let reloads = watch::Reloads::default();
             let feeds = feeds::Feeds::default();
@@ -135,6 +135,7 @@ pub(super) fn start(
                 reloads,
                 feeds,
                 ingress,
+                turn,
                 governance,
                 approvals,
                 host: watching,
@@ -188,6 +189,7 @@ fn places(pin_dir: &Path, args: &RunArgs, settings: &Settings) -> Result<Vec<(St
     let place = |interface: String| {
         let there = ingress::there(&pinned, &interface);
         let place = ingress::place(args.ingress, args.how, there, settings.ingress)?;
+        let place = settings.turn.of_new(place, there);
         let place = ingress::beside_forwarding(&interface, place, settings.forward)?;
         let place = ingress::beside_marks(&interface, place, settings.mark)?;
         Ok((interface, place))

@@ -50,6 +50,7 @@ fn the_unit_enforces_with_three_capabilities_and_comes_back_with_systemd() {
         &[
             ("tidegate", env!("CARGO_BIN_EXE_tidegate").into()),
             ("tidegate.service", root().join("packaging/systemd/tidegate.service")),
+            ("libxdp.conf", root().join("packaging/systemd/libxdp.conf")),
             ("shop.yaml", root().join("packaging/example/shop.yaml")),
         ],
     );
@@ -71,6 +72,12 @@ fn the_unit_enforces_with_three_capabilities_and_comes_back_with_systemd() {
     assert_eq!(one("stopped"), "success");
     // Started, killed, stopped: judged. After `detach --all`: not.
     assert_eq!(said.all("interface"), ["prog/xdp", "prog/xdp", "prog/xdp", "bare"]);
+    // With the drop-in for libxdp: root, and two capabilities more.
+    assert_eq!(said.all("started_as_root"), ["0", "0"]);
+    assert!(said.all("shared_Uid").iter().all(|uid| uid.starts_with("0 ")), "{:?}", said.all("shared_Uid"));
+    let five = format!("{:016x}", 1u64 << 1 | 1 << 12 | 1 << 21 | 1 << 38 | 1 << 39);
+    assert_eq!(said.all("shared_CapEff"), [&five, &five]);
+    assert_eq!(one("verify_shared"), "clean");
     assert_eq!(one("verify"), "clean");
     assert!(one("security").contains("OK"), "{}", one("security"));
 }

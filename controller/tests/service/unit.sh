@@ -65,5 +65,21 @@ say stopped "$(property Result)"
 say interface "$(ip link show eth1 | grep -o 'prog/xdp' || echo bare)"
 tidegate detach --all
 say interface "$(ip link show eth1 | grep -o 'prog/xdp' || echo bare)"
+
+# With the drop-in for libxdp's dispatcher, and options that the state keeps: given once, and not again.
+install -D -m 0644 /mnt/libxdp.conf /etc/systemd/system/tidegate.service.d/libxdp.conf
+systemctl daemon-reload
+for options in '--ingress libxdp --xdp-prio 20 --xdp-chain none' ''; do
+    printf 'TIDEGATE_OPTIONS=--policy /etc/tidegate %s\n' "$options" >/etc/default/tidegate
+    systemctl restart tidegate
+    say started_as_root $?
+    grep -E '^(Uid|CapEff):' "/proc/$(property MainPID)/status" | sed 's/^/shared_/' | tr '\t' ' '
+    # The host that starts anew has no pins.
+    systemctl stop tidegate
+    tidegate detach --all
+done
+say verify_shared "$(systemd-analyze verify --man=no tidegate.service 2>&1 | grep tidegate || echo clean)"
+rm -r /etc/systemd/system/tidegate.service.d
+systemctl daemon-reload
 say security "$(systemd-analyze security --no-pager --offline=true /etc/systemd/system/tidegate.service | tail -1)"
 say verify "$(systemd-analyze verify --man=no /etc/systemd/system/tidegate.service 2>&1 | grep tidegate || echo clean)"

@@ -4,7 +4,7 @@ use super::blocking;
 use super::refuse::Body;
 use super::role::Caller;
 use crate::audit::Kind;
-use crate::daemon::ingress::{self, Chain, How, IngressArg};
+use crate::daemon::ingress::{self, Chain, How, IngressArg, Turn};
 use crate::daemon::{Shared, TcModeArg, XdpModeArg, lock, start};
 use crate::exit_code::{Code, Failure, Result};
 use axum::Json;
@@ -51,7 +51,8 @@ pub struct AttachRequest {
 
 impl AttachRequest {
     fn how(&self) -> How {
-        How { xdp_mode: self.xdp_mode, xdp_prio: self.xdp_prio, xdp_chain: self.xdp_chain }
+        let turn = Turn { xdp_prio: self.xdp_prio, xdp_chain: self.xdp_chain };
+        How { xdp_mode: self.xdp_mode, turn }
     }
 }
 
@@ -95,6 +96,7 @@ pub(super) async fn attach(
         for interface in &request.interfaces {
             let there = ingress::there(&pinned, interface);
             let place = ingress::place(request.ingress, request.how(), there, shared.ingress)?;
+            let place = shared.turn.of_new(place, there);
             match kernel.attach(interface, place, request.tc_mode.into()) {
                 Ok(port) => attached.push(port),
                 Err(e) => {
