@@ -84,8 +84,10 @@ pub(crate) fn turn_to_carried<F: Frame>(frame: &F, packet: &mut Packet) -> Resul
     if inner.eth_type == 0 {
         return Ok(());
     }
-    // Until the inner header is read: where the outer packet ends.
-    packet.payload_bytes = u32::from(packet.l3_offset) + packet.ip_bytes;
+    // Until the inner header is read: where what is carried ends.
+    packet.payload_bytes += u32::from(packet.payload_offset);
+    // Nobody has said yet which end of the inner flow sent it.
+    packet.from_b = 0;
     packet.has = Packet::HAS_ETHERNET | Packet::IS_CARRIED;
     packet.eth_type = inner.eth_type;
     packet.l3_offset = inner.offset as u16;

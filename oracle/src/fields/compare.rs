@@ -1,6 +1,7 @@
 //! One frame: ours against tshark's.
 
 use super::tshark::{Row, number};
+use super::tunnel::{Tunnel, outermost};
 use datapath::abi::Reason;
 use serde_json::{Value, json};
 
@@ -119,30 +120,62 @@ impl Chain {
     }
 }
 
-/// Compares all fields.
-pub fn compare(row: &Row, ours: &Value) -> Difference {
+/// Compares all fields: of what the frame carries in a tunnel, if it carries something. What is refused before that is shown as
+/// far as it was read.
+pub fn compare(frame: &Row, tunnel: Option<&Tunnel>, ours: &Value) -> Difference {
+    let Some(Tunnel { outer, inner }) = tunnel else { return fields(frame, &outermost(frame), ours, false) };
+    let found = fields(frame, inner, ours, true);
+    if inner.number("eth.type") == Some(0) && matches!(fields(frame, outer, ours, false), Difference::None) {
+        return Difference::Explained(
+            "a tunnel that carries EtherType 0, which is nothing: judged by itself",
+        );
+    }
+    if matches!(found, Difference::Open(_)) && ours["verdict"] == "DROPPED" {
+        match fields(frame, outer, ours, false) {
+            Difference::None if is_of_link(ours) => {
+                return Difference::Explained("refused: the header of a tunnel, or a VLAN tag behind it");
+            }
+            Difference::Explained(why) => return Difference::Explained(why),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether it is refused for what lies between the packet that carries and the one that is carried.
+fn is_of_link(ours: &Value) -> bool {
+    [Reason::TunnelMalformed, Reason::VlanFiltered, Reason::VlanTruncated]
+        .iter()
+        .any(|reason| ours["reason"] == reason.name())
+}
+
+/// Compares with one packet of the frame.
+fn fields(frame: &Row, row: &Row, ours: &Value, is_tunnel: bool) -> Difference {
     let expected = expected(row, ours);
     let wrong: Vec<&(&str, Value)> =
         expected.iter().filter(|(field, theirs)| ours[*field] != *theirs).collect();
     if wrong.is_empty() {
         return Difference::None;
     }
-    if let Some(why) = explained(&wrong, row, ours) {
+    if let Some(why) = explained(&wrong, row, ours, is_tunnel) {
         return Difference::Explained(why);
     }
-    let number = row.text("frame.number").unwrap_or("?");
+    let number = frame.text("frame.number").unwrap_or("?");
     let notes: Vec<&str> = ["_ws.malformed", "_ws.short", "_ws.expert.message"]
         .iter()
         .flat_map(|field| row.all(field))
         .collect();
-    let protocols = row.text("frame.protocols").unwrap_or("?");
+    let protocols = frame.text("frame.protocols").unwrap_or("?");
     let wrong: Vec<String> =
         wrong.iter().map(|(field, theirs)| format!("{field} {} for {theirs}", ours[*field])).collect();
     Difference::Open(format!("frame {number} ({protocols}; {}): {}", notes.join("; "), wrong.join(", ")))
 }
 
+/// Layers at which tshark stops where the datagram or packet that carries them ends in them.
+const CUT: [&str; 5] = ["Packet: IPv", "Packet: VXLAN", "Packet: Geneve", "Packet: GRE", "Packet: Ethernet"];
+
 /// The class that all fields which differ fall into; docs/oracles.md lists them.
-fn explained(wrong: &[&(&str, Value)], row: &Row, ours: &Value) -> Option<&'static str> {
+fn explained(wrong: &[&(&str, Value)], row: &Row, ours: &Value, is_tunnel: bool) -> Option<&'static str> {
     // tshark stops at an extension header whose inside it finds wrong. We read its length and go on behind it.
     let inside = ["IPv6 Hop-by-Hop", "IPv6 Destination", "IPv6 Routing"];
     let stopped = row.all("_ws.malformed").any(|text| inside.iter().any(|name| text.contains(name)));
@@ -182,6 +215,18 @@ fn explained(wrong: &[&(&str, Value)], row: &Row, ours: &Value) -> Option<&'stat
             return stricter(reason, ours); // tshark finds nothing wrong with it
         }
         return Some("refused: headers from the wrong one on are not shown");
+    }
+    // Those are of a packet that is cut off in the frame.
+    let is_cut = [Reason::Ipv4CutOff, Reason::Ipv6CutOff, Reason::UdpLength]
+        .iter()
+        .any(|reason| ours["reason"] == reason.name());
+    if is_tunnel
+        && !is_cut
+        && row.all("_ws.malformed").any(|text| CUT.iter().any(|layer| text.contains(layer)))
+    {
+        return Some(
+            "refused: a header that does not end in the packet that carries it, shown as far as it lies in the frame",
+        );
     }
     let is_tag = matches!(ours["eth_type"].as_u64(), Some(0x8100 | 0x88a8));
     let begins = |theirs: &Value| match (ours["vlans"].as_array(), theirs.as_array()) {

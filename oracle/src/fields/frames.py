@@ -1,6 +1,8 @@
 """Hostile frames: whole ones of every kind that the packet path reads, then cut, flipped and fuzzed.
 
-usage: frames.py SEED COUNT FILE.pcap
+usage: frames.py SEED COUNT FILE.pcap [tunnels]
+
+With `tunnels`, most packets are carried by VXLAN, Geneve, GRE or IP.
 """
 
 import random
@@ -11,11 +13,12 @@ import warnings
 warnings.filterwarnings("ignore")
 
 from scapy.all import (  # noqa: E402
-    AH, ARP, ICMP, IP, IPv6, SCTP, TCP, UDP, Dot1AD, Dot1Q, Ether, ICMPv6DestUnreach, ICMPv6EchoRequest,
+    AH, ARP, GRE, ICMP, IP, IPv6, SCTP, TCP, UDP, Dot1AD, Dot1Q, Ether, ICMPv6DestUnreach, ICMPv6EchoRequest,
     ICMPv6ND_NS, IPOption, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, Raw,
     fuzz,
 )
 from scapy.layers.inet6 import PadN  # noqa: E402
+from scapy.layers.vxlan import VXLAN  # noqa: E402
 
 PORTS = [22, 53, 80, 443, 500, 4433, 5000, 8080, 33434, 61000]
 
@@ -118,22 +121,60 @@ def fuzzed():
     return layer / payload()
 
 
-def frame():
+def ethernet(inner):
+    """An inner frame, and the EtherType by which a tunnel names it."""
+    layer = Ether(src="02:00:00:00:00:03", dst="02:00:00:00:00:04")
+    for tag in tags() if random.random() < 0.3 else []:
+        layer = layer / tag
+    return layer / inner, 0x6558
+
+
+def carried(inner):
+    """A packet in a tunnel."""
+    v6 = random.random() < 0.3
+    outer = IPv6(**addresses(True)) if v6 else IP(**addresses(False), id=random.randrange(65536))
+    if random.random() < 0.05 and not v6:
+        outer.flags = "MF"
+    kind = IPv6 if isinstance(inner, IPv6) else IP
+    named = (inner, 0x86DD if kind is IPv6 else 0x0800)
+    roll = random.random()
+    if roll < 0.3:
+        flags = 0x08 if random.random() < 0.9 else random.randrange(256)
+        return outer / UDP(sport=port(), dport=4789) / VXLAN(flags=flags, vni=random.randrange(2**24)) / ethernet(inner)[0]
+    if roll < 0.55:
+        payload, proto = ethernet(inner) if random.random() < 0.5 else named
+        words = random.choice([0, 0, 1, 3])
+        options = b"\x01\x02\x80" + bytes([words - 1]) + bytes(4 * (words - 1)) if words else b""
+        head = struct.pack("!BBHI", words, random.choice([0, 0x40, 0x80]), proto, random.randrange(2**24) << 8)
+        return outer / UDP(sport=port(), dport=6081) / Raw(head + options + bytes(payload))
+    if roll < 0.8:
+        payload, proto = ethernet(inner) if random.random() < 0.4 else named
+        bits = {name: random.randrange(2) for name in ["chksum_present", "key_present", "seqnum_present"]}
+        return outer / GRE(proto=proto, **bits) / payload
+    return outer / inner
+
+
+def frame(tunnels=False):
     roll = random.random()
     inner = ipv4() if roll < 0.4 else ipv6() if roll < 0.72 else fuzzed() if roll < 0.96 else other()
+    if tunnels and isinstance(inner, (IP, IPv6)) and random.random() < 0.9:
+        try:
+            inner = carried(inner)
+        except Exception:
+            return frame(tunnels)
     packet = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
-    for tag in tags():
+    for tag in tags() if not tunnels or random.random() < 0.3 else []:
         packet = packet / tag
     try:
         data = bytearray(bytes(packet / inner))
     except Exception:  # scapy cannot build everything that it fuzzes
-        return frame()
+        return frame(tunnels)
     mutation = random.random()
     if mutation < 0.15:
         del data[random.randrange(14, len(data) + 1):]
     elif mutation < 0.35:
         for _ in range(random.choice([1, 1, 2, 5])):
-            at = random.randrange(12, min(len(data), 90))
+            at = random.randrange(12, min(len(data), 140 if tunnels else 90))
             data[at] ^= 1 << random.randrange(8)
     elif mutation < 0.4:
         data += bytes(random.randrange(1, 20))
@@ -142,11 +183,12 @@ def frame():
 
 def main():
     seed, count, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    tunnels = sys.argv[4:] == ["tunnels"]
     random.seed(seed)
     with open(path, "wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         for n in range(count):
-            data = frame()
+            data = frame(tunnels)
             file.write(struct.pack("<IIII", 1_700_000_000 + n, 0, len(data), len(data)))
             file.write(data)
 

@@ -2,6 +2,7 @@
 
 mod compare;
 mod tshark;
+mod tunnel;
 
 use crate::rng::from_clock;
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use tidegate::daemon::inspect::Inspect;
 use tidegate::replay::output::Format;
 use tidegate::replay::session::Reading;
 use tidegate::replay::{EngineChoice, Mode, ReplayArgs, run_to};
@@ -23,12 +25,16 @@ pub struct Args {
     /// The seed of a run that is to be repeated
     #[arg(long)]
     seed: Option<u64>,
+    /// Frames of tunnels, and what they carry
+    #[arg(long)]
+    inspect: bool,
     /// Keep the capture here
     #[arg(long)]
     keep: Option<std::path::PathBuf>,
 }
 
 const MAKER: &str = include_str!("frames.py");
+const INSPECTED: [Inspect; 4] = [Inspect::Vxlan, Inspect::Geneve, Inspect::Gre, Inspect::Ipip];
 /// More differences than this are not printed.
 const PRINTED: usize = 2000;
 /// A piece at a time: JSON of 100,000 frames is large.
@@ -39,19 +45,19 @@ pub fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(from_clock);
     println!("tshark: seed {seed}, {} frames", args.frames);
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let judge = tshark::Tshark::new(folder.path())?;
-    let (mut whole, mut explained, mut open) = (0, BTreeMap::<&str, u32>::new(), Vec::new());
+    let judge = tshark::Tshark::new(folder.path(), args.inspect)?;
+    let (mut whole, mut inside, mut explained, mut open) = (0, 0, BTreeMap::<&str, u32>::new(), Vec::new());
     for first in (0..args.frames).step_by(PIECE as usize) {
         let count = PIECE.min(args.frames - first);
         let seed = seed + u64::from(first);
         let capture = folder.path().join("frames.pcap");
-        make(seed, count, &capture)?;
+        make(seed, count, &capture, args.inspect)?;
         if let Some(path) = &args.keep {
             std::fs::copy(&capture, path).with_context(|| format!("cannot write {}", path.display()))?;
         }
         let theirs = judge.rows(&capture)?;
-        let native = records(&capture, EngineChoice::Host)?;
-        let loaded = records(&capture, EngineChoice::Kernel)?;
+        let native = records(&capture, EngineChoice::Host, args.inspect)?;
+        let loaded = records(&capture, EngineChoice::Kernel, args.inspect)?;
         if theirs.len() != native.len() || native.len() != loaded.len() {
             bail!("tshark has {} rows, the engines {} and {}", theirs.len(), native.len(), loaded.len());
         }
@@ -59,8 +65,12 @@ pub fn run(args: &Args) -> Result<()> {
             if native != loaded {
                 open.push(format!("seed {seed}, engines differ: native {native}\n  kernel {loaded}"));
             }
-            match compare::compare(row, native) {
-                Difference::None => whole += 1,
+            let tunnel = if args.inspect { tunnel::split(row) } else { None };
+            match compare::compare(row, tunnel.as_ref(), native) {
+                Difference::None => {
+                    whole += 1;
+                    inside += u32::from(tunnel.is_some());
+                }
                 Difference::Explained(why) => *explained.entry(why).or_default() += 1,
                 Difference::Open(what) => open.push(format!("seed {seed}, {what}\n  {native}")),
             }
@@ -73,17 +83,21 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{count:>8}  {why}");
     }
     println!("{} frames, {whole} agree in every field, {} unexplained differences", args.frames, open.len());
+    if args.inspect {
+        println!("of {inside} of those that agree it is what a tunnel carries");
+    }
     if !open.is_empty() {
         bail!("{} differences from tshark (seed {seed})", open.len());
     }
     Ok(())
 }
 
-fn make(seed: u64, count: u32, capture: &Path) -> Result<()> {
+fn make(seed: u64, count: u32, capture: &Path, tunnels: bool) -> Result<()> {
     // Debian's Python, which is the one that has Debian's scapy.
     let output = Command::new("/usr/bin/python3")
         .args(["-c", MAKER, &seed.to_string(), &count.to_string()])
         .arg(capture)
+        .args(tunnels.then_some("tunnels"))
         .output()
         .context("cannot start /usr/bin/python3")?;
     if !output.status.success() {
@@ -93,7 +107,7 @@ fn make(seed: u64, count: u32, capture: &Path) -> Result<()> {
 }
 
 /// What `tidegate replay --packets -o json` prints.
-fn records(capture: &Path, engine: EngineChoice) -> Result<Vec<Value>> {
+fn records(capture: &Path, engine: EngineChoice, tunnels: bool) -> Result<Vec<Value>> {
     let args = ReplayArgs {
         reading: Reading::default(),
         file: capture.into(),
@@ -102,7 +116,7 @@ fn records(capture: &Path, engine: EngineChoice) -> Result<Vec<Value>> {
         engine: Some(engine),
         mode: Mode::Enforce,
         output: Format::Json,
-        inspect: Vec::new(),
+        inspect: if tunnels { INSPECTED.to_vec() } else { Vec::new() },
     };
     let mut out = Vec::new();
     run_to(&args, &mut out).map_err(|error| anyhow!("{error}"))?;

@@ -102,6 +102,7 @@ fn tshark(length: Length) -> Result<Outcome> {
         Length::Long => "100000",
     };
     tools::oracle(&seeded(length, &["tshark", "--frames", frames]))?;
+    tools::oracle(&seeded(length, &["tshark", "--inspect", "--frames", frames]))?;
     tools::replay_test("frames_agree_with_shared_tshark_answers")
 }
 
