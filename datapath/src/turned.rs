@@ -11,7 +11,7 @@ use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Attempts, Plane, Rules, Sink, Tables};
 use crate::wire::proto;
 
-/// Stands for no [`Reason`]: the packet is to be judged.
+/// Stands for no [`crate::abi::Reason`]: the packet is to be judged.
 pub const GOES_ON: u32 = u8::MAX as u32;
 
 /// What this CPU remembers of who sent a packet.
