@@ -12,6 +12,7 @@ use crate::policy::time::duration_text;
 use crate::state::{State, Store, manual_grant_id};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// Which grants are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,11 @@ pub fn print(instance: &Instance, state: &State, asked: Asked, format: Format) -
     let history = history.unwrap_or_default();
     let rows: Vec<Row> = match asked {
         Asked::Now => {
-            let last = |grant: &Grant| history.iter().rev().find(|given| given.grant == *grant);
+            let mut by_name: HashMap<&str, Vec<&Given>> = HashMap::new();
+            history.iter().for_each(|given| by_name.entry(&given.grant.name).or_default().push(given));
+            let last = |grant: &Grant| {
+                by_name.get(&*grant.name)?.iter().rev().copied().find(|given| given.grant == *grant)
+            };
             let held = state.grants_at(now);
             held.iter().map(|grant| Row { grant: (*grant).clone(), given: last(grant).cloned() }).collect()
         }
