@@ -154,7 +154,11 @@ pub fn check_documents(documents: &Documents, now: Timestamp) -> Report {
         grants(documents, &deciding, now, &mut warnings);
     }
     over(documents, now, &mut warnings);
-    nobody(documents, &mut warnings);
+    if documents.workloads.is_empty() {
+        unnamed(documents, &mut warnings);
+    } else {
+        nobody(documents, &mut warnings);
+    }
     warnings.sort_by(|a, b| a.place.cmp(&b.place));
     Report { mistakes: Vec::new(), warnings, counts }
 }
@@ -220,6 +224,16 @@ fn over(documents: &Documents, now: Timestamp, warnings: &mut Vec<Warning>) {
             let text = format!("the quarantine {} ended at {end:.0}", quarantine.name);
             warnings.push(Warning { kind: WarningKind::Over, place: Some(quarantine.place.clone()), text });
         }
+    }
+}
+
+/// Said once where no file names a workload: a warning for each selector would be one for each there is.
+fn unnamed(documents: &Documents, warnings: &mut Vec<Warning>) {
+    let asks = |s: &&Selector| !matches!(s, Selector::Any | Selector::Cidr(_));
+    if documents.selectors().any(|s| asks(&s)) {
+        let text =
+            "no Workload: whom the selectors match is known when workloads enrol or are bound".to_owned();
+        warnings.push(Warning { kind: WarningKind::MatchesNobody, place: None, text });
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn check(documents: &Documents, decisive: &HashSet<&Place>, warnings:
             warn(WarningKind::NoEffect, rule, text);
         }
         for (end, selectors) in [("from", &rule.from), ("to", &rule.to)] {
-            for (kind, what) in of_nobody(selectors, &classes) {
+            for (kind, what) in of_nobody(selectors, &classes, !documents.workloads.is_empty()) {
                 warn(kind, rule, format!("rule {name}: {what} in `{end}`"));
             }
         }
@@ -62,11 +62,12 @@ pub(super) fn check(documents: &Documents, decisive: &HashSet<&Place>, warnings:
     }
 }
 
-/// Selectors of an end that match nobody, or take nothing away, and those that take everything.
-fn of_nobody(selectors: &[Selector], classes: &Classes<'_>) -> Vec<(WarningKind, String)> {
+/// Selectors of an end that match nobody, or take nothing away, and those that take everything. Where no workload is named, whom one matches
+/// is not known.
+fn of_nobody(selectors: &[Selector], classes: &Classes<'_>, is_named: bool) -> Vec<(WarningKind, String)> {
     let of = |selector: &Selector| classes.matching(std::slice::from_ref(selector));
     let all: HashSet<u32> = added(selectors).flat_map(of).collect();
-    let nobody = added(selectors).filter(|s| **s != Selector::Any && of(s).is_empty());
+    let nobody = added(selectors).filter(|s| is_named && **s != Selector::Any && of(s).is_empty());
     let mut found: Vec<_> =
         nobody.map(|s| (WarningKind::MatchesNobody, format!("no workload matches `{s}`"))).collect();
     if !all.is_empty() && classes.matching(selectors).is_empty() {
@@ -75,6 +76,9 @@ fn of_nobody(selectors: &[Selector], classes: &Classes<'_>) -> Vec<(WarningKind,
     }
     for selector in taken(selectors) {
         let gone = of(selector);
+        if gone.is_empty() && !is_named {
+            continue;
+        }
         if gone.is_empty() {
             found.push((WarningKind::MatchesNobody, format!("no workload matches `not {selector}`")));
         } else if !gone.iter().any(|class| all.contains(class)) {

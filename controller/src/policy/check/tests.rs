@@ -142,3 +142,27 @@ fn of_what_cannot_be_compared_nothing_is_said() {
     let many: String = (0..9).map(|n| format!(", {{not: {{labels: {{l{n}: x}}}}}}")).collect();
     assert_eq!(behind(&format!("[{{trustDomain: shop.example}}{many}]"), ORDERS), []);
 }
+
+#[test]
+fn that_no_workload_is_named_is_said_once() {
+    let two = |from: &str| {
+        let rules = [rule("a", "allow", from, WEB, ""), rule("b", "allow", WEB, from, ", ports: [tcp/80]")];
+        let rules: String = rules.iter().map(|rule| format!("    - {{{rule}}}\n")).collect();
+        format!("apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  rules:\n{rules}")
+    };
+    let warnings = |text: &str| {
+        let now = "2026-11-22T12:00:00Z".parse().expect("a time");
+        let documents = Documents::parse("p.yaml", text, now).expect("right");
+        let warnings = check_documents(&documents, now).warnings.into_iter();
+        warnings.map(|w| w.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        warnings(&two(ORDERS)),
+        ["warning: no Workload: whom the selectors match is known when workloads enrol or are bound"]
+    );
+    // Where one is named, each that matches nobody is told of.
+    let workload = "---\napiVersion: tidegate.dev/v1\nkind: Workload\nmetadata: {name: w}\nspec: {spiffeId: spiffe://shop.example/ns/a/sa/orders, addresses: [10.0.0.2/32]}\n";
+    let found = warnings(&format!("{}{workload}", two(ORDERS)));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|w| w.contains("no workload matches `labels app=web`")), "{found:?}");
+}
