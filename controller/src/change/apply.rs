@@ -9,7 +9,7 @@ use crate::instance::Instance;
 use crate::policy::time::duration_text;
 use crate::policy::{SourceFile, read_files};
 use crate::state::digest;
-use crate::view::{self, Format, OutputArg, View, print_json, say};
+use crate::view::{Format, OutputArg, print_json, say};
 use hyper::Method;
 use jiff::SignedDuration;
 use std::num::NonZero;
@@ -38,13 +38,6 @@ pub struct ApplyArgs {
     only: bool,
     #[command(flatten)]
     output: OutputArg,
-}
-
-impl ApplyArgs {
-    /// Whether it looks at maps of this host.
-    pub fn is_local(&self) -> bool {
-        self.shadow.is_some()
-    }
 }
 
 /// Runs the command.
@@ -106,6 +99,19 @@ fn seconds(duration: SignedDuration) -> Result<NonZero<u32>> {
     })
 }
 
+/// What a candidate would change, as the daemon tells it.
+#[derive(serde::Deserialize)]
+struct Differences {
+    changes: Vec<Difference>,
+}
+
+#[derive(serde::Deserialize)]
+struct Difference {
+    old_verdict: String,
+    new_verdict: String,
+    count: u64,
+}
+
 /// Has live traffic judged by the candidate for a while, and says what it would change. Fails where that is too much, or
 /// where it is interrupted; then the candidate is dropped.
 fn judge_beside(
@@ -130,14 +136,13 @@ fn judge_beside(
         }
     });
     let looked = waited.and_then(|()| {
-        let view = View::open(instance)?;
         if is_table {
-            view::shadow::print(&view, Format::Table)?;
+            block_on(client::show(instance, "/v1/shadow", Format::Table))?;
         }
-        let counted = view::shadow::counted(&view.maps)?;
-        let other = counted.changes.iter().filter(|(key, _)| key.old_action != key.new_action);
-        let changes: u64 = other.map(|(_, n)| n).sum();
-        within(args.max_changes, changes)
+        let asked = client::call(instance, Method::GET, "/v1/shadow?output=json", &());
+        let Differences { changes } = block_on(asked)?;
+        let other = changes.iter().filter(|one| one.old_verdict != one.new_verdict);
+        within(args.max_changes, other.map(|one| one.count).sum())
     });
     if looked.is_err() {
         let drop = client::send(instance, Method::POST, "/v1/shadow/drop", &());

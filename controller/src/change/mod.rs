@@ -93,12 +93,12 @@ impl PolicyCommand {
         }
     }
 
-    /// Whether it goes by maps and state of this host itself, or by no gateway at all.
+    /// Whether it goes by no gateway at all.
     pub fn is_local(&self) -> bool {
         match self {
-            Self::Apply(args) => args.is_local(),
             Self::Check(_) | Self::Schema { .. } => true,
-            Self::Confirm(_)
+            Self::Apply(_)
+            | Self::Confirm(_)
             | Self::Diff(_)
             | Self::Rollback { .. }
             | Self::History(_)

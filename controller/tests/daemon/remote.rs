@@ -169,7 +169,6 @@ fn what_is_done_on_this_host_alone_is_not_done_here_when_it_was_meant_for_anothe
         &["audit", "export"],
         &["audit", "key"],
         &["policy", "check", &shop],
-        &["policy", "apply", "--shadow", "1s", &shop],
         &["why", "orders", "payments", "8443", "--policy", &shop],
         &["detach", "--all"],
         &["openapi"],
@@ -186,6 +185,38 @@ fn what_is_done_on_this_host_alone_is_not_done_here_when_it_was_meant_for_anothe
     assert!(lab.pin_dir().exists());
     lab.ok(&["detach", "eth1"]);
     assert!(!lab.output("ip", &["link", "show", "eth1"]).contains("xdp"));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn live_traffic_is_judged_by_a_policy_from_afar_before_it_is_applied_or_not() {
+    let lab = Lab::new();
+    let mesh = Mesh::new(&lab);
+    let boss = "---\napiVersion: tidegate.dev/v1\nkind: RoleBinding\nmetadata: {name: boss}\nspec: {role: approver, subjects: [{spiffeId: spiffe://acme.example/ns/ops/boss}]}\n";
+    let _daemon = mesh.run_with(&format!("{ROLES}{boss}"));
+    let boss = mesh.client("boss", "spiffe://acme.example/ns/ops/boss");
+    lab.ok(&["attach", "eth1"]);
+    lab.ok(&["attach", "eth2"]);
+    let _server = lab.serve(8443);
+    let deny = lab.file("deny.yaml", &POLICY.replace("action: allow", "action: deny"));
+    let apply = |args: &[&str]| {
+        let all = [&["policy", "apply", &deny, "--shadow", "5s"][..], args].concat();
+        let mut command = lab.tidegate(&of(&boss, &all));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a command");
+        until(|| lab.json(&["policy", "shadow", "status"])[0]["pending"] == true);
+        assert!(lab.connects(8443), "what counts goes on");
+        let output = child.wait_with_output().expect("its end");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, said, wrong) = apply(&["--max-changes", "0"]);
+    assert_eq!(code, Some(1), "{said} {wrong}");
+    assert!(said.contains("FORWARDED") && said.contains("DROPPED") && said.contains("shop/pay"), "{said}");
+    assert!(wrong.contains("more than --max-changes 0; nothing was applied"), "{wrong}");
+    assert!(lab.connects(8443));
+    let (code, said, wrong) = apply(&[]);
+    assert_eq!(code, Some(0), "{said} {wrong}");
+    assert!(!lab.connects(8443));
 }
 
 /// `orders` on one interface, on two VLANs there, and for some ports.
