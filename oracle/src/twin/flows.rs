@@ -13,9 +13,9 @@ pub fn random(rng: &mut Rng, count: usize) -> Vec<Spec> {
     let mut open: Vec<std::vec::IntoIter<Spec>> = Vec::new();
     while packets.len() < count {
         if open.len() < 32 {
-            let ends = Ends::random(rng);
+            let (ends, kind) = Ends::random(rng);
             if taken.insert((ends.a, ends.b, ends.ports)) && taken.insert((ends.b, ends.a, ends.ports)) {
-                open.push(conversation(rng, &ends).into_iter());
+                open.push(conversation(rng, &ends, kind).into_iter());
             }
             continue;
         }
@@ -28,38 +28,46 @@ pub fn random(rng: &mut Rng, count: usize) -> Vec<Spec> {
     packets
 }
 
-struct Ends {
-    a: IpAddr,
-    b: IpAddr,
-    ports: (u16, u16),
-    kind: u64,
+/// Between whom.
+pub struct Ends {
+    /// Who opens it.
+    pub a: IpAddr,
+    /// Who answers.
+    pub b: IpAddr,
+    /// Ports of both; none of echoes.
+    pub ports: (u16, u16),
 }
 
 impl Ends {
-    fn random(rng: &mut Rng) -> Self {
+    /// Which, and a tenth each of what is between them.
+    fn random(rng: &mut Rng) -> (Self, u64) {
         let v6 = rng.percent(40);
         let sides = if rng.percent(50) { (Side::Left, Side::Right) } else { (Side::Right, Side::Left) };
         let kind = rng.below(10);
         let high = 1024 + rng.below(64_000) as u16;
-        Self {
+        let ends = Self {
             a: address(rng, sides.0, v6),
             b: address(rng, sides.1, v6),
             // One ping at a time between two hosts: identifiers are not part of our flows.
             ports: if kind == 9 { (0, 0) } else { (high, rng.pick(&PORTS)) },
-            kind,
+        };
+        (ends, kind)
+    }
+}
+
+fn conversation(rng: &mut Rng, ends: &Ends, kind: u64) -> Vec<Spec> {
+    match kind {
+        0..6 => Tcp::new(rng, ends).talk(rng),
+        6..9 => datagrams(rng, ends),
+        _ => {
+            let id = rng.next() as u16;
+            echoes(rng, ends, id)
         }
     }
 }
 
-fn conversation(rng: &mut Rng, ends: &Ends) -> Vec<Spec> {
-    match ends.kind {
-        0..6 => Tcp::new(rng, ends).talk(rng),
-        6..9 => datagrams(rng, ends),
-        _ => echoes(rng, ends),
-    }
-}
-
-fn datagrams(rng: &mut Rng, ends: &Ends) -> Vec<Spec> {
+/// Datagrams of both, or one and the error that it brings.
+pub fn datagrams(rng: &mut Rng, ends: &Ends) -> Vec<Spec> {
     let (ab, ba) = (ends.ports, (ends.ports.1, ends.ports.0));
     let udp = |src, dst, ports| Spec { src, dst, transport: Transport::Udp { ports } };
     let first = udp(ends.a, ends.b, ab);
@@ -74,8 +82,8 @@ fn datagrams(rng: &mut Rng, ends: &Ends) -> Vec<Spec> {
     packets
 }
 
-fn echoes(rng: &mut Rng, ends: &Ends) -> Vec<Spec> {
-    let id = rng.next() as u16;
+/// Echo requests, of which most are answered.
+pub fn echoes(rng: &mut Rng, ends: &Ends, id: u16) -> Vec<Spec> {
     let echo = |src, dst, reply| Spec { src, dst, transport: Transport::Echo { reply, id } };
     let mut packets = Vec::new();
     for _ in 0..1 + rng.below(3) {

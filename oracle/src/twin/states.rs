@@ -1,6 +1,6 @@
 //! The states through which connections go, ours against what `conntrack -E` reports.
 
-use super::flows::{Course, Tcp};
+use super::flows::{self, Course, Tcp};
 use super::frame::{Spec, Transport};
 use super::ours::Ours;
 use super::policy::{PORTS, Side, address};
@@ -10,7 +10,7 @@ use crate::rng::{Rng, from_clock};
 use anyhow::{Context, Result, bail};
 use datapath::abi::{Connection, Endpoint};
 use datapath::track::stream;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::Child;
@@ -40,35 +40,100 @@ table inet twin {
 /// Connections between two looks at what conntrack has said.
 const AT_A_TIME: u64 = 100;
 
-/// Originator and responder, as conntrack prints them.
-type Ends = (IpAddr, u16, IpAddr, u16);
+/// Protocol, originator and responder, as conntrack prints them; of echoes the identifier stands in the place of the first port.
+type Ends = (Protocol, IpAddr, u16, IpAddr, u16);
+
+/// What conntrack has states of that ours are held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Protocol {
+    Tcp,
+    Udp,
+    Icmp,
+}
+
+impl Protocol {
+    /// In the protocol's words, or those of ours that stand for several of them.
+    fn state_of(self, conn: &Connection) -> &'static str {
+        match self {
+            Self::Tcp => tcp_state_of(conn),
+            Self::Udp | Self::Icmp if conn.resp() == Endpoint::Inactive => UNREPLIED,
+            Self::Udp | Self::Icmp => REPLIED,
+        }
+    }
+}
+
+const UNREPLIED: &str = "UNREPLIED";
+const REPLIED: &str = "REPLIED";
+
+/// A connection that is to be made.
+struct Conversation {
+    /// For people.
+    what: String,
+    ends: Ends,
+    packets: Vec<Spec>,
+}
+
+/// Makes conversations of which no two are of one flow.
+struct Conversations {
+    rng: Rng,
+    port: u16,
+    /// Who has sent echo requests to whom, either way: identifiers are not part of our flows.
+    pinged: HashSet<[IpAddr; 2]>,
+}
+
+impl Conversations {
+    /// Two thirds TCP, the rest datagrams and echoes.
+    fn next(&mut self) -> Conversation {
+        self.port = if self.port > 60_000 { 10_000 } else { self.port + 1 };
+        let rng = &mut self.rng;
+        let v6 = rng.percent(40);
+        let sides = if rng.percent(50) { (Side::Left, Side::Right) } else { (Side::Right, Side::Left) };
+        let (a, b) = (address(rng, sides.0, v6), address(rng, sides.1, v6));
+        let ports = (self.port, rng.pick(&PORTS));
+        let kind = rng.below(10);
+        if kind == 9 && self.pinged.insert([a.min(b), a.max(b)]) {
+            let ends = flows::Ends { a, b, ports: (0, 0) };
+            let packets = flows::echoes(rng, &ends, self.port);
+            return Conversation {
+                what: "echoes".into(),
+                ends: (Protocol::Icmp, a, self.port, b, 0),
+                packets,
+            };
+        }
+        if kind >= 7 {
+            let packets = flows::datagrams(rng, &flows::Ends { a, b, ports });
+            let ends = (Protocol::Udp, a, ports.0, b, ports.1);
+            return Conversation { what: "datagrams".into(), ends, packets };
+        }
+        let course = rng.pick(&Course::TRACKED);
+        let packets = Tcp::between([a, b], ports, rng).go(course, rng);
+        Conversation { what: format!("{course:?}"), ends: (Protocol::Tcp, a, ports.0, b, ports.1), packets }
+    }
+}
 
 /// Runs all connections; an error if one went through other states.
 pub fn run(args: &StateArgs) -> Result<()> {
     let seed = args.seed.unwrap_or_else(from_clock);
-    println!("conntrack: seed {seed}, {} TCP connections", args.connections);
+    println!("conntrack: seed {seed}, {} connections", args.connections);
     let mut ours = Ours::new()?;
     ours.commit("")?;
     let twin = Twin::new()?;
     twin.load_rules(RULES)?;
     let mut events = Events::start(&twin)?;
     let mut ports = twin.ports()?;
-    let mut rng = Rng::new(seed, 0);
+    let mut rng = Rng::new(seed, 1);
+    let mut all = Conversations { rng: Rng::new(seed, 0), port: 10_000, pinged: HashSet::new() };
     let (mut differ, mut asked, mut seen) = (0, 0, BTreeMap::<String, u64>::new());
-    let mut next_port = 10_000u16;
     for first in (0..args.connections).step_by(AT_A_TIME as usize) {
-        let mut expected: BTreeMap<Ends, (Course, [Vec<&'static str>; 2])> = BTreeMap::new();
+        let mut expected: BTreeMap<Ends, (String, [Vec<&'static str>; 2])> = BTreeMap::new();
         for _ in first..args.connections.min(first + AT_A_TIME) {
-            next_port = if next_port > 60_000 { 10_000 } else { next_port + 1 };
-            let course = rng.pick(&Course::TRACKED);
-            let ends = ends(&mut rng, next_port);
-            let talk = Tcp::between([ends.0, ends.2], (ends.1, ends.3), &mut rng).go(course, &mut rng);
-            expected.insert(ends, (course, follow(&mut ours, &mut ports, &talk)?));
+            let Conversation { what, ends, packets } = all.next();
+            expected.insert(ends, (what, follow(&mut ours, &mut ports, ends.0, &packets)?));
         }
         let told = events.until_quiet(&mut ports, &mut rng)?;
-        for (ends, (course, states)) in expected {
+        for (ends, (what, states)) in expected {
             let theirs = told.get(&ends).cloned().unwrap_or_default();
-            *seen.entry(theirs.join(" ")).or_default() += 1;
+            *seen.entry(format!("{:?} {}", ends.0, theirs.join(" "))).or_default() += 1;
             // A reset behind retransmissions of both sides asks, and closes by the silence after it: docs/oracles.md.
             let is_asked = |ours: &[&str]| {
                 ours.split_last().is_some_and(|(last, ours)| {
@@ -82,7 +147,7 @@ pub fn run(args: &StateArgs) -> Result<()> {
             if states.iter().any(|ours| !is_asked(ours) && plain(ours) != theirs) {
                 differ += 1;
                 println!(
-                    "DIFFERENCE {course:?} {ends:?}\n  conntrack {theirs:?}\n  kernel {:?}\n  native {:?}",
+                    "DIFFERENCE {what} {ends:?}\n  conntrack {theirs:?}\n  kernel {:?}\n  native {:?}",
                     states[0], states[1]
                 );
             }
@@ -101,24 +166,23 @@ pub fn run(args: &StateArgs) -> Result<()> {
     Ok(())
 }
 
-fn ends(rng: &mut Rng, port: u16) -> Ends {
-    let v6 = rng.percent(40);
-    let sides = if rng.percent(50) { (Side::Left, Side::Right) } else { (Side::Right, Side::Left) };
-    (address(rng, sides.0, v6), port, address(rng, sides.1, v6), rng.pick(&PORTS))
-}
-
 /// Sends every packet; our states after each, by both engines, without repetitions.
-fn follow(ours: &mut Ours, ports: &mut [Port; 2], talk: &[Spec]) -> Result<[Vec<&'static str>; 2]> {
+fn follow(
+    ours: &mut Ours,
+    ports: &mut [Port; 2],
+    protocol: Protocol,
+    talk: &[Spec],
+) -> Result<[Vec<&'static str>; 2]> {
     let mut key = None;
     let mut states = [Vec::new(), Vec::new()];
     let mut last = [None, None];
     for spec in talk {
         forwarded(ports, std::slice::from_ref(spec))?;
         let verdicts = ours.judge(&spec.frame(0))?;
-        // The first packet is the opener's SYN; errors about it have a flow of their own.
+        // The first packet is the opener's; errors about it have a flow of their own.
         let key = *key.get_or_insert(verdicts.host.packet.key);
         for (states, conn) in states.iter_mut().zip(ours.connection(&key)?) {
-            let state = conn.map_or("none", |conn| state_of(&conn));
+            let state = conn.map_or("none", |conn| protocol.state_of(&conn));
             if states.last() != Some(&state) {
                 states.push(state);
             }
@@ -138,7 +202,7 @@ fn follow(ours: &mut Ours, ports: &mut [Port; 2], talk: &[Spec]) -> Result<[Vec<
 const ASKED: &str = "asked";
 
 /// Our state in conntrack's words. What an ACK adds to a FIN we do not keep: docs/oracles.md.
-fn state_of(conn: &Connection) -> &'static str {
+fn tcp_state_of(conn: &Connection) -> &'static str {
     match (conn.orig(), conn.resp()) {
         (Endpoint::Reset, _) | (_, Endpoint::Reset) => "CLOSE",
         (Endpoint::Closed, Endpoint::Closed) => "BOTH_FINS",
@@ -240,7 +304,10 @@ impl Drop for Events {
 fn note(told: &mut BTreeMap<Ends, Vec<&'static str>>, line: &str) {
     let Some(ends) = ends_of(line) else { return };
     let states = told.entry(ends).or_default();
-    let state = if line.contains("[DESTROY]") {
+    let state = if ends.0 != Protocol::Tcp {
+        let is_there = !line.contains("[DESTROY]");
+        is_there.then_some(if line.contains("[UNREPLIED]") { UNREPLIED } else { REPLIED })
+    } else if line.contains("[DESTROY]") {
         // A refused SYN is forgotten at once, which is all that is told of it.
         (states.as_slice() == ["SYN_SENT"]).then_some("CLOSE")
     } else {
@@ -253,19 +320,21 @@ fn note(told: &mut BTreeMap<Ends, Vec<&'static str>>, line: &str) {
     }
 }
 
-/// The first of the two tuples in an event about TCP.
+/// The first of the two tuples in an event.
 fn ends_of(line: &str) -> Option<Ends> {
-    if !line.contains(" tcp ") {
-        return None;
-    }
+    let protocol = line.split_whitespace().find_map(|word| match word {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        "icmp" | "icmpv6" => Some(Protocol::Icmp),
+        _ => None,
+    })?;
     let value =
         |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    Some((
-        value("src")?.parse().ok()?,
-        value("sport")?.parse().ok()?,
-        value("dst")?.parse().ok()?,
-        value("dport")?.parse().ok()?,
-    ))
+    let (from, to) = match protocol {
+        Protocol::Icmp => (value("id")?.parse().ok()?, 0),
+        Protocol::Tcp | Protocol::Udp => (value("sport")?.parse().ok()?, value("dport")?.parse().ok()?),
+    };
+    Some((protocol, value("src")?.parse().ok()?, from, value("dst")?.parse().ok()?, to))
 }
 
 #[cfg(test)]
@@ -285,5 +354,19 @@ mod tests {
         note(&mut told, &format!("[DESTROY] tcp      6 {tuple}"));
         let states: Vec<_> = told.into_values().collect();
         assert_eq!(states, [["SYN_SENT", "SYN_RECV", "ONE_FIN"]]);
+
+        let mut told = BTreeMap::new();
+        let echo = "src=fd64::1 dst=fd65::2 type=128 code=0 id=77";
+        for line in [
+            format!(
+                "    [NEW] icmpv6   58 30 {echo} [UNREPLIED] src=fd65::2 dst=fd64::1 type=129 code=0 id=77"
+            ),
+            format!(" [UPDATE] icmpv6   58 30 {echo} src=fd65::2 dst=fd64::1 type=129 code=0 id=77"),
+            format!("[DESTROY] icmpv6   58 {echo} src=fd65::2 dst=fd64::1 type=129 code=0 id=77"),
+        ] {
+            note(&mut told, &line);
+        }
+        let ends = (Protocol::Icmp, "fd64::1".parse().unwrap(), 77, "fd65::2".parse().unwrap(), 0);
+        assert_eq!(told, BTreeMap::from([(ends, vec![UNREPLIED, REPLIED])]));
     }
 }
