@@ -40,6 +40,7 @@ mod standing;
 mod state;
 mod storm;
 mod upgrade;
+mod vlans;
 
 use lab::{Lab, POLICY, json};
 use std::io::{BufRead, BufReader, Read, Write};
