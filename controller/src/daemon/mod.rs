@@ -29,6 +29,7 @@ mod leases;
 pub mod mark;
 mod metrics;
 mod observe;
+mod quiet;
 mod radius;
 mod rebind;
 mod recent;

@@ -3,6 +3,7 @@
 use super::role::Peer;
 use super::serve::{BUSY, Crowd, serve};
 use super::waiting::{Room, Waiting};
+use crate::daemon::quiet::Quiet;
 use crate::exit_code::{Failure, Result};
 use crate::policy::spiffe::SpiffeId;
 use crate::state::Who;
@@ -36,6 +37,8 @@ struct Door {
     router: Router,
     waiting: Waiting,
     crowd: Crowd<SpiffeId>,
+    /// Of refusals.
+    told: Quiet,
 }
 
 /// Serves workloads whose SVID is believed and that have a role.
@@ -43,7 +46,8 @@ pub async fn listen(listener: TcpListener, live: Live, router: Router) -> Result
     let config = server_config(&live).map_err(|e| Failure::failed("--listen", e))?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let crowd = Crowd::new(MOST, MOST_OF_ONE);
-    let door = Arc::new(Door { acceptor, live, router, waiting: Waiting::new(HANDSHAKES), crowd });
+    let (waiting, told) = (Waiting::new(HANDSHAKES), Quiet::default());
+    let door = Arc::new(Door { acceptor, live, router, waiting, crowd, told });
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
@@ -84,7 +88,7 @@ impl Door {
         match shaken {
             Ok(Ok(tls)) => return Some(tls),
             Ok(Err(e)) => match Refusal::of_handshake(&e) {
-                Some(refusal) => tracing::warn!("API: {from} is refused: {refusal}"),
+                Some(refusal) => self.told.warn(|| format!("API: {from} is refused: {refusal}")),
                 None => tracing::debug!("API: {from}: {e}"),
             },
             Err(_) => tracing::debug!("API: the handshake of {from} took too long"),
@@ -103,10 +107,10 @@ impl Door {
             .collect();
         let peer = match self.live.verify_again(&chain) {
             Ok(peer) => peer,
-            Err(refusal) => return tracing::warn!("API: {from} is refused: {refusal}"),
+            Err(refusal) => return self.told.warn(|| format!("API: {from} is refused: {refusal}")),
         };
         let Some(_place) = self.crowd.enter(peer.id.clone()) else {
-            tracing::warn!("API: {} has as many connections as it can have", peer.id);
+            self.told.warn(|| format!("API: {} has as many connections as it can have", peer.id));
             let _ = timeout(Duration::from_secs(1), async {
                 tls.write_all(BUSY).await?;
                 tls.shutdown().await

@@ -5,6 +5,7 @@ use crate::bindings::{Claim, Slot};
 use crate::daemon::Shared;
 use crate::daemon::bind::Withdraw;
 use crate::daemon::inlet::{Knocked, What};
+use crate::daemon::quiet::Quiet;
 use crate::enroll::protocol::{self, AskLease, Enrolled, Withdrawn};
 use crate::exit_code::{Code, Failure, Result};
 use crate::policy::Prefix;
@@ -24,21 +25,19 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 const MAX_REQUEST: usize = 4 << 10;
-/// Refusals that are told in a second; all are counted.
-const TOLD: u32 = 10;
 
 pub struct Door {
     acceptor: TlsAcceptor,
     live: Live,
     rules: Rules,
     shared: Arc<Shared>,
-    /// A second, and how much was told in it.
-    told: Mutex<(i64, u32)>,
+    /// Refusals; all are counted.
+    told: Quiet,
 }
 
 /// Who is at the door, as the connection proves it.
@@ -54,7 +53,7 @@ impl Door {
         let live = shared.svid.clone().ok_or_else(none)?;
         let config = server_config(&live).map_err(|e| Failure::failed("TLS", e))?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, live, rules, shared, told: Mutex::default() })
+        Ok(Self { acceptor, live, rules, shared, told: Quiet::default() })
     }
 
     /// Whether somebody at this address may enrol.
@@ -187,16 +186,8 @@ impl Door {
         if is_sign && id.is_some() {
             self.compare(why, id, address, detail);
         }
-        let second = Timestamp::now().as_second();
-        {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.0 != second {
-                *told = (second, 0);
-            }
-            told.1 += 1;
-            if told.1 > TOLD {
-                return;
-            }
+        if !self.told.may_tell() {
+            return;
         }
         if is_sign && id.is_none() {
             self.compare(why, None, address, detail);
