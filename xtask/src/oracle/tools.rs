@@ -1,7 +1,7 @@
 //! What the oracles call: the programs of others, and our own `tidegate-oracle`.
 
 use super::Outcome;
-use crate::{apt, sh};
+use crate::{apt, build, sh};
 use anyhow::Result;
 
 /// A program that is needed for the oracles alone: the Debian package, and what it is for.
@@ -39,11 +39,10 @@ pub fn missing(programs: &[&str]) -> Option<String> {
     (!absent.is_empty()).then(|| format!("{} is not installed", absent.join(", ")))
 }
 
-/// Runs a part of `tidegate-oracle`. Built without optimisation: most of the time is the kernel's.
+/// Runs a part of `tidegate-oracle`, as it was built with the tests: most of the time is the kernel's.
 pub fn oracle(args: &[&str]) -> Result<Outcome> {
-    let mut cargo = sh::cargo();
-    cargo.args(["run", "--quiet", "--locked", "--package", "tidegate-oracle", "--"]).args(args);
-    sh::run(&mut cargo)?;
+    let program = build::with_tests()?.join("tidegate-oracle");
+    sh::run(sh::command(&program.to_string_lossy()).args(args).current_dir(sh::root()))?;
     Ok(Outcome::Passed)
 }
 
@@ -55,8 +54,9 @@ pub fn replay_test(name: &str) -> Result<Outcome> {
             "the captures with others' answers are not here ({CAPTURES}, or TIDEGATE_CAPTURES)"
         )));
     }
+    // Of all packages at once: of one, its dependencies would be built anew with its own features alone.
     let mut cargo = sh::cargo();
-    cargo.args(["test", "--quiet", "--locked", "--package", "tidegate", "--test", "replay"]);
+    cargo.args(["test", "--quiet", "--locked", "--test", "replay"]);
     sh::run(cargo.args(["--", name, "--nocapture"]))?;
     Ok(Outcome::Passed)
 }
