@@ -159,7 +159,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
         Case {
             name: "blocked source, a new flow each",
             wanted: Bound::AtMost(0.6),
-            enforced: Some(Bound::AtMost(5.0)),
+            enforced: Some(Bound::AtMost(1.0)),
             frames: Frames::Flood(scene::nth_blocked, Segment::Data),
             subject: few_walked()?,
             reference: ("xdp-filter", filter_walked),
@@ -192,7 +192,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
 fn new<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
     let by_sources =
         |target| Ok::<_, anyhow::Error>(walked(walker(Walk::sources(scene::CROWD_SIZE), &target)?));
-    let (wanted, enforced) = (Bound::AtMost(2.5), Some(Bound::AtMost(5.0)));
+    let (wanted, enforced) = (Bound::AtMost(2.5), Some(Bound::AtMost(4.0)));
     let syn = scene::crowd(0).frame(Segment::Syn)?;
     let cases = vec![
         Case {

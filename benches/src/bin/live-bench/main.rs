@@ -105,10 +105,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         let series: Vec<Series> =
             pairs.iter().zip(rates).map(|(pair, values)| Series { name: pair.name.into(), values }).collect();
         let [bare, ours, nft] = &series[..] else { continue };
-        let random = kind.name.ends_with("random ports");
-        for (reference, wanted, enforced) in
-            [(bare, 0.75, if random { 0.3 } else { 0.4 }), (nft, 2.5, if random { 1.0 } else { 1.5 })]
-        {
+        for (reference, wanted, enforced) in [(bare, 0.75, 0.4), (nft, 2.5, 1.5)] {
             let bounds = (Some(Bound::AtLeast(wanted)), Some(Bound::AtLeast(enforced)));
             let case = format!("{} / {}", kind.name, reference.name);
             report.rows.push(Row::new(case, "packets/s", ours, reference, bounds));
