@@ -345,8 +345,12 @@ impl AttemptSet {
         tag != 0 && (tag >> 32) as u32 == hash
     }
 
-    /// Who gives way first: a place that is free, then the strangers', then all others'; among these, whose attempt was looked at
-    /// longest ago. A flood from sources that nobody knows pushes out its own.
+    /// For so many ticks an attempt of an identity goes before those of strangers: a second to ten, by the kernel's HZ, which is many
+    /// round trips. Nobody answers an older one.
+    const FAVOURED: u32 = 1024;
+
+    /// Who gives way first: a place that is free, then whose attempt was looked at longest ago, but for those of identities that were
+    /// just made: a flood from sources that nobody knows pushes out its own.
     #[inline(always)]
     pub fn gives_way(tag: u64, tick: u32) -> u32 {
         const FIRST: u32 = 1 << 31;
@@ -356,7 +360,7 @@ impl AttemptSet {
         let tag = tag as u32;
         let age = Self::low(tick).wrapping_sub(tag & !Self::STRANGER);
         let age = if age > i32::MAX as u32 { 0 } else { age }; // another CPU looked at it after us
-        if tag & Self::STRANGER != 0 { age | FIRST } else { age }
+        if tag & Self::STRANGER != 0 || age > Self::FAVOURED { age | FIRST } else { age }
     }
 }
 
@@ -365,10 +369,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn free_places_give_way_before_strangers_and_these_before_who_is_known_however_old() {
+    fn free_places_give_way_before_strangers_and_these_before_who_is_known_and_came_lately() {
         let (stranger, known) = (|tick| AttemptSet::tag(7, tick, 0), |tick| AttemptSet::tag(7, tick, 5));
-        let order = [0, stranger(100), stranger(900), known(100), known(900), known(2_000)];
-        let ranks = order.map(|tag| AttemptSet::gives_way(tag, 1_000));
+        let order = [0, known(100), stranger(2_000), stranger(3_900), known(3_000), known(3_900)];
+        let ranks = order.map(|tag| AttemptSet::gives_way(tag, 4_000));
         assert!(ranks.is_sorted_by(|a, b| a > b), "{ranks:?}");
         // Looked at by another CPU after us: as good as now.
         assert_eq!(AttemptSet::gives_way(known(1_004), 1_000), 0);
