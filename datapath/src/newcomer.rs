@@ -53,6 +53,9 @@ pub fn newcomer<F: Stages<T>, T: Tables>(
     trace.action
 }
 
+/// Where interfaces differ, where it matters who has an address here, or where a candidate is asked too, a packet takes the whole way.
+pub(crate) const ASKS_MORE: u32 = Config::BY_INTERFACE | Config::SCOPED | Config::SHADOW;
+
 /// Judges a SYN, or what a blocked sender sends, of no connection that is tracked. `false` if there may be one, or if more has
 /// to be asked than the policy.
 #[inline(always)]
@@ -66,11 +69,7 @@ fn opens<F: Stages<T>, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return false;
     };
-    // Where interfaces differ, where it matters who has an address here, or where a candidate is asked too, it takes the
-    // whole way.
-    if config.flags & (Config::BY_INTERFACE | Config::SCOPED | Config::SHADOW) != 0
-        || plane.half_open.whereabouts(&packet.key) != 0
-    {
+    if config.flags & ASKS_MORE != 0 || plane.half_open.whereabouts(&packet.key) != 0 {
         return false;
     }
     let originator = track::originator(packet);

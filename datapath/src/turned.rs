@@ -7,6 +7,7 @@ use crate::abi::{Config, FlowKey, Lost, Settled, Side};
 use crate::blocked::{self, Sender};
 use crate::event;
 use crate::lane::Lane;
+use crate::newcomer::ASKS_MORE;
 use crate::policy::{self, Ends, Judgement, Moment};
 use crate::tables::{Attempts, Plane, Rules, Sink, Tables};
 use crate::wire::proto;
@@ -67,10 +68,7 @@ pub fn denied<T: Tables>(plane: &mut Plane<T>, key: &FlowKey, side: Side) -> u32
     let Some(config) = plane.rules.config() else {
         return GOES_ON;
     };
-    // As for newcomers: where interfaces differ, where it matters who has an address here, or where a candidate is asked too,
-    // it takes the whole way.
-    let special = Config::BY_INTERFACE | Config::SCOPED | Config::SHADOW;
-    if config.flags & special != 0 || is_looked_into(config, key) || plane.half_open.whereabouts(key) != 0 {
+    if config.flags & ASKS_MORE != 0 || is_looked_into(config, key) || plane.half_open.whereabouts(key) != 0 {
         return GOES_ON;
     }
     let moment = Moment::at(config, plane.rules.coarse_ns(config));

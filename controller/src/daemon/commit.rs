@@ -353,17 +353,8 @@ impl Committed {
         writes: &[MapWrite],
         turn: impl FnOnce(&Maps) -> Result<()>,
     ) -> Result<u64> {
-        let names_nobody = writes
-            .iter()
-            .any(|one| matches!(one, MapWrite::Decision(prefix, _) if prefix.key.is_of_nobody()));
-        let looked_up = if names_nobody {
-            // Ahead of the epoch that has such a rule: no packet of it may miss that.
-            maps.config.update(|config| config.flags &= !Config::NOBODY_NAMED).map(drop)
-        } else {
-            Ok(())
-        };
         let written =
-            looked_up.map_err(Failure::from).and_then(|()| self.write_all(maps, writes)).and_then(|()| {
+            look_up_nobody(maps, writes).and_then(|()| self.write_all(maps, writes)).and_then(|()| {
                 may_end(Step::Written);
                 turn(maps).inspect_err(|_| self.give_up(maps, writes))
             });
@@ -422,6 +413,17 @@ impl Committed {
             }
         }
     }
+}
+
+/// Has the programs look up sources without an identity, if one of the writes is of them: ahead of the epoch that has such a rule, or a
+/// packet of it could miss that.
+fn look_up_nobody(maps: &Maps, writes: &[MapWrite]) -> Result<()> {
+    let is_of_nobody =
+        |one: &MapWrite| matches!(one, MapWrite::Decision(prefix, _) if prefix.key.is_of_nobody());
+    if writes.iter().any(is_of_nobody) {
+        maps.config.update(|config| config.flags &= !Config::NOBODY_NAMED)?;
+    }
+    Ok(())
 }
 
 /// Flips the epoch, and with it what holds for the gateway as a whole.

@@ -1,7 +1,8 @@
 //! What whoever knocks can bring about is told of so often a second, and no more: nobody fills the log or the stream.
 
+use super::lock;
 use jiff::Timestamp;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// So many are told of in a second; how many there are is counted elsewhere.
 const TOLD: u32 = 10;
@@ -17,7 +18,7 @@ impl Quiet {
     }
 
     fn may_tell_at(&self, now: Timestamp) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         if told.0 != now.as_second() {
             *told = (now.as_second(), 0);
         }

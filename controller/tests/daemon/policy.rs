@@ -149,6 +149,16 @@ fn a_policy_takes_itself_back_unless_it_is_confirmed_in_time_also_after_a_kill()
     assert!(!lab.connects(8443));
 }
 
+/// Runs `policy apply --shadow`, with a connection while the candidate is judged; its exit code, and what it said.
+pub fn apply_beside(lab: &Lab, words: &[&str]) -> (Option<i32>, String, String) {
+    let child = lab.tidegate(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    lab::until(|| lab.json(&["policy", "shadow", "status"])[0]["pending"] == true);
+    assert!(lab.connects(8443), "what counts goes on");
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_policy_is_judged_by_live_traffic_before_it_is_applied_or_not() {
@@ -156,16 +166,8 @@ fn a_policy_is_judged_by_live_traffic_before_it_is_applied_or_not() {
     let (allow, deny) = (lab.file("allow.yaml", POLICY), lab.file("deny.yaml", &denies()));
     let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &allow]);
     let _server = lab.serve(8443);
-    let apply = |args: &[&str]| {
-        let all = [&["policy", "apply", &deny, "--shadow", "8s"][..], args].concat();
-        let mut command = lab.tidegate(&all);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        lab::until(|| lab.json(&["policy", "shadow", "status"])[0]["pending"] == true);
-        assert!(lab.connects(8443), "what counts goes on");
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
+    let apply =
+        |args| apply_beside(&lab, &[&["policy", "apply", &deny, "--shadow", "8s"][..], args].concat());
     let (code, said, wrong) = apply(&["--max-changes", "0"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("FORWARDED") && said.contains("DROPPED") && said.contains("shop/pay"), "{said}");

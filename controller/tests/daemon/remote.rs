@@ -1,6 +1,7 @@
 //! The API over mTLS: who the client is decides what it may do, for as long as it is believed.
 
 use crate::lab::{Daemon, Lab, POLICY, json, until};
+use crate::policy::apply_beside;
 use authority::{Authority, Duration, OffsetDateTime, leaf_params};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
@@ -199,15 +200,9 @@ fn live_traffic_is_judged_by_a_policy_from_afar_before_it_is_applied_or_not() {
     lab.ok(&["attach", "eth2"]);
     let _server = lab.serve(8443);
     let deny = lab.file("deny.yaml", &POLICY.replace("action: allow", "action: deny"));
-    let apply = |args: &[&str]| {
+    let apply = |args| {
         let all = [&["policy", "apply", &deny, "--shadow", "5s"][..], args].concat();
-        let mut command = lab.tidegate(&of(&boss, &all));
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a command");
-        until(|| lab.json(&["policy", "shadow", "status"])[0]["pending"] == true);
-        assert!(lab.connects(8443), "what counts goes on");
-        let output = child.wait_with_output().expect("its end");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-        (output.status.code(), text(output.stdout), text(output.stderr))
+        apply_beside(&lab, &of(&boss, &all))
     };
     let (code, said, wrong) = apply(&["--max-changes", "0"]);
     assert_eq!(code, Some(1), "{said} {wrong}");

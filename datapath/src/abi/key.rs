@@ -233,9 +233,7 @@ impl PolicyKey {
         let p = port.to_be_bytes();
         Self { bytes: [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], proto, 0, p[0], p[1]] }
     }
-}
 
-impl PolicyKey {
     /// Whether it is of sources that have no class: see [`super::Config::NOBODY_NAMED`].
     pub fn is_of_nobody(&self) -> bool {
         self.bytes[..4] == [0; 4]

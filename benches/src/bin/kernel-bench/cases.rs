@@ -48,11 +48,8 @@ pub struct Case<'a> {
 pub enum Frames {
     /// One frame many times.
     Same(Vec<u8>),
-    /// One frame as often as there are new flows in a round; a walker makes a flow of each run. Every round begins where
-    /// the one before ended.
-    Walked(fn(u32) -> Stream, Segment),
-    /// The same where none is let in.
-    Flood(fn(u32) -> Stream, Segment),
+    /// One frame so often; a walker makes a flow of each run. Every round begins where the one before ended.
+    Walked(fn(u32) -> Stream, Segment, u32),
     /// Frames of flows that were never seen, each run once, a system call each.
     New,
 }
@@ -61,12 +58,14 @@ impl Frames {
     /// The frames of a round.
     pub fn of(&self, case: usize, round: u32) -> Result<Vec<Vec<u8>>> {
         // No two cases see the same flow.
-        let first = ((case as u32) << 18) + round * NEW_FLOWS;
+        let first = |flows| ((case as u32) << 18) + round * flows;
         match self {
             Self::Same(frame) => Ok(vec![frame.clone()]),
-            Self::Walked(nth, segment) => Ok(vec![nth(first).frame(*segment)?]),
-            Self::Flood(nth, segment) => Ok(vec![nth(round * FLOOD).frame(*segment)?]),
-            Self::New => (first..first + NEW_FLOWS).map(|n| scene::nth(n).frame(Segment::Syn)).collect(),
+            Self::Walked(nth, segment, flows) => Ok(vec![nth(first(*flows)).frame(*segment)?]),
+            Self::New => {
+                let flows = first(NEW_FLOWS)..first(NEW_FLOWS) + NEW_FLOWS;
+                flows.map(|n| scene::nth(n).frame(Segment::Syn)).collect()
+            }
         }
     }
 
@@ -74,8 +73,7 @@ impl Frames {
     pub fn repeat(&self) -> Option<u32> {
         match self {
             Self::Same(_) => None,
-            Self::Walked(..) => Some(NEW_FLOWS),
-            Self::Flood(..) => Some(FLOOD),
+            Self::Walked(.., flows) => Some(*flows),
             Self::New => Some(1),
         }
     }
@@ -160,7 +158,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
             name: "blocked source, a new flow each",
             wanted: Bound::AtMost(0.6),
             enforced: Some(Bound::AtMost(1.0)),
-            frames: Frames::Flood(scene::nth_blocked, Segment::Data),
+            frames: Frames::Walked(scene::nth_blocked, Segment::Data, FLOOD),
             subject: few_walked()?,
             reference: ("xdp-filter", filter_walked),
         },
@@ -176,7 +174,7 @@ fn blocked<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
             name: "1 M blocked prefixes, a new flow each",
             wanted: Bound::AtMost(1.5),
             enforced: Some(Bound::AtMost(2.0)),
-            frames: Frames::Flood(scene::nth_blocked, Segment::Data),
+            frames: Frames::Walked(scene::nth_blocked, Segment::Data, FLOOD),
             subject: ("tidegate, 1 M prefixes", many_walked),
             reference: few_walked()?,
         },
@@ -199,7 +197,7 @@ fn new<'a>(peers: &Peers<'a>) -> Result<Vec<Case<'a>>> {
             name: "new flow, SYNs in a row",
             wanted,
             enforced,
-            frames: Frames::Walked(scene::crowd, Segment::Syn),
+            frames: Frames::Walked(scene::crowd, Segment::Syn, NEW_FLOWS),
             subject: ("tidegate", by_sources(Target::Kernel(peers.kernel))?),
             reference: ("xdp-filter", by_sources(Target::Pinned(peers.filter))?),
         },

@@ -76,11 +76,10 @@ fn of_nobody(selectors: &[Selector], classes: &Classes<'_>, is_named: bool) -> V
     }
     for selector in taken(selectors) {
         let gone = of(selector);
-        if gone.is_empty() && !is_named {
-            continue;
-        }
         if gone.is_empty() {
-            found.push((WarningKind::MatchesNobody, format!("no workload matches `not {selector}`")));
+            if is_named {
+                found.push((WarningKind::MatchesNobody, format!("no workload matches `not {selector}`")));
+            }
         } else if !gone.iter().any(|class| all.contains(class)) {
             let text = format!("`not {selector}` takes nothing away: the others match none of it");
             found.push((WarningKind::NoEffect, text));
