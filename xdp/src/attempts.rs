@@ -1,8 +1,8 @@
 //! `TG_HALF_OPEN`: sets of seven places, found by hash, and `TG_WHEREABOUTS`: what is certain not to be there. The TC program includes this same file.
 //!
 //! An LRU hash map asks for a free element, a bucket and a list of its own, each in memory that a flood of SYNs has never
-//! warmed; a set lies in one page. In a full set, the attempt that was looked at longest ago gives way,
-//! a stranger's before that of an identity.
+//! warmed; a set lies in one page. In a full set, the attempt that was looked at longest ago gives way;
+//! where strangers have most places, the oldest of theirs.
 //!
 //! Places are taken by compare-and-swap of their tags. Who has looked an attempt up while another CPU gives its place
 //! away writes into the new one: like every lost race here that costs a fact of an attempt, not memory.
@@ -210,10 +210,16 @@ pub extern "C" fn tg_put_attempt(key: *const FlowKey, attempt: *const Attempt) -
     };
     let now = tick();
     for _ in 0..2 {
+        let mut strangers = 0;
+        for way in 0..AttemptSet::WAYS {
+            strangers += AttemptSet::strangers(tag(found.set, way).load());
+        }
+        // Hidden from LLVM, or it gives each count a way of its own through what follows.
+        let is_flooded = AttemptSet::is_flooded(core::hint::black_box(strangers));
         let (mut first, mut victim, mut seen) = (0, 0, 0);
         for way in 0..AttemptSet::WAYS {
             let tag = tag(found.set, way).load();
-            let rank = AttemptSet::gives_way(tag, now);
+            let rank = AttemptSet::gives_way(tag, now, is_flooded);
             if rank >= first {
                 (first, victim, seen) = (rank, way, tag);
             }

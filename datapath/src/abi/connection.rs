@@ -345,14 +345,22 @@ impl AttemptSet {
         tag != 0 && (tag >> 32) as u32 == hash
     }
 
-    /// For so many ticks an attempt of an identity goes before those of strangers: a second to ten, by the kernel's HZ, which is many
-    /// round trips. Nobody answers an older one.
-    const FAVOURED: u32 = 1024;
-
-    /// Who gives way first: a place that is free, then whose attempt was looked at longest ago, but for those of identities that were
-    /// just made: a flood from sources that nobody knows pushes out its own.
+    /// 1 for the tag of an attempt whose originator has no identity, 0 for any other.
     #[inline(always)]
-    pub fn gives_way(tag: u64, tick: u32) -> u32 {
+    pub fn strangers(tag: u64) -> u32 {
+        (tag as u32 & Self::STRANGER) / Self::STRANGER
+    }
+
+    /// Whether so many strangers have most places of a set: then one of theirs gives way, so that a flood from sources that nobody knows
+    /// pushes out its own.
+    #[inline(always)]
+    pub fn is_flooded(strangers: u32) -> bool {
+        strangers > Self::WAYS as u32 / 2
+    }
+
+    /// Who gives way first: a place that is free, then whose attempt was looked at longest ago; in a flooded set strangers before others.
+    #[inline(always)]
+    pub fn gives_way(tag: u64, tick: u32, is_flooded: bool) -> u32 {
         const FIRST: u32 = 1 << 31;
         if tag == 0 {
             return u32::MAX;
@@ -360,7 +368,7 @@ impl AttemptSet {
         let tag = tag as u32;
         let age = Self::low(tick).wrapping_sub(tag & !Self::STRANGER);
         let age = if age > i32::MAX as u32 { 0 } else { age }; // another CPU looked at it after us
-        if tag & Self::STRANGER != 0 || age > Self::FAVOURED { age | FIRST } else { age }
+        if is_flooded && tag & Self::STRANGER != 0 { age | FIRST } else { age }
     }
 }
 
@@ -369,20 +377,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn free_places_give_way_before_strangers_and_these_before_who_is_known_and_came_lately() {
+    fn free_places_give_way_before_the_oldest_and_in_a_flooded_set_strangers_before_others() {
         let (stranger, known) = (|tick| AttemptSet::tag(7, tick, 0), |tick| AttemptSet::tag(7, tick, 5));
-        let order = [0, known(100), stranger(2_000), stranger(3_900), known(3_000), known(3_900)];
-        let ranks = order.map(|tag| AttemptSet::gives_way(tag, 4_000));
-        assert!(ranks.is_sorted_by(|a, b| a > b), "{ranks:?}");
+        for (is_flooded, order) in [
+            (true, [0, stranger(100), stranger(900), known(100), known(900), known(2_000)]),
+            (false, [0, known(100), stranger(200), known(300), stranger(900), known(2_000)]),
+        ] {
+            let ranks = order.map(|tag| AttemptSet::gives_way(tag, 1_000, is_flooded));
+            assert!(ranks.is_sorted_by(|a, b| a > b), "{ranks:?}");
+        }
+        assert_eq!([0, stranger(5), known(5)].map(AttemptSet::strangers), [0, 1, 0]);
+        assert_eq!([3, 4].map(AttemptSet::is_flooded), [false, true]);
         // Looked at by another CPU after us: as good as now.
-        assert_eq!(AttemptSet::gives_way(known(1_004), 1_000), 0);
+        assert_eq!(AttemptSet::gives_way(known(1_004), 1_000, true), 0);
         for tag in [stranger(100), known(100)] {
             let anew = AttemptSet::renewed(tag, 900);
             assert_eq!(anew, if tag == stranger(100) { stranger(900) } else { known(900) });
             assert!(AttemptSet::is_of(anew, 7) && !AttemptSet::is_of(anew, 8));
         }
         // A tick that has gone round.
-        assert_eq!(AttemptSet::gives_way(known(u32::MAX - 3), 4), 8);
+        assert_eq!(AttemptSet::gives_way(known(u32::MAX - 3), 4, true), 8);
     }
 
     #[test]
