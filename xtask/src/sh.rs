@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// The folder of the workspace.
@@ -89,6 +90,44 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         Err(_) => eprintln!("    {what}: FAILED after {took:.1} s"),
     }
     result
+}
+
+/// A task of this command that runs in what another leaves idle, as a process of its own.
+pub struct Beside {
+    child: Child,
+    log: PathBuf,
+    task: String,
+}
+
+impl Beside {
+    /// Starts `cargo xtask WORDS` at the lowest priority. What it prints is kept until it is asked for.
+    pub fn start(words: &[&str]) -> Result<Self> {
+        let task = words.join(" ");
+        let log = target_dir().join(format!("beside-{}.log", words.join("-")));
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let xtask = std::env::current_exe().context("which xtask this is")?;
+        let mut nice = command("nice");
+        nice.args(["-n", "19"]).arg(xtask).args(words).stdin(Stdio::null());
+        nice.stdout(file.try_clone().context("a second handle of the log")?).stderr(file);
+        let child = nice.spawn().with_context(|| format!("cannot start `{}`", show(&nice)))?;
+        eprintln!("==> {task}, beside what follows; what it prints is shown later");
+        Ok(Self { child, log, task })
+    }
+
+    /// Waits for it and shows what it printed.
+    pub fn end(mut self) -> Result<()> {
+        let status = self.child.wait().with_context(|| format!("waiting for {}", self.task))?;
+        let printed = std::fs::read(&self.log).unwrap_or_default();
+        eprintln!(
+            "==> {}, which ran beside what is above:\n{}",
+            self.task,
+            String::from_utf8_lossy(&printed)
+        );
+        if !status.success() {
+            bail!("`cargo xtask {}` failed ({status})", self.task);
+        }
+        Ok(())
+    }
 }
 
 /// Whether this runs as root.

@@ -82,20 +82,25 @@ impl Counts {
 
 /// Sets up, builds, runs the tests and prints the line that sums them up.
 pub fn run(options: &Options) -> Result<Counts> {
+    run_with(options, || ())
+}
+
+/// The same, and calls `idle` when the tests have begun that leave processors idle: they wait for clocks.
+pub fn run_with(options: &Options, idle: impl FnOnce()) -> Result<Counts> {
     setup::run()?;
     build::with_tests()?;
 
     let skips = skips();
     let mut counts = Counts::default();
-    let host = sh::step("tests", || pass(options, &skips, &[]))?;
+    let host = sh::step("tests", || pass(options, &skips, &[], || ()))?;
     let waiting = host.ignored;
     counts.add(&host);
     counts.skipped += host.filtered;
     if sh::is_root() {
         // Each waits for the verifier a part of its time, and for a clock the rest. What one makes bears a name of its own; those that look at
         // the whole machine wait for each other.
-        let kernel =
-            sh::step("tests that need root", || pass(options, &skips, &["--ignored", "--test-threads=3"]))?;
+        let flags = ["--ignored", "--test-threads=5"];
+        let kernel = sh::step("tests that need root", || pass(options, &skips, &flags, idle))?;
         counts.add(&kernel);
         counts.skipped += waiting.saturating_sub(kernel.passed + kernel.failed);
     } else if waiting > 0 {
@@ -150,7 +155,10 @@ impl Counts {
     }
 }
 
-fn pass(options: &Options, skips: &[&str], flags: &[&str]) -> Result<Pass> {
+/// Runs the tests that the flags choose, and calls `begun` when cargo has nothing more to build for them: until then
+/// it holds the lock of the build folder.
+fn pass(options: &Options, skips: &[&str], flags: &[&str], begun: impl FnOnce()) -> Result<Pass> {
+    let mut begun = Some(begun);
     let mut cargo = cargo_test(options);
     cargo.arg("--").args(&options.rest).args(flags);
     for skip in skips {
@@ -167,6 +175,9 @@ fn pass(options: &Options, skips: &[&str], flags: &[&str]) -> Result<Pass> {
             let line = line.context("reading what the tests print")?;
             println!("{line}");
             pass.read(&line);
+            if let Some(begun) = begun.take() {
+                begun();
+            }
         }
     }
     let status = child.wait().context("waiting for the tests")?;

@@ -25,7 +25,7 @@ pub fn run(length: Length) -> Result<Outcome> {
     tools::oracle(&["corpus", &seeds.to_string_lossy()])?;
     let targets = targets()?;
     let seconds = match length {
-        Length::Short => 8,
+        Length::Short => 20,
         // Ten minutes each.
         Length::Long => 600,
     };

@@ -39,11 +39,15 @@ const PARTS: [Part; 7] = [
     ("vm", vm::run),
 ];
 
+/// What the parts are called.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|(name, _)| *name)
+}
+
 /// Sets up and runs the parts that are named, or all of them.
 pub fn run(options: &Options) -> Result<()> {
-    let known = |name: &String| PARTS.iter().any(|(part, _)| part == name);
-    if let Some(unknown) = options.rest.iter().find(|name| !known(name)) {
-        let names: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = options.rest.iter().find(|name| !names().any(|known| known == *name)) {
+        let names: Vec<&str> = names().collect();
         bail!("there is no oracle '{unknown}'; there are {}", names.join(", "));
     }
     let length = if options.long { Length::Long } else { Length::Short };
