@@ -1,6 +1,7 @@
 //! Which lease the ends of an event had. The kernel is asked when the event is told, by the epoch by which it was judged, and nobody
 //! later: what an address is bound to by then may be another lease, or another identity.
 
+use crate::view::event::judged;
 use crate::view::flow::Moment;
 use datapath::abi::policy::LeaseEnd;
 use datapath::abi::{Addr, Binding, BindingVersions, ClosedEvent, Event, FlowKey, NEVER, Side};
@@ -41,7 +42,7 @@ impl Leases {
     /// Adds to an event of the ring buffer what leases its ends had.
     pub fn add(&mut self, bytes: &[u8], told: &mut Value, now: &Moment) {
         let event = match bytemuck::try_pod_read_unaligned::<ClosedEvent>(bytes) {
-            Ok(closed) => closed.event,
+            Ok(closed) => judged(&closed),
             Err(_) => match bytemuck::try_pod_read_unaligned::<Event>(bytes) {
                 Ok(event) => event,
                 Err(_) => return,

@@ -156,8 +156,20 @@ fn handshake(event: &Event) -> Value {
     })
 }
 
+/// The head of a connection that is over, with what its packets were last judged by, as it was counted. Where that is not known any more,
+/// they were let pass: nobody else has a connection.
+pub fn judged(closed: &ClosedEvent) -> Event {
+    let ClosedEvent { event, flow, .. } = *closed;
+    // It is no reply to anything: who opened it is told first.
+    let event = Event { from_b: event.originator, ..event };
+    match flow.action {
+        0 => Event { action: Action::Forwarded as u8, reason: Reason::Forwarded as u8, ..event },
+        action => Event { action, reason: flow.reason, rule: flow.rule, epoch: flow.epoch, ..event },
+    }
+}
+
 fn closed_json(closed: &ClosedEvent, names: &Names, now: &Moment) -> Map<String, Value> {
-    let mut object = head(&closed.event, names, now);
+    let mut object = head(&judged(closed), names, now);
     let connection = &closed.connection;
     object.insert("conn_state".into(), json!(conn_state(connection, closed.event.key.proto)));
     object.insert("history".into(), json!(history(connection)));
@@ -273,5 +285,28 @@ fn end(event: &Value, side: &str) -> String {
     match event.pointer(&format!("/{side}/spiffe_id")).and_then(Value::as_str) {
         Some(id) => format!("{id} ({socket})"),
         None => socket,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    #[test]
+    fn a_connection_that_is_over_says_what_it_was_last_judged_by() {
+        let mut closed = ClosedEvent::zeroed();
+        (closed.event.kind, closed.event.originator, closed.event.rule) = (EventKind::Closed as u8, 1, 7);
+        let told = |closed: &ClosedEvent| {
+            let told = closed_json(closed, &Names::default(), &Moment::now());
+            ["verdict", "drop_reason_desc", "epoch", "is_reply"].map(|field| told[field].clone())
+        };
+        let passed = [json!("FORWARDED"), json!("FORWARDED"), json!(0), json!(false)];
+        assert_eq!(told(&closed), passed, "nobody has counted its packets");
+        assert_eq!(judged(&closed).rule, 7);
+        (closed.flow.action, closed.flow.reason) = (Action::Dropped as u8, Reason::Quarantined as u8);
+        (closed.flow.epoch, closed.flow.rule) = (4, 9);
+        assert_eq!(told(&closed), [json!("DROPPED"), json!("QUARANTINED"), json!(4), json!(false)]);
+        assert_eq!(judged(&closed).rule, 9);
     }
 }

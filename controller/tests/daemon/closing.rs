@@ -58,6 +58,10 @@ fn every_connection_that_opens_is_reported_when_it_is_over() {
     let of_state = |state: &str| reports.iter().filter(|e| e["conn_state"] == state).count();
     assert_eq!((of_state("SF"), of_state("S1")), (20, 1));
     for report in &reports {
+        let said = ["verdict", "rule"].map(|field| report[field].as_str());
+        assert_eq!(said, [Some("FORWARDED"), Some("shop/pay")], "{report}");
+        assert_eq!(report.get("drop_reason"), None, "{report}");
+        assert_eq!((&report["revision"], &report["is_reply"]), (&1.into(), &false.into()), "{report}");
         let number = |field: &str| report[field].as_u64().expect("a number");
         assert_eq!(number("packets"), number("orig_pkts") + number("resp_pkts"));
         assert_eq!(number("bytes"), number("orig_ip_bytes") + number("resp_ip_bytes"));
