@@ -1,11 +1,15 @@
 //! Numbers of the maps as people know them.
 
+use crate::policy::act::Act;
 use crate::policy::numbering::Numbering;
+use crate::policy::quarantine::Quarantine;
+use crate::policy::selector::Selector;
 use crate::policy::spiffe::SpiffeId;
 use crate::state::State;
 use datapath::abi::{Action, Binding, Reason};
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Revisions before the one that counts of which an event may still tell.
 const KEPT: usize = 16;
@@ -15,8 +19,83 @@ const KEPT: usize = 16;
 pub struct Names {
     identities: Shards,
     rules: Arc<HashMap<u32, String>>,
-    /// Epochs, and the revisions that began with them, the latest last.
-    revisions: VecDeque<(u32, u64)>,
+    /// What began with which epoch, the latest last.
+    revisions: VecDeque<Began>,
+}
+
+/// A revision, and the epoch that began with it.
+#[derive(Clone, Debug, PartialEq)]
+struct Began {
+    epoch: u32,
+    revision: u64,
+    revoked: Arc<[Revoked]>,
+}
+
+/// Whose lease is revoked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revoked {
+    identities: Vec<Selector>,
+    until: Option<Timestamp>,
+}
+
+impl Revoked {
+    /// If a quarantine is one of that kind.
+    fn by(quarantine: &Quarantine) -> Option<Self> {
+        let Quarantine { act, identities, not_after, .. } = quarantine;
+        (*act == Act::RevokeLease).then(|| Self { identities: identities.clone(), until: *not_after })
+    }
+
+    /// All of them.
+    pub fn all(quarantines: &[Quarantine]) -> Arc<[Self]> {
+        quarantines.iter().filter_map(Self::by).collect()
+    }
+
+    /// That it is an identity's, in words.
+    fn told(&self, id: &SpiffeId, labels: &BTreeMap<String, String>) -> Option<String> {
+        let until = self.until.map(|end| format!(" until {end:.0}")).unwrap_or_default();
+        let is_its = self.identities.iter().any(|selector| selector.matches_workload(id, labels));
+        is_its.then(|| format!("the lease of {id} is revoked{until}"))
+    }
+}
+
+/// The names by which events are told now. Whoever has the kernel judge by another epoch puts its names here before that: no event is
+/// read by names that do not know of it yet.
+#[derive(Debug, Default)]
+pub struct Published(RwLock<Arc<Names>>);
+
+impl Published {
+    /// These.
+    pub fn new(names: Names) -> Self {
+        Self(RwLock::new(Arc::new(names)))
+    }
+
+    /// As they are now.
+    pub fn now(&self) -> Arc<Names> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on they are these, which know of the revisions before.
+    pub fn rename(&self, names: Names) {
+        self.change(|before| *before = Arc::new(names.after(before)));
+    }
+
+    /// The same where only rules may have others.
+    pub fn revise(&self, epoch: u32, revision: u64, rules: &[(u32, String)], revoked: Arc<[Revoked]>) {
+        let began = Began { epoch, revision, revoked };
+        self.change(|before| *before = Arc::new(before.revised(began, rules)));
+    }
+
+    /// Adds names of identities to which something is bound.
+    pub fn learn<'i>(&self, identities: impl IntoIterator<Item = (&'i str, u32)>) {
+        self.change(|names| {
+            let names = Arc::make_mut(names);
+            identities.into_iter().for_each(|(id, number)| names.learn(number, id));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Arc<Names>)) {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// Names by numbers, in parts that versions share: one name more copies the part that it is in.
@@ -54,7 +133,11 @@ impl Names {
         Self {
             identities: identities(&state.numbering),
             rules: Arc::new(rules),
-            revisions: VecDeque::from([(state.epoch, state.revision)]),
+            revisions: VecDeque::from([Began {
+                epoch: state.epoch,
+                revision: state.revision,
+                revoked: Revoked::all(&state.quarantines),
+            }]),
         }
     }
 
@@ -62,19 +145,28 @@ impl Names {
     pub fn after(mut self, before: &Self) -> Self {
         let skip = before.revisions.len().saturating_sub(KEPT);
         let known = before.revisions.iter().skip(skip).filter(|one| !self.revisions.contains(one));
-        let known: Vec<_> = known.copied().collect();
+        let known: Vec<_> = known.cloned().collect();
         known.into_iter().rev().for_each(|one| self.revisions.push_front(one));
         self
     }
 
     /// The revision by which was judged in this epoch.
     pub fn revision(&self, epoch: u32) -> Option<u64> {
-        self.revisions.iter().rfind(|(first, _)| *first <= epoch).map(|(_, revision)| *revision)
+        self.began(epoch).map(|began| began.revision)
+    }
+
+    /// That the lease of an identity was revoked in this epoch, in words.
+    pub fn revoked(&self, epoch: u32, id: &SpiffeId, labels: &BTreeMap<String, String>) -> Option<String> {
+        self.began(epoch)?.revoked.iter().find_map(|revoked| revoked.told(id, labels))
+    }
+
+    fn began(&self, epoch: u32) -> Option<&Began> {
+        self.revisions.iter().rfind(|began| began.epoch <= epoch)
     }
 
     /// The same after a revision that gave these rules their names.
-    pub fn revised(&self, epoch: u32, revision: u64, rules: &[(u32, String)]) -> Self {
-        let mut names = Self { revisions: VecDeque::from([(epoch, revision)]), ..self.clone() };
+    fn revised(&self, began: Began, rules: &[(u32, String)]) -> Self {
+        let mut names = Self { revisions: VecDeque::from([began]), ..self.clone() };
         let is_new = |(number, name): &&(u32, String)| names.rule(*number) != Some(name);
         let new: Vec<_> = rules.iter().filter(is_new).cloned().collect();
         if !new.is_empty() {
@@ -83,9 +175,8 @@ impl Names {
         names.after(self)
     }
 
-    /// Adds the name of an identity.
-    pub fn learn(&mut self, number: u32, id: &SpiffeId) {
-        self.identities.insert(number, id.as_str());
+    fn learn(&mut self, number: u32, id: &str) {
+        self.identities.insert(number, id);
     }
 
     /// The SPIFFE ID of an identity.
@@ -129,16 +220,40 @@ mod tests {
     use super::*;
 
     fn of(epoch: u32, revision: u64) -> Names {
-        Names { revisions: VecDeque::from([(epoch, revision)]), ..Names::default() }
+        let began = Began { epoch, revision, revoked: Arc::default() };
+        Names { revisions: VecDeque::from([began]), ..Names::default() }
+    }
+
+    #[test]
+    fn whose_lease_was_revoked_is_known_by_the_epoch_of_the_event_before_and_after_it() {
+        let id: SpiffeId = "spiffe://a.example/1".parse().expect("a SPIFFE ID");
+        let names = Published::new(of(2, 1));
+        let revoked = Revoked { identities: vec![Selector::SpiffeId(id.clone())], until: None };
+        names.revise(4, 2, &[(9, "shop/pay".into())], Arc::new([revoked]));
+        names.rename(of(6, 3));
+        let now = names.now();
+        let said = [2, 3, 4, 5, 6].map(|epoch| now.revoked(epoch, &id, &BTreeMap::new()).is_some());
+        assert_eq!(said, [false, false, true, true, false]);
+        let other = "spiffe://a.example/2".parse().expect("a SPIFFE ID");
+        assert_eq!(now.revoked(4, &other, &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn a_revision_that_did_not_come_gives_way_to_the_next_of_its_epoch() {
+        let names = Published::new(of(2, 1));
+        names.revise(3, 2, &[], Arc::default());
+        assert_eq!(names.now().revision(2), Some(1));
+        names.revise(3, 3, &[(9, "shop/pay".into())], Arc::default());
+        assert_eq!((names.now().revision(3), names.now().rule(9)), (Some(3), Some("shop/pay")));
     }
 
     #[test]
     fn a_name_more_is_known_from_then_on_and_copies_one_part_of_the_others() {
         let id = |n: u32| format!("spiffe://a.example/{n}").parse::<SpiffeId>().expect("a SPIFFE ID");
         let mut before = Names::default();
-        (1..=1000).for_each(|n| before.learn(n, &id(n)));
+        (1..=1000).for_each(|n| before.learn(n, id(n).as_str()));
         let mut after = before.clone();
-        after.learn(1001, &id(1001));
+        after.learn(1001, id(1001).as_str());
         assert_eq!((before.identity(1001), before.identity(1000)), (None, Some(id(1000).as_str())));
         assert!((1..=1001).all(|n| after.identity(n) == Some(id(n).as_str())));
         let shards = before.identities.0.iter().zip(&after.identities.0);

@@ -6,15 +6,21 @@ use crate::policy::document::Workload;
 use crate::policy::scope::Scope;
 use crate::policy::spiffe::SpiffeId;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A claim whose lease is over is kept for so long: until then its end is what packets are judged by, and told by.
 pub const KEPT_AFTER_END: SignedDuration = SignedDuration::from_mins(10);
 
+/// What a claim is about, and who makes it.
+type Key = (Slot, SourceName);
+
 /// Claims by what they are about and who makes them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bindings {
-    claims: BTreeMap<(Slot, SourceName), Claim>,
+    claims: BTreeMap<Key, Claim>,
+    /// Where the claims of each identity are.
+    of: HashMap<SpiffeId, BTreeSet<Key>>,
 }
 
 /// What is to be done to the claims of one source.
@@ -42,15 +48,34 @@ impl Bindings {
         let mut done = Vec::new();
         for change in changes {
             let key = (change.slot(), source.clone());
-            let changed = match &change {
-                Change::Set(claim) => self.claims.insert(key, claim.clone()).as_ref() != Some(claim),
-                Change::Withdraw(_) => self.claims.remove(&key).is_some(),
+            let (before, after) = match &change {
+                Change::Set(claim) => (self.claims.insert(key.clone(), claim.clone()), Some(claim)),
+                Change::Withdraw(_) => (self.claims.remove(&key), None),
             };
-            if changed {
+            let whose = |claim: &Claim| claim.spiffe_id.clone();
+            let (was, is) = (before.as_ref().map(whose), after.map(whose));
+            if was != is {
+                if let Some(id) = was {
+                    self.forget(id, &key);
+                }
+                if let Some(id) = is {
+                    self.of.entry(id).or_default().insert(key.clone());
+                }
+            }
+            if before.as_ref() != after {
                 done.push(change);
             }
         }
         done
+    }
+
+    fn forget(&mut self, id: SpiffeId, key: &Key) {
+        if let Entry::Occupied(mut keys) = self.of.entry(id) {
+            keys.get_mut().remove(key);
+            if keys.get().is_empty() {
+                keys.remove();
+            }
+        }
     }
 
     /// What of it changes anything: what is as a source says already is left out.
@@ -67,6 +92,11 @@ impl Bindings {
         let first = (Slot { address, scope: Scope::default() }, SourceName::first());
         let here = self.claims.range(first..).take_while(move |((slot, _), _)| slot.address == address);
         here.map(|((_, source), claim)| (source, claim))
+    }
+
+    /// The claims that name an identity, in the order of what they are about.
+    pub fn of_identity(&self, id: &SpiffeId) -> impl Iterator<Item = &Claim> {
+        self.of.get(id).into_iter().flatten().filter_map(|key| self.claims.get(key))
     }
 
     /// What makes the claims of a source these and no others.
@@ -186,6 +216,13 @@ spec: {spiffeId: spiffe://a.example/w, addresses: [10.0.0.2], labels: {app: two}
         assert_eq!(changes, [Change::Withdraw(a.slot()), Change::Set(moved.clone())]);
         bindings.apply(&enrol, changes);
         assert_eq!(bindings.of_source(&enrol).collect::<Vec<_>>(), [&moved]);
+        let of = |bindings: &Bindings, id: &str| {
+            let id = id.parse().unwrap();
+            bindings.of_identity(&id).map(|claim| claim.address.to_string()).collect::<Vec<_>>()
+        };
+        let all = ["a", "b", "c", "moved"].map(|id| of(&bindings, &format!("spiffe://td/{id}")));
+        assert_eq!(all, [vec![], vec![], vec!["10.0.0.1/32".to_owned()], vec!["10.0.0.2/32".to_owned()]]);
+        assert_eq!(bindings.of.len(), 2, "whom nothing names takes no room");
         assert_eq!(bindings.of_source(&manual).count(), 1);
     }
 }

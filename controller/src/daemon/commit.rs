@@ -6,12 +6,13 @@ use super::crash::{Step, may_end};
 use super::entries::{remove_many, write_many};
 use super::mark::Mask;
 use crate::exit_code::{Code, Failure, Result};
+use crate::names::{Published, Revoked};
 use crate::policy::contain::Changed;
 use crate::policy::difference::{Difference, Kept};
 use crate::policy::gateway::{Gateway, configure};
 use crate::policy::grant::Grant;
 use crate::policy::kinds::Kinds;
-use crate::policy::numbering::Counted;
+use crate::policy::numbering::{Counted, Numbered};
 use crate::policy::quarantine::Quarantine;
 use crate::policy::{
     Clock, Compiled, Documents, MapDelete, MapWrite, Numbering, PolicyPrefix, Prefix, RuleInfo, compile_with,
@@ -45,6 +46,8 @@ pub struct Committed {
     pub(super) kept: Option<Kept>,
     /// What the store could not yet be told of the state that counts.
     pub(super) unmarked: Option<Unmarked>,
+    /// The names by which events are told: what an epoch names otherwise is told before it comes.
+    pub(super) names: Arc<Published>,
     /// What the last commit named otherwise.
     pub(super) renamed: Renamed,
     /// How many numbers the store has been told of, while some are given or it could not be told of them.
@@ -109,8 +112,8 @@ pub(super) enum Renamed {
     /// Perhaps everything.
     #[default]
     All,
-    /// These rules.
-    Rules(Vec<(u32, String)>),
+    /// Rules, and all of it was told ahead of the epoch.
+    Rules,
 }
 
 impl Committed {
@@ -217,15 +220,17 @@ impl Committed {
         state.quarantines.retain(|quarantine| quarantine.not_after.is_none_or(|end| end > now));
         state.grants.retain(|grant| grant.not_after > now);
         let clock = Clock { wall_now: now, boot_now_ns: loader::boot_ns() };
-        self.unsaved.get_or_insert_with(|| numbering.counted());
+        let counted = numbering.counted();
+        self.unsaved.get_or_insert(counted);
         if let Some(difference) = self.by_difference(&state, numbering, &clock) {
-            return self.flip_difference(maps, by, state, (difference, numbering));
+            return self.flip_difference(maps, by, state, (difference, numbering, &counted));
         }
         self.settle(maps)?;
         self.end_shadow(maps)?;
         let kernel = InKernel { epoch: next, ..InKernel::of(&config) };
         let (compiled, writes) = self.compile_and_record((&state, by, &kernel), numbering, &clock)?;
         may_end(Step::Recorded);
+        self.foretell(&state, compiled.rules.iter(), numbering.given_since(&counted));
         let before = self.turn_to(maps, state, &writes, |maps| turn(maps, &compiled, next))?;
         self.rest = Some(Rest { gone: sweep(&self.live, &compiled), written: None });
         (self.kinds, self.kept, self.renamed) = (None, None, Renamed::All);
@@ -316,7 +321,7 @@ impl Committed {
         maps: &Maps,
         by: &Author,
         state: State,
-        (difference, numbering): (Difference, &Numbering),
+        (difference, numbering, counted): (Difference, &Numbering, &Counted),
     ) -> Result<(u64, Vec<(u32, RuleInfo)>)> {
         let next = state.epoch;
         let writes = diff(&difference.old, &difference.new, next);
@@ -331,6 +336,7 @@ impl Committed {
         self.unsaved = None;
         may_end(Step::Recorded);
         let turn = |maps: &Maps| Ok(maps.config.update(|config| config.epoch = next).map(drop)?);
+        self.foretell(&state, difference.new.rules.iter(), numbering.given_since(counted));
         let turned = self.turn_to(maps, state, &writes, turn);
         let before = turned.inspect_err(|_| (self.kept, self.kinds) = (None, None))?;
         let rest =
@@ -340,9 +346,21 @@ impl Committed {
         }
         rest.gone.extend(sweep(&difference.old, &difference.new));
         difference.apply(&mut self.live);
-        let rules: Vec<_> = difference.new.rules.into_iter().collect();
-        self.renamed = Renamed::Rules(rules.iter().map(|(number, rule)| (*number, rule.label())).collect());
-        Ok((before, rules))
+        self.renamed = Renamed::Rules;
+        Ok((before, difference.new.rules.into_iter().collect()))
+    }
+
+    /// Tells of the names of an epoch that comes. If it does not, nothing is told by them.
+    fn foretell<'r>(
+        &self,
+        state: &State,
+        rules: impl Iterator<Item = (&'r u32, &'r RuleInfo)>,
+        given: Vec<(Numbered, String, u32)>,
+    ) {
+        let rules: Vec<_> = rules.map(|(number, rule)| (*number, rule.label())).collect();
+        let identities = given.iter().filter(|(kind, ..)| *kind == Numbered::Identity);
+        self.names.learn(identities.map(|(_, id, number)| (id.as_str(), *number)));
+        self.names.revise(state.epoch, state.revision, &rules, Revoked::all(&state.quarantines));
     }
 
     /// Writes the second versions of a state whose revision is recorded, and flips the epoch. Returns the revision that counted before.

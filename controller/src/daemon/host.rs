@@ -98,9 +98,9 @@ impl Host {
 
 /// An address of an identity, by leases first.
 fn address_of(state: &State, id: &SpiffeId) -> Option<Addr> {
-    let leased = state.bindings.iter().find(|(_, claim)| claim.spiffe_id == *id);
+    let leased = state.bindings.of_identity(id).next();
     let written = state.documents().workloads.iter().find(|workload| workload.spiffe_id == *id);
-    let prefix = leased.map(|(_, claim)| claim.address);
+    let prefix = leased.map(|claim| claim.address);
     let prefix = prefix.or_else(|| written.and_then(|workload| workload.addresses.first().copied()));
     prefix.map(|prefix| prefix.addr())
 }

@@ -3,6 +3,7 @@
 
 use super::enroll::Refused;
 use super::usual::{Counted, Usual};
+use crate::governance::places::Places;
 use crate::hello::{ClientHello, Found};
 use crate::names::Names;
 use crate::policy::intent::facts::Facts;
@@ -35,8 +36,8 @@ pub struct Judged {
 
 /// What is compared.
 pub enum What {
-    /// A connection was judged.
-    Verdict(Event),
+    /// A connection was judged, and where that was by a lease that was over, whether it was the client's and the server's.
+    Verdict(Event, [bool; 2]),
     /// A handshake of it ended.
     Handshake(Event, HandshakeKind, HandshakeOutcome),
     /// Its ClientHello was read.
@@ -90,6 +91,10 @@ pub struct Lent {
     pub until: Option<Timestamp>,
     /// The SHA-256 of the certificate that it was given for, where it was for one.
     pub certificate: Option<Arc<str>>,
+    /// Where the identity was then, by all of its leases.
+    pub places: Arc<Places>,
+    /// Whether somebody else claimed the address too: nobody knows who is there.
+    pub is_contested: bool,
 }
 
 /// An enrolment that was refused, and who was where it came from.
@@ -122,7 +127,7 @@ impl Judged {
         };
         let passed = |reason| Facts { verdict: Action::Forwarded.name(), reason, ..Facts::default() };
         match &self.what {
-            What::Verdict(event) => Facts { event: "verdict", ..judged(event) },
+            What::Verdict(event, _) => Facts { event: "verdict", ..judged(event) },
             What::Handshake(event, kind, outcome) => {
                 Facts { event: "handshake", handshake: kind.name(), outcome: outcome.name(), ..judged(event) }
             }
@@ -232,8 +237,14 @@ impl Inlet {
         (Self { queue, waiting, pace, usual: Usual::default(), dozes, shed: AtomicU64::new(0) }, outlet)
     }
 
-    /// Takes an event, where it is of somebody.
-    pub fn offer(&self, bytes: &[u8], names: &Arc<Names>, now: &Moment) {
+    /// Takes an event, where it is of somebody. `over` says whose lease was over where it was judged by one.
+    pub fn offer(
+        &self,
+        bytes: &[u8],
+        names: &Arc<Names>,
+        now: &Moment,
+        over: impl FnOnce(&Event) -> [bool; 2],
+    ) {
         let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(bytes) else {
             return self.offer_closed(bytes, names, now);
         };
@@ -241,7 +252,7 @@ impl Inlet {
             return;
         }
         let time = now.timestamp(event.time_ns);
-        if let Some(what) = what(event)
+        if let Some(what) = what(event, over)
             && !self.is_usual(&event, names, time)
         {
             self.put(what, names, time);
@@ -253,8 +264,11 @@ impl Inlet {
         if event.kind() != Some(EventKind::Verdict) || !has_passed(event) {
             return false;
         }
-        let judged =
-            || Judged { what: What::Verdict(*event), names: names.clone(), time: self.pace.of(time) };
+        let judged = || Judged {
+            what: What::Verdict(*event, [false; 2]),
+            names: names.clone(),
+            time: self.pace.of(time),
+        };
         match self.usual.count(&Ends::of_event(event), judged) {
             Counted::Unknown => return false,
             Counted::First if self.dozes.swap(false, Ordering::Relaxed) => self.put(What::Usual, names, time),
@@ -307,7 +321,7 @@ impl Inlet {
     fn put(&self, what: What, names: &Arc<Names>, time: Timestamp) {
         let time = self.pace.of(time);
         let room = match &what {
-            What::Verdict(event) if has_passed(event) => QUEUE - FOR_ALL_ELSE,
+            What::Verdict(event, _) if has_passed(event) => QUEUE - FOR_ALL_ELSE,
             _ => QUEUE,
         };
         let fits = self.waiting.fetch_add(1, Ordering::Relaxed) < room;
@@ -352,9 +366,12 @@ fn has_passed(event: &Event) -> bool {
     event.action() == Action::Forwarded && event.reason() == Reason::Forwarded
 }
 
-fn what(event: Event) -> Option<What> {
+fn what(event: Event, over: impl FnOnce(&Event) -> [bool; 2]) -> Option<What> {
     match event.kind()? {
-        EventKind::Verdict => is_judged(event.reason()).then_some(What::Verdict(event)),
+        EventKind::Verdict => is_judged(event.reason()).then(|| {
+            let is_over = event.reason() == Reason::LeaseExpired;
+            What::Verdict(event, if is_over { over(&event) } else { [false; 2] })
+        }),
         EventKind::Handshake => {
             let kind = HandshakeKind::from_u8(event.handshake)?;
             Some(What::Handshake(event, kind, HandshakeOutcome::from_u8(event.outcome)?))

@@ -1,22 +1,25 @@
 //! Which lease the ends of an event had. The kernel is asked when the event is told, by the epoch by which it was judged, and nobody
 //! later: what an address is bound to by then may be another lease, or another identity.
 
+use super::inlet::Ends;
 use crate::view::event::judged;
 use crate::view::flow::Moment;
 use datapath::abi::policy::LeaseEnd;
 use datapath::abi::{Addr, Binding, BindingVersions, ClosedEvent, Event, FlowKey, NEVER, Side};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Addresses whose bindings are remembered, about 8 MB.
 const KNOWN: usize = 65_536;
 
 /// What the kernel says of an address.
-type Ask = Box<dyn Fn(&Addr) -> Option<BindingVersions> + Send>;
+pub type Ask = Arc<dyn Fn(&Addr) -> Option<BindingVersions> + Send + Sync>;
 
 /// What addresses are bound to.
 pub struct Leases {
-    ask: Ask,
+    /// What the kernel says.
+    pub(super) ask: Ask,
     known: HashMap<Addr, Option<BindingVersions>>,
 }
 
@@ -99,6 +102,16 @@ impl Leases {
     }
 }
 
+/// Whose lease was over, of the client and the server of a connection that was judged by that. It is asked when the event is read: a lease
+/// that is renewed later is another.
+pub fn over(ask: impl Fn(&Addr) -> Option<BindingVersions>, event: &Event) -> [bool; 2] {
+    Ends::of_event(event).of.map(|(identity, address)| {
+        let asked = Asked { address, identity, epoch: event.epoch };
+        let own = ask(&address).and_then(|versions| binding(&versions, asked));
+        own.is_some_and(|binding| binding.not_after_ns <= event.time_ns)
+    })
+}
+
 /// The lease of a binding, as an event tells it.
 pub fn told(binding: &Binding, now: &Moment) -> Value {
     match binding.not_after_ns {
@@ -129,8 +142,8 @@ mod tests {
     use super::*;
     use bytemuck::Zeroable;
     use datapath::abi::EventKind;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Arc, Mutex};
 
     const ORDERS: u32 = 7;
 
@@ -150,7 +163,7 @@ mod tests {
             let kernel = Arc::new(Mutex::new(Some(BindingVersions { since: 5, _pad: 0, old, new })));
             let asked = Arc::<AtomicU64>::default();
             let (answers, count) = (kernel.clone(), asked.clone());
-            let leases = Leases::new(Box::new(move |_| {
+            let leases = Leases::new(Arc::new(move |_| {
                 count.fetch_add(1, Ordering::Relaxed);
                 *answers.lock().expect("a lock")
             }));
@@ -181,6 +194,26 @@ mod tests {
         case.leases.forget();
         case.told(5);
         assert_eq!(case.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn whose_lease_was_over_is_said_by_the_epoch_and_the_time_of_the_event() {
+        let (client, server) = (Addr::v4([10, 1, 0, 2]), Addr::v4([10, 2, 0, 2]));
+        let mut event = Event { epoch: 4, time_ns: 9, ..Event::zeroed() };
+        (event.key.family, event.key.a, event.key.b) = (4, client, server);
+        event.identity = [ORDERS, 8];
+        // From epoch 5 on it has another lease; that of the server goes on.
+        let ask = |address: &Addr| {
+            let orders = [bound(ORDERS, 9), bound(ORDERS, 20)];
+            let [old, new] = if *address == client { orders } else { [bound(8, NEVER); 2] };
+            Some(BindingVersions { since: 5, _pad: 0, old, new })
+        };
+        assert_eq!(over(ask, &event), [true, false]);
+        assert_eq!(over(ask, &Event { originator: 1, ..event }), [false, true], "the client stands first");
+        assert_eq!(over(ask, &Event { time_ns: 8, ..event }), [false, false]);
+        assert_eq!(over(ask, &Event { epoch: 5, ..event }), [false, false]);
+        assert_eq!(over(ask, &Event { identity: [7 + ORDERS, 8], ..event }), [false, false]);
+        assert_eq!(over(|_| None, &event), [false, false]);
     }
 
     #[test]

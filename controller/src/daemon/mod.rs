@@ -132,7 +132,7 @@ impl Shared {
         let before = Arc::as_ptr(&committed.state.set);
         let revision = committed.commit(&self.maps, by, change)?;
         match std::mem::take(&mut committed.renamed) {
-            Renamed::Rules(rules) => self.hub.rename_rules(committed.state.epoch, revision, &rules),
+            Renamed::Rules => self.hub.rebound(),
             Renamed::All => self.hub.rename(Names::of(&committed.state)),
         }
         // Somebody may expect less than before: of local workloads all is told again, and of connections all are compared.

@@ -2,15 +2,14 @@
 
 use super::half_open::Begun;
 use super::inlet::{Inlet, What};
-use super::leases::Leases;
+use super::leases::{self, Ask, Leases};
 use super::recent::{Recent, RecentFlow};
 use super::tell::{Telling, Waiting};
 use crate::bindings::SourceName;
 use crate::dns::{self, Asked};
 use crate::exit_code::Result;
 use crate::hello::{ClientHello, Found, Hellos};
-use crate::names::Names;
-use crate::policy::spiffe::SpiffeId;
+use crate::names::{Names, Published};
 use crate::state::Store;
 use crate::stream::{Cursor, Pen};
 use crate::view::event;
@@ -19,7 +18,7 @@ use datapath::abi::{ClosedEvent, Event, EventKind, HandshakeKind, HelloSegment};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
 /// Events that a listener may lag behind, and that are kept for those who come later.
@@ -35,12 +34,14 @@ const HELLOS_AT_A_TIME: usize = 256;
 pub struct Hub {
     listeners: broadcast::Sender<Arc<str>>,
     recent: Mutex<VecDeque<Arc<str>>>,
-    names: RwLock<Arc<Names>>,
+    names: Arc<Published>,
     hellos: Mutex<Hellos>,
     asked: Mutex<Asked>,
     begun: Mutex<Begun>,
     flows: Mutex<Recent>,
     governance: Arc<Inlet>,
+    /// What addresses are bound to, for whoever may not wait for `leases`.
+    ask: Ask,
     leases: Mutex<Leases>,
     /// Events that are still to be told.
     pub telling: Telling,
@@ -55,16 +56,23 @@ pub struct Hub {
 
 impl Hub {
     /// A hub without listeners.
-    pub fn new(names: Names, leases: Leases, governance: Arc<Inlet>, pen: Pen, recorded: Cursor) -> Self {
+    pub fn new(
+        names: Arc<Published>,
+        leases: Leases,
+        governance: Arc<Inlet>,
+        pen: Pen,
+        recorded: Cursor,
+    ) -> Self {
         Self {
             listeners: broadcast::Sender::new(KEPT),
             recent: Mutex::default(),
-            names: RwLock::new(Arc::new(names)),
+            names,
             hellos: Mutex::default(),
             asked: Mutex::default(),
             begun: Mutex::default(),
             flows: Mutex::default(),
             governance,
+            ask: leases.ask.clone(),
             leases: Mutex::new(leases),
             telling: Telling::new(),
             pen,
@@ -76,33 +84,22 @@ impl Hub {
 
     /// The names by which events are told from now on.
     pub fn rename(&self, names: Names) {
-        let mut before = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        *before = Arc::new(names.after(&before));
-        self.leases().forget();
+        self.names.rename(names);
+        self.rebound();
     }
 
-    /// The same where only rules may have others.
-    pub fn rename_rules(&self, epoch: u32, revision: u64, rules: &[(u32, String)]) {
-        let mut before = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        *before = Arc::new(before.revised(epoch, revision, rules));
+    /// Bindings are others than before.
+    pub fn rebound(&self) {
         self.leases().forget();
     }
 
     /// The names by which events are told now.
     pub(super) fn names(&self) -> Arc<Names> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.names.now()
     }
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds names of identities to which something was bound.
-    pub fn learn(&self, identities: &[(SpiffeId, u32)]) {
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        let names = Arc::make_mut(&mut names);
-        identities.iter().for_each(|(id, number)| names.learn(*number, id));
-        self.leases().forget();
     }
 
     /// Tells everybody what became of what a source of bindings said.
@@ -131,7 +128,7 @@ impl Hub {
     /// Hands an event of the ring buffer to everybody: to the governance loop first.
     pub fn publish(&self, bytes: &[u8], now: &Moment) {
         let names = self.names();
-        self.governance.offer(bytes, &names, now);
+        self.governance.offer(bytes, &names, now, |event| leases::over(&*self.ask, event));
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).note(bytes);
         self.telling.leave(bytes, &names, now);
     }
@@ -294,8 +291,8 @@ mod tests {
 
     fn hub(folder: &std::path::Path, inlet: Arc<Inlet>) -> Hub {
         let recorded = Cursor::open(folder, "records", || Ok(0)).expect("a cursor");
-        let leases = Leases::new(Box::new(|_| None));
-        Hub::new(Names::default(), leases, inlet, Pen::without_files(), recorded)
+        let leases = Leases::new(Arc::new(|_| None));
+        Hub::new(Arc::default(), leases, inlet, Pen::without_files(), recorded)
     }
 
     impl Ring for VecDeque<Vec<u8>> {

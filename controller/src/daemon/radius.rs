@@ -106,7 +106,7 @@ fn is_somebody(identity: u32) -> bool {
 fn addresses(state: &State, id: &SpiffeId) -> u64 {
     let workloads = state.documents().workloads.iter().filter(|w| w.spiffe_id == *id);
     let named: usize = workloads.map(|w| w.addresses.len()).sum();
-    let bound = state.bindings.iter().filter(|(_, claim)| claim.spiffe_id == *id).count();
+    let bound = state.bindings.of_identity(id).count();
     (named + bound) as u64
 }
 

@@ -57,6 +57,8 @@ impl Committed {
         let before: Vec<Change> = changes.iter().map(|change| self.as_it_is(source, change.slot())).collect();
         Arc::make_mut(&mut self.state.bindings).apply(source, changes.iter().cloned());
         let (plan, given) = self.plan(&changes);
+        // Before anything is bound to them.
+        self.names.learn(given.iter().map(|(id, number)| (id.as_str(), *number)));
         let done = self.record_and_write(maps, source, &changes, plan, &given);
         match done {
             Ok((compiled, accepted)) => Ok(Rebound { changes, given, compiled, accepted }),

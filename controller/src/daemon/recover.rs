@@ -4,6 +4,7 @@ use super::commit::{Committed, Renamed, Rest};
 use super::feeds;
 use super::mark::Mask;
 use crate::exit_code::Result;
+use crate::names::{Names, Published};
 use crate::policy::{Compiled, PolicyPrefix, Prefix, ScopedPrefix};
 use crate::state::{InKernel, Store};
 use datapath::abi::{
@@ -11,6 +12,7 @@ use datapath::abi::{
     RuleVersions,
 };
 use loader::Maps;
+use std::sync::Arc;
 
 impl Committed {
     /// Reads what the maps hold, and takes back what a daemon that died in a commit had
@@ -84,7 +86,7 @@ impl Committed {
             live.limits.insert(identity, now);
         }
         let rest = Some(Rest::default());
-        let mark = Mask::of(&config);
+        let (mark, names) = (Mask::of(&config), Names::of(&state));
         Ok(Self {
             state,
             store,
@@ -94,6 +96,7 @@ impl Committed {
             kinds: None,
             kept: None,
             unmarked: None,
+            names: Arc::new(Published::new(names)),
             renamed: Renamed::All,
             unsaved: None,
             mark,

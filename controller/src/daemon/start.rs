@@ -104,7 +104,7 @@ pub(super) fn start(
         forward::warn(&maps)?;
         // Whoever tells of events waits for nobody who writes bindings.
         let bindings = Maps::open(&pin_dir)?.bindings;
-        let leases = Leases::new(Box::new(move |address| bindings.longest(address, 128).ok().flatten()));
+        let leases = Leases::new(Arc::new(move |address| bindings.longest(address, 128).ok().flatten()));
         Ok((maps, leases, committed))
     };
     match work() {
@@ -113,7 +113,8 @@ pub(super) fn start(
                 tracing::info!("maps of an older version are replaced; connections are learnt anew");
             }
             let (pen, recorded, deliveries) = stream.begin();
-            let hub = Arc::new(Hub::new(Names::of(&committed.state), leases, inlet, pen, recorded));
+            let hub = Arc::new(Hub::new(committed.names.clone(), leases, inlet, pen, recorded));
+            hub.rename(Names::of(&committed.state));
             governance.declare(&committed.state.documents().intents);
             let enrolments = enroll::Counts::default();
             let (kernel, committed) = (Mutex::new(kernel), Mutex::new(committed));

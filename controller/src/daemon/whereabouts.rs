@@ -1,34 +1,12 @@
 //! Where identities are, and who is where: by bindings, as they are now.
 
 use super::{Shared, leases};
-use crate::governance::{End, places};
-use crate::policy::Prefix;
 use crate::policy::spiffe::SpiffeId;
 use crate::view::flow::Moment;
 use datapath::abi::{Addr, Binding};
-use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 impl Shared {
-    /// Who is at an address, as far as that is certain, and where else the identity has leases that hold.
-    pub(super) fn leases_of(&self, id: &SpiffeId, address: Addr, own: End) -> (End, Vec<places::Lease>) {
-        let bindings = self.with_state(|state| state.bindings.clone());
-        let now = Timestamp::now();
-        let here = Prefix::host(address);
-        let mut others = BTreeMap::new();
-        let mut is_contested = false;
-        for (_, claim) in bindings.iter().filter(|(_, claim)| claim.lease.is_none_or(|l| l.not_after > now)) {
-            is_contested |= claim.address == here && claim.spiffe_id != *id;
-            if claim.spiffe_id == *id && claim.address != here && claim.address.bits() == 128 {
-                let until = claim.lease.map(|lease| lease.not_after);
-                others.insert(claim.address.addr().to_ip(), until);
-            }
-        }
-        let peer = if is_contested { End::Ambiguous(address) } else { own };
-        (peer, others.into_iter().collect())
-    }
-
     /// What is bound to an address by what counts now, somebody's or not.
     pub(super) fn binding_at(&self, address: Addr) -> Option<Binding> {
         let versions = self.maps.bindings.longest(&address, 128).ok().flatten()?;

@@ -4,10 +4,11 @@ use super::compare::{Departure, End, Role, Seen};
 use super::signal::Signal;
 use crate::policy::intent::Intent;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// An address of an identity, and until when its lease holds; without an end where it has none.
-pub type Lease = (IpAddr, Option<Timestamp>);
+/// Addresses of an identity by leases that hold, and until when; without an end where it has none.
+pub type Places = BTreeMap<IpAddr, Option<Timestamp>>;
 
 /// Whether the intents of an identity say at how many addresses it is: the first that does.
 pub fn limit<'s>(intents: &'s [Intent], own: &End) -> Option<(&'s Intent, u32)> {
@@ -15,24 +16,31 @@ pub fn limit<'s>(intents: &'s [Intent], own: &End) -> Option<(&'s Intent, u32)> 
     of.find_map(|intent| Some((intent, intent.instances?)))
 }
 
-/// That an identity which was given a lease is at too many addresses. `others` are those of its leases that hold elsewhere; they count as
-/// long as they do. The peer of `seen` is how sure it is who is at the address.
-pub fn one_more<'s>(intents: &'s [Intent], seen: &'s Seen, mut others: Vec<Lease>) -> Option<Departure<'s>> {
-    let End::Identified { id, .. } = &seen.client else { return None };
+/// At how many addresses an identity is that is at this one.
+pub fn count(places: &Places, here: IpAddr) -> usize {
+    places.len() + usize::from(!places.contains_key(&here))
+}
+
+/// That an identity which was given a lease is at too many addresses. `places` are where it was then, by leases that held. The peer of
+/// `seen` is how sure it is who is at the address.
+pub fn one_more<'s>(intents: &'s [Intent], seen: &'s Seen, places: &Places) -> Option<Departure<'s>> {
+    let End::Identified { id, address, .. } = &seen.client else { return None };
     let (intent, most) = limit(intents, &seen.client)?;
-    if others.len() < most as usize {
+    let here = address.to_ip();
+    let many = count(places, here);
+    if many <= most as usize {
         return None;
     }
-    others.sort();
-    let told = |(address, until): &Lease| match until {
+    let told = |(address, until): (&IpAddr, &Option<Timestamp>)| match until {
         Some(until) => format!("{address} until {until:.0}"),
         None => address.to_string(),
     };
-    let mut there: Vec<_> = others.iter().take(4).map(told).collect();
-    if others.len() > there.len() {
+    let mut there: Vec<_> =
+        places.iter().filter(|(address, _)| **address != here).take(4).map(told).collect();
+    if many - 1 > there.len() {
         there.push("others".into());
     }
-    let detail = format!("one of {}, with leases at {}", others.len() + 1, there.join(", "));
+    let detail = format!("one of {many}, with leases at {}", there.join(", "));
     Some(Departure {
         intent,
         id,

@@ -241,7 +241,7 @@ fn an_identity_at_one_address_too_many_is_contained_unless_nobody_knows_who_is_t
     let web = Seen::alone(end("web", 9));
     let of = |seen: &Seen, others: &[u8]| {
         let others = others.iter().map(|last| lease(*last)).collect();
-        places::one_more(&documents.intents, seen, others).map(|d| decide(&d, &seen.service()))
+        places::one_more(&documents.intents, seen, &others).map(|d| decide(&d, &seen.service()))
     };
     assert_eq!(of(&web, &[2]), None, "two are as declared");
     let (decision, confidence, why) = of(&web, &[3, 2]).expect("a departure");

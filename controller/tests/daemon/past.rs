@@ -4,6 +4,7 @@ use crate::lab::{Lab, POLICY, json, until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const ORDERS: &str = "spiffe://acme.example/ns/shop/sa/orders";
@@ -24,6 +25,48 @@ fn judged(lab: &Lab, port: u16, verdict: &str) -> Value {
             && event["l4"]["TCP"]["destination_port"] == port
             && event["verdict"] == verdict
     })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_first_packet_after_a_change_is_told_by_the_names_of_that_change() {
+    let lab = Lab::new();
+    let file = lab.file("shop.yaml", POLICY);
+    let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &file]);
+    let (quick, is_over) = ("spiffe://acme.example/ns/shop/sa/quick", AtomicBool::new(false));
+    let datagram = |n: u16| {
+        let mut packet = Vec::new();
+        let (host, port) = [(2, 7), (3, n)][usize::from(n % 2)];
+        let to = etherparse::PacketBuilder::ipv4([10, 1, 0, host], [10, 2, 0, 2], 64).udp(port, 9);
+        to.write(&mut packet, b"?").expect("a packet");
+        packet
+    };
+    std::thread::scope(|scope| {
+        // One flow, and others that are new each time: some packet comes just after each change.
+        let storm = (0..u16::MAX).cycle().take_while(|_| !is_over.load(Ordering::Relaxed));
+        scope.spawn(|| lab.send_raw("left", storm.map(datagram)));
+        for _ in 0..5 {
+            lab.ok(&["quarantine", "add", ORDERS, "--for", "1h"]);
+            lab.ok(&["quarantine", "del", ORDERS]);
+        }
+        lab.ok(&["identity", "bind", "10.1.0.3", quick, "--for", "1h"]);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let events = lab.json(&["observe"]);
+    let judged: Vec<_> = events.iter().filter(|e| e["event"] == "verdict").collect();
+    let cut: Vec<_> = judged.iter().filter(|e| e["drop_reason_desc"] == "QUARANTINED").collect();
+    assert!(cut.len() >= 5, "{} were cut", cut.len());
+    for event in cut {
+        assert_eq!(event["rule"], format!("quarantine/manual:{ORDERS}"), "{event}");
+        assert_eq!(
+            event["revision"].as_u64().expect("a revision") % 2,
+            0,
+            "each second is a quarantine: {event}"
+        );
+    }
+    let bound = judged.iter().filter(|e| e["IP"]["source"] == "10.1.0.3" && e["source"]["identity"] != 0);
+    let bound: Vec<_> = bound.map(|e| &e["source"]["spiffe_id"]).collect();
+    assert!(!bound.is_empty() && bound.iter().all(|id| **id == quick), "{bound:?}");
 }
 
 #[test]

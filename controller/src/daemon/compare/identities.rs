@@ -45,18 +45,19 @@ impl Shared {
         watch: &mut Watch,
         intents: &[Intent],
         judged: &Judged,
-        Lent { id, address, until, certificate }: &Lent,
+        Lent { id, address, until, certificate, places, is_contested }: &Lent,
     ) {
         watch.terms.note(id, judged.time, *until);
         let own = watch.declared.own(id, *address);
         watch.roles.certify(&own, certificate.as_deref(), judged.time);
-        let (peer, others) = self.leases_of(id, *address, own.clone());
         // Who is at an address that somebody else claims too, nobody knows.
-        if matches!(peer, End::Identified { .. }) {
-            lock(&self.governance.deeds).note(id, Deed::Addresses(others.len() + 1), judged.time);
+        let peer = if *is_contested { End::Ambiguous(*address) } else { own.clone() };
+        if !is_contested {
+            let many = places::count(places, address.to_ip());
+            lock(&self.governance.deeds).note(id, Deed::Addresses(many), judged.time);
         }
         let seen = Seen { server: peer, ..Seen::alone(own) };
-        let departure = places::one_more(intents, &seen, others);
+        let departure = places::one_more(intents, &seen, places);
         departure.iter().for_each(|departure| self.note(departure, &seen, judged));
         self.ask_rules(watch, intents, &seen, judged);
     }

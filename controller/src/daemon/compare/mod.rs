@@ -89,9 +89,9 @@ impl Shared {
         let set = watch.declared.set.clone();
         let intents = &set.documents.intents[..];
         match &judged.what {
-            What::Verdict(event) => {
-                let event = *event;
-                self.look_at_verdict(watch, judged, &event);
+            What::Verdict(event, over) => {
+                let (event, over) = (*event, *over);
+                self.look_at_verdict(watch, judged, (&event, over));
             }
             What::Handshake(event, kind, outcome) => {
                 self.look_at_handshake(watch, intents, &judged, (event, *kind, *outcome));
@@ -148,7 +148,7 @@ impl Watch {
 fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence {
     let of_hello = ("FORWARDED", "FORWARDED", None, 0);
     let (verdict, reason, rule, epoch) = match &judged.what {
-        What::Verdict(event) | What::Handshake(event, ..) => {
+        What::Verdict(event, _) | What::Handshake(event, ..) => {
             (event.action().name(), event.reason().name(), judged.names.rule(event.rule), event.epoch)
         }
         What::Hello(..) | What::Query(..) | What::Closed(..) | What::Usual => of_hello,

@@ -5,16 +5,21 @@ use crate::daemon::inlet::{Ends, Judged};
 use crate::daemon::usual::Times;
 use crate::daemon::{Shared, lock};
 use crate::governance::{
-    Adds, Attempt, Departure, Habits, Role, Seen, Signal, compare, denied_although_expected, departs,
+    Adds, Attempt, Departure, End, Habits, Role, Seen, Signal, compare, denied_although_expected, departs,
 };
 use crate::policy::intent::Intent;
-use datapath::abi::{Action, Addr, Event, Reason};
+use datapath::abi::{Action, Event, Reason};
 use jiff::Timestamp;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 impl Shared {
-    pub(super) fn look_at_verdict(&self, watch: &mut Watch, judged: Judged, event: &Event) {
+    pub(super) fn look_at_verdict(
+        &self,
+        watch: &mut Watch,
+        judged: Judged,
+        (event, over): (&Event, [bool; 2]),
+    ) {
         let ends = Ends::of_event(event);
         let seen = watch.declared.seen(&judged.names, &ends);
         let is_denied = event.action() == Action::Dropped;
@@ -44,7 +49,7 @@ impl Shared {
             departures.extend(watch.scan(intents, &seen, judged.time));
         }
         if is_over {
-            departures.extend(self.leases_over(intents, &seen, (&ends, event)));
+            departures.extend(leases_over(intents, &seen, over, (judged, event.epoch)));
         }
         departures.iter().for_each(|departure| self.note(departure, &seen, judged));
         self.ask_rules(watch, intents, &seen, judged);
@@ -62,32 +67,6 @@ impl Shared {
         if watch.declared.is_known(&ends) {
             self.governance.inlet.usual.know(ends, watch.declared.generation);
         }
-    }
-
-    /// Whose leases were over: they ended, or were revoked.
-    fn leases_over<'s>(
-        &self,
-        intents: &'s [Intent],
-        seen: &'s Seen,
-        (ends, event): (&Ends, &Event),
-    ) -> Vec<Departure<'s>> {
-        let sides = [Role::Client, Role::Server].into_iter().zip(ends.of);
-        let over = sides.filter(|(_, end)| self.is_lease_over(*end, event)).filter_map(|(role, _)| {
-            let departure = departs(intents, seen, role, (Signal::ExpiredLease, None))?;
-            let revoked = self.revoked(departure.id);
-            let signal = if revoked.is_some() { Signal::RevokedLease } else { Signal::ExpiredLease };
-            Some(Departure { signal, detail: revoked, ..departure })
-        });
-        over.collect()
-    }
-
-    /// Whose lease it was that an event tells of, the binding says.
-    fn is_lease_over(&self, (number, address): (u32, Addr), event: &Event) -> bool {
-        let versions = self.maps.bindings.longest(&address, 128).ok().flatten();
-        versions.is_some_and(|versions| {
-            let binding = versions.at(event.epoch);
-            binding.identity == number && binding.not_after_ns <= event.time_ns
-        })
     }
 
     /// Notes what was expected of a batch, and what was counted meanwhile. Returns whether there was anything.
@@ -110,6 +89,24 @@ impl Shared {
         }
         was_any
     }
+}
+
+/// Of those whose leases were over, how they depart: the leases ended, or were revoked in that epoch.
+fn leases_over<'s>(
+    intents: &'s [Intent],
+    seen: &'s Seen,
+    over: [bool; 2],
+    (judged, epoch): (&Judged, u32),
+) -> Vec<Departure<'s>> {
+    let sides = [Role::Client, Role::Server].into_iter().zip(over);
+    let over = sides.filter(|(_, is_over)| *is_over).filter_map(|(role, _)| {
+        let departure = departs(intents, seen, role, (Signal::ExpiredLease, None))?;
+        let End::Identified { id, labels, .. } = departure.own else { return None };
+        let revoked = judged.names.revoked(epoch, id, labels);
+        let signal = if revoked.is_some() { Signal::RevokedLease } else { Signal::ExpiredLease };
+        Some(Departure { signal, detail: revoked, ..departure })
+    });
+    over.collect()
 }
 
 impl Watch {
