@@ -153,7 +153,9 @@ impl FromStr for PortMatch {
                         _ => refuse("ports are 0 to 65535"),
                     }
                 }
-                (None, _) => refuse("no such protocol name"),
+                (None, _) => refuse(
+                    "no such protocol name; it is one like tcp/443, udp/53, icmp/8, gre, proto/89 or any",
+                ),
             },
         }
     }
@@ -234,8 +236,8 @@ mod tests {
         assert_eq!(why("icmpv6/x"), "types are 0 to 255");
         assert_eq!(why("esp/8"), "this protocol has neither ports nor types");
         assert_eq!(why("proto/256"), "protocol numbers are 0 to 255");
-        assert_eq!(why("443"), "no such protocol name");
-        assert_eq!(why("TCP/443"), "no such protocol name");
+        assert!(why("443").starts_with("no such protocol name; it is one like tcp/443"), "{}", why("443"));
+        assert_eq!(why("TCP/443"), why("443"));
     }
 
     #[test]
