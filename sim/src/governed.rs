@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 use crate::gateway::Gateway;
 use crate::topology::plan::{Contained, ContainmentAct, Expectation, What};
@@ -51,7 +52,11 @@ impl Governed {
         if wants(|what| matches!(what, What::Finding(_) | What::OtherFinding(_))) {
             governed.findings = gateway.ask(&["findings", "list", "--all"]).await?;
         }
-        if wants(|what| matches!(what, What::Audit(_) | What::WholeAudit | What::Containment(..))) {
+        let of_audit = |what: &What| {
+            matches!(what, What::Audit(_) | What::OtherDecision(_) | What::WholeAudit)
+                || matches!(what, What::Containment(..) | What::OtherContainment(_))
+        };
+        if wants(of_audit) {
             governed.audit = gateway.ask(&["audit", "show"]).await?.iter().map(Record::read).collect();
         }
         if wants(|what| matches!(what, What::WholeAudit)) {
@@ -78,11 +83,19 @@ impl Governed {
             return Contained::Active;
         }
         let was = |record: &Record| {
-            let did = record.kind == "commit" && record.what.contains("\"what\":\"quarantine\"");
+            let did = record.contains();
             let named = act.is_none_or(|act| record.what.contains(&name(act, id)));
             did && named && record.about.iter().any(|about| about == id)
         };
         if self.audit.iter().any(was) { Contained::Ended } else { Contained::Never }
+    }
+}
+
+impl Governed {
+    /// Identities that were ever contained.
+    pub fn ever_contained(&self) -> BTreeSet<&str> {
+        let commits = self.audit.iter().filter(|record| record.contains());
+        commits.flat_map(|record| record.about.iter().map(String::as_str)).collect()
     }
 }
 
@@ -120,6 +133,16 @@ impl Record {
             about,
             what,
         }
+    }
+
+    /// Whether it is of who is contained.
+    fn contains(&self) -> bool {
+        self.kind == "commit" && self.what.contains("\"what\":\"quarantine\"")
+    }
+
+    /// Whether it is of what the loop or people decided.
+    pub fn is_decision(&self) -> bool {
+        self.contains() || matches!(self.kind.as_str(), "finding" | "approval" | "brake")
     }
 
     /// For who looks for another.

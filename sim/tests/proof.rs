@@ -92,6 +92,11 @@ fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
             "{identity: reports, state: ended}\n    - {identity: payments",
         )
         .replace("says: [a new report]", "says: [an old report]")
+        .replace(
+            "    - {kind: commit, who: root, how: quarantine del, identity: orders, min: 1, max: 1}\n",
+            "",
+        )
+        .replace("    - {identity: orders, state: ended}\n", "")
         .replace("expect:\n  findings:", "expect:\n  within: 1s\n  findings:");
     let output = output(&["run", &File::new(&text).path(), "-o", "json", "--keep-going"]);
     let report = json(&output);
@@ -99,7 +104,9 @@ fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
     let expectations = report["expectations"].as_array().expect("expectations");
     let failed: Vec<_> = expectations.iter().filter(|e| e["passed"] != true).collect();
     let instead = |e: &Value| e["instead"].to_string();
-    let [flagged, other, said, stands] = failed[..] else { panic!("four, not {failed:#?}") };
+    let [flagged, other, said, stands, beside, contained] = failed[..] else {
+        panic!("six, not {failed:#?}")
+    };
     assert!(instead(flagged).contains("finding 1: new_peer as client of intent reports"), "{flagged:#}");
     assert!(instead(other).contains("resolved, flag, confidence high, 1 departures"), "{other:#}");
     assert!(
@@ -108,6 +115,10 @@ fn a_story_that_went_otherwise_fails_and_says_what_was_there_instead() {
         "{said:#}"
     );
     assert!(instead(stands).contains("ns/shop/sa/reports stands so: was never cut off"), "{stands:#}");
+    assert!(instead(beside).contains("commit by root (quarantine del), about "), "{beside:#}");
+    // What was said of the finding is not what was expected, so that it is a record beside those too.
+    assert!(instead(beside).contains("finding by root (findings resolve)"), "{beside:#}");
+    assert!(instead(contained).contains("spiffe://acme.example/ns/shop/sa/orders"), "{contained:#}");
     assert_eq!(Residue::now(), before);
 }
 

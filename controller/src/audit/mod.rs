@@ -16,14 +16,16 @@ mod show;
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use bind::bind;
 pub use chain::{Chain, Finding, Summary};
 pub use commit::commit;
 pub use key::{Key, PublicKey};
 pub use record::{Entry, Head, Kind, Record};
-pub use show::{told, when};
+pub use show::when;
 pub use table::{append, checkpoint, head, last_of, read};
+pub use words::{told, told_about};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -48,6 +48,23 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Start,
+        Self::Stop,
+        Self::Commit,
+        Self::Outcome,
+        Self::Confirm,
+        Self::Bind,
+        Self::Settings,
+        Self::Finding,
+        Self::Approval,
+        Self::Brake,
+        Self::Attach,
+        Self::Detach,
+        Self::Checkpoint,
+    ];
+
     /// In records and for people.
     pub fn name(self) -> &'static str {
         match self {

@@ -359,3 +359,64 @@ fn checkpoints_come_when_they_are_due_and_never_after_one_another() {
     assert_eq!(count(&store), 8 + 64 + 1);
     assert_eq!(records(&store)[72]["what"]["seq"], 72);
 }
+
+#[test]
+fn a_decision_is_told_in_words() {
+    let told = |kind: &str, what: Value| {
+        let record = json!({
+            "v": 1, "seq": 1, "prev": "", "at": "2026-11-01T12:00:00Z", "kind": kind,
+            "by": {"who": "root", "how": "a command"}, "about": [], "what": what,
+        });
+        told(&serde_json::from_value(record).unwrap(), None)
+    };
+    let later = "2026-11-01T13:00:00.047966427Z";
+    let contain = json!({
+        "finding": 2, "decision": "contain", "act": "quarantine", "step": 1, "until": later, "why": "w",
+    });
+    assert_eq!(
+        told("finding", contain),
+        "root (a command): finding 2: contain (quarantine, step 1) until 2026-11-01T13:00:00Z\n        why: w"
+    );
+    let flag = |held: Value| json!({"finding": 1, "decision": "flag", "intent": "web", "signal": "new_peer", "held_back": held, "why": "w"});
+    assert_eq!(
+        told("finding", flag(Value::Null)),
+        "root (a command): finding 1: flag (new_peer, intent web)\n        why: w"
+    );
+    assert_eq!(
+        told("finding", flag(json!("paused"))),
+        "root (a command): finding 1: flag (new_peer, intent web)\n        held back: paused\n        why: w"
+    );
+    let state =
+        |state: Value| told("finding", json!({"finding": 1, "intent": "web", "why": "w", "state": state}));
+    assert_eq!(
+        state(json!({"state": "muted", "until": later, "by": "root"})),
+        "root (a command): finding 1 is muted until 2026-11-01T13:00:00Z\n        why: w"
+    );
+    assert_eq!(
+        state(json!({"state": "resolved", "at": later, "by": "root", "note": "a new job"})),
+        "root (a command): finding 1 is resolved: a new job\n        why: w"
+    );
+    let asked = json!({
+        "approval": 3, "decision": "asked", "asked_by": "the daemon", "why": "w", "finding": 7, "act": "quarantine", "access": null,
+        "seconds": 900, "over": "2 peers, more than 1", "radius": {"addresses": 1, "peers": 2, "connections": 3, "service": null}, "approvers": 1,
+    });
+    assert_eq!(
+        told("approval", asked),
+        "root (a command): approval 3 is asked for: quarantine for 15m00s, asked for by the daemon for finding 7\n        \
+         has to be approved: 2 peers, more than 1\n        touches 1 addresses, 2 peers, 3 connections\n        why: w"
+    );
+    let lapsed = json!({
+        "approval": 4, "decision": "lapsed", "it_is": "not done", "asked_by": "root", "why": "w", "finding": null, "act": null,
+        "access": {"to": "spiffe://a.example/db", "ports": ["tcp/5432"]}, "seconds": 60, "agreed": [{"by": "uid 7", "at": later}],
+    });
+    assert_eq!(
+        told("approval", lapsed),
+        "root (a command): approval 4 lapsed, and is not done: access to spiffe://a.example/db at tcp/5432 for 1m00s, asked for by \
+         root\n        agreed: uid 7\n        why: w"
+    );
+    assert_eq!(
+        told("brake", json!({"paused": "root: x"})),
+        "root (a command): containment is paused, root: x"
+    );
+    assert_eq!(told("brake", json!({"paused": null})), "root (a command): containment goes on");
+}

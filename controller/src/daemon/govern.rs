@@ -5,19 +5,21 @@ use super::{Shared, lock};
 use crate::audit::Kind;
 use crate::exit_code::Result;
 use crate::governance::{
-    Baselines, Book, BookFile, Brake, Changes, Contain, Containment, Deeds, FailingRule, Finding,
+    Baselines, Book, BookFile, Brake, Changes, Contain, Containment, Deeds, Evidence, FailingRule, Finding,
     FindingState, Kept, Noted, Observed, ObservedFile, Pairs, Sample,
 };
 use crate::policy::act::ActName;
 use crate::policy::intent::Intent;
-use crate::policy::spiffe::SpiffePattern;
+use crate::policy::spiffe::{SpiffeId, SpiffePattern};
 use crate::state::Author;
 use crate::view::event;
+use crate::view::flow::Moment;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -361,7 +363,10 @@ impl Shared {
         }
         let Ok(finding) = self.governance.finding(noted.id) else { return };
         tracing::warn!("finding {}: {}", finding.id, finding.why);
-        self.hub.send(event::finding_json(&finding));
+        let now = Moment::now();
+        let lease =
+            |seen: &Evidence, id: &SpiffeId, at: IpAddr| self.lease_then(id, at.into(), seen.epoch, &now);
+        self.hub.send(event::finding_json(&finding, lease));
         // What was done was recorded before it was. Nobody waits for the record of what was not.
         if !matches!(outcome, Outcome::Contained) {
             lock(&self.governance.records).push_back(record_of(&finding, &outcome, noted));

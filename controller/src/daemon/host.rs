@@ -45,7 +45,8 @@ impl FromStr for LocalWorkload {
 /// What is watched.
 pub struct Host {
     watch: Mutex<HostWatch>,
-    who: HashMap<u64, SpiffeId>,
+    /// By the id of its cgroup, which cgroup that is as it was named, and who runs there.
+    who: HashMap<u64, (String, SpiffeId)>,
     /// Where they are, by what was committed last. Whoever tells of what they do waits for no commit.
     at: Mutex<HashMap<SpiffeId, Addr>>,
 }
@@ -64,7 +65,8 @@ impl Host {
         let mut who = HashMap::new();
         for LocalWorkload { cgroup, id } in workloads {
             // An absolute path stays what it is.
-            who.insert(watch.watch(&root.join(cgroup)).map_err(failed)?, id.clone());
+            let own = (cgroup.display().to_string(), id.clone());
+            who.insert(watch.watch(&root.join(cgroup)).map_err(failed)?, own);
         }
         let events = watch.events().map_err(failed)?;
         Ok(Some((Self { watch: Mutex::new(watch), who, at: Mutex::default() }, events)))
@@ -83,14 +85,14 @@ impl Host {
     /// Notes where the workloads are.
     pub(super) fn settle(&self, state: &State) {
         let at = |id: &SpiffeId| Some((id.clone(), address_of(state, id)?));
-        *lock(&self.at) = self.who.values().filter_map(at).collect();
+        *lock(&self.at) = self.who.values().filter_map(|(_, id)| at(id)).collect();
     }
 
     /// Whether one of the workloads may be elsewhere after these changes.
     pub(super) fn is_about(&self, changes: &[Change]) -> bool {
         let at = lock(&self.at);
         changes.iter().any(|change| match change {
-            Change::Set(claim) => self.who.values().any(|id| *id == claim.spiffe_id),
+            Change::Set(claim) => self.who.values().any(|(_, id)| *id == claim.spiffe_id),
             Change::Withdraw(slot) => at.values().any(|address| *address == slot.address.addr()),
         })
     }
@@ -109,11 +111,13 @@ impl Shared {
     /// Takes what a local workload did. Who it was, and with whom it did it, is looked up here and nowhere later.
     fn take_deed(&self, host: &Host, bytes: &[u8]) {
         let Ok(event) = bytemuck::try_pod_read_unaligned::<HostEvent>(bytes) else { return };
-        let (Some(id), Some(did)) = (host.who.get(&event.deed.cgroup), event.deed.did()) else { return };
+        let (Some((cgroup, id)), Some(did)) = (host.who.get(&event.deed.cgroup), event.deed.did()) else {
+            return;
+        };
         // What is no text is shown as such, whatever terminal it ends on.
         let name: String = String::from_utf8_lossy(event.deed.name()).chars().map(printable).collect();
         let now = Moment::now();
-        let mut told = event::host_json(&event, did, id, &name, &now);
+        let mut told = event::host_json(&event, did, (id, cgroup), &name, &now);
         let address = lock(&host.at).get(id).copied();
         if let Some(address) = address {
             told["IP"]["source"] = json!(address.to_ip());

@@ -25,6 +25,18 @@ impl Shared {
         is_its.then(|| leases::told(&binding, now))
     }
 
+    /// The lease that an identity had on an address in an epoch, as an event tells it; where none is known, the one that it has.
+    pub(super) fn lease_then(&self, id: &SpiffeId, address: Addr, epoch: u32, now: &Moment) -> Value {
+        let names = self.hub.names();
+        let is_its = |binding: &&Binding| names.identity(binding.identity) == Some(id.as_str());
+        let versions = self.maps.bindings.longest(&address, 128).ok().flatten();
+        let own = versions.as_ref().and_then(|versions| match epoch {
+            0 => [&versions.new, &versions.old].into_iter().find(is_its),
+            epoch => Some(versions.at(epoch)).filter(is_its),
+        });
+        own.map_or_else(|| json!({"ambiguous": true}), |binding| leases::told(binding, now))
+    }
+
     /// An end, as an event tells it.
     pub(super) fn end_json(&self, binding: &Binding, now: &Moment) -> Value {
         let names = self.hub.names();

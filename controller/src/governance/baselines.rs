@@ -108,6 +108,8 @@ pub struct Baselines {
     swept_s: i64,
     of: HashMap<String, BTreeMap<i64, Windows>>,
     dirty: Vec<Sample>,
+    /// What was not counted: there was no room for its identity.
+    pub not_counted: u64,
 }
 
 impl Baselines {
@@ -139,7 +141,10 @@ impl Baselines {
         // Nearly every event is of somebody who is known: nothing is copied for it.
         match self.running.get(id) {
             Some(running) if running.seconds == seconds && now_s < running.began_s + seconds => {}
-            None if self.running.len() >= MOST => return Vec::new(),
+            None if self.running.len() >= MOST => {
+                self.not_counted += 1;
+                return Vec::new();
+            }
             known => {
                 if known.is_some_and(|running| running.is_over(now_s)) {
                     let over = self.running.remove(id);
@@ -468,6 +473,26 @@ spec:
         assert_eq!(baselines.of["jobs a.example"][&300][0].len(), 672);
         let changes = baselines.changes();
         assert_eq!(changes.iter().filter(|sample| sample.most.is_none()).count(), (699 - 672) * 3);
+    }
+
+    #[test]
+    fn whom_there_is_no_room_for_is_not_counted_and_that_is_said() {
+        let mut baselines = Baselines::default();
+        let (intents, one) = (intents(), seen(0));
+        let look = |n: usize, baselines: &mut Baselines| {
+            let End::Identified { labels, address, .. } = one.client.clone() else {
+                unreachable!("somebody")
+            };
+            let id = format!("spiffe://a.example/job/j{n}").parse().expect("a SPIFFE ID");
+            let client = End::Identified { id, labels, address, is_shared: false };
+            let seen = Seen { client, ..one.clone() };
+            baselines.look(&intents[0], &seen, Adds::Connections(1), (at(1), None));
+            baselines.not_counted
+        };
+        let most = (0..MOST).map(|n| look(n, &mut baselines)).max();
+        assert_eq!(most, Some(0));
+        assert_eq!(look(7, &mut baselines), 0, "who is known is counted");
+        assert_eq!([MOST, MOST + 1].map(|n| look(n, &mut baselines)), [1, 2]);
     }
 
     #[test]

@@ -164,11 +164,13 @@ impl Book {
         if self.findings.len() < MOST {
             return true;
         }
-        let resolved = self.findings.values().find(|f| matches!(f.state, FindingState::Resolved { .. }));
+        // The newest stays: the next one's number follows it, and records name findings by their numbers for ever.
+        let newest = self.findings.last_key_value().map(|(id, _)| *id);
+        let old = || self.findings.values().filter(|f| Some(f.id) != newest);
+        let resolved = old().find(|f| matches!(f.state, FindingState::Resolved { .. }));
         // A flood of what is only flagged keeps nobody from being contained, and pushes nothing out that is like it.
         let rank = |f: &&Finding| (is_act(&f.decision) || !f.containments.is_empty(), f.severity);
-        let lesser =
-            || self.findings.values().filter(|f| rank(f) < new).min_by_key(|f| (rank(f), f.last_seen));
+        let lesser = || old().filter(|f| rank(f) < new).min_by_key(|f| (rank(f), f.last_seen));
         let Some(id) = resolved.or_else(lesser).map(|f| f.id) else { return false };
         self.forget(id);
         true

@@ -66,6 +66,9 @@ pub struct Evidence {
     pub address: IpAddr,
     /// Where the peer was.
     pub peer_address: IpAddr,
+    /// Who that was; absent where nobody knows, and of what an identity did by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SpiffeId>,
     /// `tcp/443`
     pub service: String,
     /// FORWARDED, AUDIT or DROPPED.
@@ -238,6 +241,15 @@ impl Finding {
                 Err(Failure::new(Code::Unprocessable, format!("`until` is over: {until:.0}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What was decided, and done as far as it could be: `flag`, `contain` or `held back`.
+    pub fn decided(&self) -> &'static str {
+        match (self.decision, &self.held_back) {
+            (Decision::Flag, _) => "flag",
+            (Decision::Contain { .. }, None) => "contain",
+            (Decision::Contain { .. }, Some(_)) => "held back",
         }
     }
 

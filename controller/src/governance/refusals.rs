@@ -14,6 +14,8 @@ const MOST: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Refusals {
     of: HashMap<SpiffeId, VecDeque<Timestamp>>,
+    /// Identities that were forgotten.
+    pub forgotten: u64,
 }
 
 impl Refusals {
@@ -24,6 +26,7 @@ impl Refusals {
             return Some(format!("its SVID is good, and the reason {why}"));
         }
         if self.of.len() >= MOST && !self.of.contains_key(id) {
+            self.forgotten += self.of.len() as u64;
             self.of.clear();
         }
         let times = self.of.entry(id.clone()).or_default();
@@ -63,5 +66,10 @@ mod tests {
                 "somebody at its address, who did not prove who he is, 5 times in 5m00s, last for certificate"
             )
         );
+        for n in 0..MOST {
+            let other = format!("spiffe://a.example/{n}").parse().expect("a SPIFFE ID");
+            refusals.note(&other, false, ("certificate", at(304)));
+        }
+        assert_eq!((refusals.forgotten, refusals.of.len()), (MOST as u64, 1));
     }
 }

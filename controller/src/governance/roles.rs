@@ -16,6 +16,8 @@ const SHORTLY: SignedDuration = SignedDuration::from_mins(10);
 pub struct Roles {
     of: HashMap<Addr, (SpiffeId, Option<Timestamp>)>,
     certified: HashMap<Addr, Certified>,
+    /// Addresses that were forgotten.
+    pub forgotten: u64,
 }
 
 /// By which certificate an identity has an address, as its enrolment proved.
@@ -36,6 +38,7 @@ impl Roles {
             Some(known) => *known = (id.clone(), Some(at)),
             None => {
                 if self.of.len() >= MOST {
+                    self.forgotten += self.of.len() as u64;
                     self.of.clear();
                 }
                 self.of.insert(*address, (id.clone(), None));
@@ -53,6 +56,7 @@ impl Roles {
             Some(_) => None,
             None => {
                 if self.certified.len() >= MOST {
+                    self.forgotten += self.certified.len() as u64;
                     self.certified.clear();
                 }
                 None

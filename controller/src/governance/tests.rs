@@ -159,6 +159,7 @@ fn evidence(of: &Departure<'_>, service: &str, at: Timestamp) -> Evidence {
         identity: of.id.clone(),
         address: [10, 1, 0, 2].into(),
         peer_address: of.peer.address().to_ip(),
+        peer: None,
         service: service.to_owned(),
         verdict: "FORWARDED".into(),
         reason: "FORWARDED".into(),
@@ -315,6 +316,12 @@ fn a_flood_of_flags_keeps_nobody_from_being_contained_and_pushes_no_other_flag_o
     assert!(noted.is_new && noted.contain.is_some());
     assert_eq!((book.turned_away, book.all().count()), (2, 10_000));
     assert_eq!(book.get(1).expect_err("it gave way").code, Code::NotFound);
+    // Numbers are given once: records name findings by them.
+    let newest = FindingState::Resolved { at: now(), by: "root".into(), note: None };
+    assert_eq!(book.set_state(noted.id, newest).expect("resolved").id, 10_001);
+    let noted = note(&mut book, &orders_to(end("ledger", [10, 2, 0, 3]), 6, 22), now());
+    assert_eq!((noted.id, noted.is_new), (10_002, true));
+    assert!(book.get(10_001).is_ok() && book.get(2).is_err(), "the next flag gave way");
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Case {
             identity: orders(),
             address: address(2).to_ip(),
             peer_address: address(9).to_ip(),
+            peer: None,
             service: seen.service(),
             verdict: "FORWARDED".into(),
             reason: "FORWARDED".into(),

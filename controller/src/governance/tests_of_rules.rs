@@ -94,6 +94,7 @@ fn findings_of_two_rules_are_two_with_the_severity_that_each_says() {
             identity: departure.id.clone(),
             address: [10, 1, 0, 2].into(),
             peer_address: [10, 1, 0, 2].into(),
+            peer: None,
             service: seen.service(),
             verdict: "FORWARDED".into(),
             reason: "FORWARDED".into(),

@@ -115,7 +115,9 @@ pub fn print_finding(finding: &Finding, format: Format) -> Result<()> {
             format!("{:.3}", e.time),
             e.identity.to_string(),
             e.address.to_string(),
-            e.peer_address.to_string(),
+            e.peer
+                .as_ref()
+                .map_or_else(|| e.peer_address.to_string(), |peer| format!("{peer} ({})", e.peer_address)),
             e.service.clone(),
             e.verdict.clone(),
             e.detail.clone().or(e.rule.clone()).unwrap_or_else(|| e.reason.clone()),

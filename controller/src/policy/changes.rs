@@ -53,6 +53,20 @@ pub enum What {
 }
 
 impl What {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Gateway,
+        Self::Workload,
+        Self::Rule,
+        Self::Order,
+        Self::Block,
+        Self::Feed,
+        Self::Quarantine,
+        Self::Grant,
+        Self::Limit,
+        Self::Intent,
+    ];
+
     /// In lower case.
     pub fn name(self) -> &'static str {
         match self {

@@ -86,10 +86,14 @@ impl Files {
             });
         };
         let mut found = None;
-        file.each(&format!("\"id\":{id}"), |event| {
-            found = (number(&event) == id).then_some(event);
-            found.is_none()
-        })?;
+        let own = format!("\"id\":{id}");
+        file.each(
+            |line: &str| line.contains(&own),
+            |event| {
+                found = (number(&event) == id).then_some(event);
+                found.is_none()
+            },
+        )?;
         let last = self.last()?;
         found.ok_or_else(|| match id > last {
             true => missing(format!("the last one has the number {last}")),
@@ -97,10 +101,10 @@ impl Files {
         })
     }
 
-    /// Every event whose line has this text in it, the oldest first.
-    pub fn each(&self, text: &str, mut take: impl FnMut(Value)) -> Result<()> {
+    /// Every event whose line is wanted, the oldest first.
+    pub fn each(&self, wants: impl Fn(&str) -> bool, mut take: impl FnMut(Value)) -> Result<()> {
         for file in self.list()? {
-            file.each(text, |event| {
+            file.each(&wants, |event| {
                 take(event);
                 true
             })?;
@@ -119,8 +123,8 @@ impl EventFile {
         }
     }
 
-    /// Its events with this text as long as more are wanted. What was not written whole is left out.
-    fn each(&self, text: &str, mut take: impl FnMut(Value) -> bool) -> Result<()> {
+    /// Its events whose lines are wanted, as long as more are. What was not written whole is left out.
+    fn each(&self, wants: impl Fn(&str) -> bool, mut take: impl FnMut(Value) -> bool) -> Result<()> {
         let Some(file) = self.open()? else { return Ok(()) };
         let mut reader = BufReader::with_capacity(1 << 16, file);
         let mut line = String::new();
@@ -133,7 +137,7 @@ impl EventFile {
                 Err(e) if e.kind() == std::io::ErrorKind::InvalidData => continue,
                 Err(e) => return Err(Failure::io(format!("read {}", self.path.display()), &e)),
             }
-            if line.contains(text)
+            if wants(&line)
                 && let Ok(event) = serde_json::from_str(&line)
                 && !take(event)
             {

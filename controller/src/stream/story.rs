@@ -1,12 +1,12 @@
 //! What happened to an identity, in its order: its events joined, with what repeats told once.
 
 use super::{Weight, kind};
-use crate::audit::told;
+use crate::audit::{Kind, Record, told_about};
 use crate::policy::spiffe::SpiffeId;
 use crate::view::event::line;
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Whose story, and of when.
 #[derive(Clone, Debug)]
@@ -19,9 +19,43 @@ pub struct Wanted {
     pub until: Option<Timestamp>,
 }
 
+/// The events of a story: those that concern the identity, and what became of commits that do.
+pub struct Chosen<'w> {
+    wanted: &'w Wanted,
+    revisions: HashSet<u64>,
+}
+
+impl Chosen<'_> {
+    /// Whether the next event is one.
+    pub fn takes(&mut self, event: &Value) -> bool {
+        if let Some(revision) = revision(event, Kind::Outcome) {
+            return self.revisions.contains(&revision);
+        }
+        let is_wanted = self.wanted.wants(event);
+        self.revisions.extend(revision(event, Kind::Commit).filter(|_| is_wanted));
+        is_wanted
+    }
+}
+
+/// The revision that a record of this kind tells of.
+fn revision(event: &Value, kind: Kind) -> Option<u64> {
+    let record = event.get("record").filter(|record| record["kind"] == kind.name())?;
+    record["what"]["revision"].as_u64()
+}
+
 impl Wanted {
+    /// To choose its events by, in their order.
+    pub fn chosen(&self) -> Chosen<'_> {
+        Chosen { wanted: self, revisions: HashSet::new() }
+    }
+
+    /// Whether a line can be of one, before it is read.
+    pub fn may_be(&self, line: &str) -> bool {
+        line.contains(&self.identity) || line.contains("\"kind\":\"outcome\"")
+    }
+
     /// Whether an event is a part of it.
-    pub fn wants(&self, event: &Value) -> bool {
+    fn wants(&self, event: &Value) -> bool {
         let time = event.get("time").and_then(|time| time.as_str()?.parse::<Timestamp>().ok());
         let early = self.since.is_some_and(|since| time.is_none_or(|time| time < since));
         let late = self.until.is_some_and(|until| time.is_none_or(|time| time > until));
@@ -54,15 +88,32 @@ struct Told {
 /// A story that is being put together.
 #[derive(Default)]
 pub struct Story {
+    /// A part of the SPIFFE IDs that it is about.
+    about: String,
     told: Vec<Told>,
     /// Where what can repeat is told.
     known: HashMap<String, usize>,
+    /// Where commits are told, by their revisions.
+    commits: HashMap<u64, (usize, Record)>,
 }
 
 impl Story {
+    /// Of identities with this in their SPIFFE IDs.
+    pub fn of(about: &str) -> Self {
+        Self { about: about.to_owned(), ..Self::default() }
+    }
+
     /// Takes the next event.
     pub fn add(&mut self, event: &Value) {
-        let Some((key, text)) = tell(event) else { return };
+        if let Some(revision) = revision(event, Kind::Outcome) {
+            return self.came_to(revision, &event["record"]["what"]);
+        }
+        let Some((key, text)) = tell(event, &self.about) else { return };
+        if let Some(revision) = revision(event, Kind::Commit)
+            && let Ok(record) = serde_json::from_value(event["record"].clone())
+        {
+            self.commits.insert(revision, (self.told.len(), record));
+        }
         // A lease that is given or taken back begins another series.
         if key.is_none() && is_of_leases(event) {
             self.known.retain(|key, _| !key.starts_with(RENEWAL));
@@ -75,6 +126,14 @@ impl Story {
         }
         self.known.extend(key.map(|key| (key, self.told.len())));
         self.told.push(Told { text, again: 0, last });
+    }
+
+    /// Tells what became of a commit in its own place.
+    fn came_to(&mut self, revision: u64, outcome: &Value) {
+        if let Some((place, record)) = self.commits.get(&revision) {
+            let told = told_about(record, Some(outcome), &self.about);
+            self.told[*place].text = format!("{:.0}  {told}", record.at);
+        }
     }
 
     /// Its lines.
@@ -93,14 +152,14 @@ fn time(event: &Value) -> String {
 }
 
 /// What an event says, and by what it is known again; nothing of what says no more than others do.
-fn tell(event: &Value) -> Option<(Option<String>, String)> {
+fn tell(event: &Value, about: &str) -> Option<(Option<String>, String)> {
     let at = time(event);
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
     if let Some(renewed) = renewal(event) {
         return Some((Some(format!("{RENEWAL}{renewed}")), format!("{at}  {renewed}")));
     }
     if Weight::of(event) == Weight::Decision {
-        return Some((None, format!("{at}  {}", decided(event)?)));
+        return Some((None, format!("{at}  {}", decided(event, about)?)));
     }
     let client = text("/source/spiffe_id").or(text("/IP/source")).unwrap_or("-");
     let server = text("/destination/spiffe_id").or(text("/IP/destination")).unwrap_or("-");
@@ -178,12 +237,11 @@ fn service(event: &Value) -> String {
     }
 }
 
-fn decided(event: &Value) -> Option<String> {
+fn decided(event: &Value, about: &str) -> Option<String> {
     match event.get("record") {
-        // Of a commit, what became of it is a record of its own; a signature says nothing of an identity.
         Some(record) => {
             let record = serde_json::from_value(record.clone()).ok()?;
-            Some(told(&record, None))
+            Some(told_about(&record, None, about))
         }
         // Its line has a time of its own before it.
         None => line(event).split_once("  ").map(|(_, rest)| rest.to_owned()),

@@ -21,7 +21,7 @@ fn end((pen, writer): (Pen, JoinHandle<()>)) {
 
 fn all(files: &Files) -> Vec<u64> {
     let mut numbers = Vec::new();
-    files.each("", |event| numbers.push(number(&event))).unwrap();
+    files.each(|_| true, |event| numbers.push(number(&event))).unwrap();
     numbers
 }
 
@@ -189,8 +189,8 @@ fn a_story_tells_what_repeats_once_and_decisions_each() {
     let told = |identity: &str, since: Option<&str>| {
         let since = since.map(|since| since.parse().unwrap());
         let wanted = Wanted { identity: identity.into(), since, until: None };
-        let mut story = Story::default();
-        events.iter().filter(|event| wanted.wants(event)).for_each(|event| story.add(event));
+        let (mut story, mut chosen) = (Story::of(identity), wanted.chosen());
+        events.iter().filter(|event| chosen.takes(event)).for_each(|event| story.add(event));
         story.lines().collect::<Vec<_>>()
     };
     assert_eq!(
@@ -209,6 +209,60 @@ fn a_story_tells_what_repeats_once_and_decisions_each() {
         2,
         "a part of a SPIFFE ID is one of several"
     );
+}
+
+#[test]
+fn a_commit_is_told_with_what_became_of_it_and_with_what_concerns_the_identity() {
+    let record = |seq: u32, kind: &str, about: Value, what: Value| {
+        json!({
+            "time": format!("2026-11-01T12:00:{seq:02}Z"), "event": "record",
+            "record": {"v": 1, "seq": seq, "prev": "", "at": format!("2026-11-01T12:00:{seq:02}Z"), "kind": kind,
+                "by": {"who": "the daemon", "how": "finding 2"}, "about": about, "what": what},
+        })
+    };
+    let outcome = |seq, revision: u64, outcome: Value| {
+        let mut what = json!({"revision": revision});
+        what.as_object_mut().unwrap().extend(outcome.as_object().unwrap().clone());
+        record(seq, "outcome", json!([]), what)
+    };
+    let changes = json!([
+        {"what": "quarantine", "name": format!("manual:{ORDERS}"), "before": null, "after": "until later"},
+        {"what": "workload", "name": "other", "before": null, "after": "spiffe://a.example/other at 10.1.0.9/32"},
+    ]);
+    let commit = |seq, revision: u64| {
+        record(
+            seq,
+            "commit",
+            json!([ORDERS]),
+            json!({"revision": revision, "changes": changes, "files": [{"name": "a", "digest": "b"}]}),
+        )
+    };
+    let events = [
+        outcome(1, 1, json!({"outcome": "committed"})),
+        commit(2, 2),
+        outcome(3, 2, json!({"outcome": "refused", "why": "no room"})),
+        commit(4, 3),
+        record(5, "commit", json!([]), json!({"revision": 4, "changes": []})),
+        outcome(6, 4, json!({"outcome": "committed"})),
+    ];
+    let wanted = Wanted { identity: ORDERS.into(), since: None, until: None };
+    let mut chosen = wanted.chosen();
+    let its: Vec<_> = events.iter().filter(|event| chosen.takes(event)).collect();
+    let seqs: Vec<_> = its.iter().map(|event| event["record"]["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [2, 3, 4], "for programs what became of it is an event of its own");
+    let mut story = Story::of(ORDERS);
+    its.into_iter().for_each(|event| story.add(event));
+    let change = format!("\n        + quarantine manual:{ORDERS}: until later\n        and 1 more");
+    assert_eq!(
+        story.lines().collect::<Vec<_>>(),
+        [
+            format!("2026-11-01T12:00:02Z  the daemon (finding 2): revision 2, refused: no room{change}"),
+            format!(
+                "2026-11-01T12:00:04Z  the daemon (finding 2): revision 3, its outcome is in another record{change}"
+            ),
+        ]
+    );
+    assert!(events.iter().all(|event| wanted.may_be(&event.to_string()) || event["record"]["seq"] == 5));
 }
 
 #[test]

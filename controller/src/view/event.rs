@@ -4,7 +4,7 @@ use super::flow::{Moment, alert_name, ends_json};
 use super::table;
 use crate::audit::told;
 use crate::bindings::SourceName;
-use crate::governance::{Finding, Request};
+use crate::governance::{Evidence, Finding, Request, Role};
 use crate::hello::{ClientHello, Found};
 use crate::names::{Names, verdict};
 use crate::policy::ports::protocol_name;
@@ -15,6 +15,7 @@ use datapath::abi::{
 };
 use datapath::track::{conn_state, history};
 use serde_json::{Map, Value, json};
+use std::net::IpAddr;
 
 /// An event as JSON; `None` for one of another version.
 pub fn json(bytes: &[u8], names: &Names, now: &Moment, hello: Option<&ClientHello>) -> Option<Value> {
@@ -47,18 +48,24 @@ pub fn query_json(piece: &HelloSegment, name: &str, names: &Names, now: &Moment)
 }
 
 /// What a local workload did, as an event.
-pub fn host_json(event: &HostEvent, did: Did, id: &SpiffeId, name: &str, now: &Moment) -> Value {
+pub fn host_json(
+    event: &HostEvent,
+    did: Did,
+    (id, cgroup): (&SpiffeId, &str),
+    name: &str,
+    now: &Moment,
+) -> Value {
     let mut object = json!({
         "time": now.wall(event.time_ns), "verdict": Action::Forwarded.name(), "source": {"spiffe_id": id},
     });
     match did {
         Did::Exec => {
             object["event"] = json!("process");
-            object["process"] = json!({"pid": event.pid, "path": name});
+            object["process"] = json!({"pid": event.pid, "cgroup": cgroup, "path": name});
         }
         Did::Connect => {
             object["event"] = json!("socket");
-            object["process"] = json!({"pid": event.pid, "name": name});
+            object["process"] = json!({"pid": event.pid, "cgroup": cgroup, "name": name});
             object["IP"] = json!({"destination": event.deed.addr.to_ip()});
             let protocol = protocol_name(event.deed.proto).to_uppercase();
             object["l4"] = json!({protocol: {"destination_port": event.deed.port}});
@@ -85,22 +92,64 @@ pub fn source_json(source: &SourceName, outcome: &str, text: &str) -> Value {
     json!({"time": time, "event": "identity_source", "source_name": source, "outcome": outcome, "message": text})
 }
 
-/// A finding, as an event.
-pub fn finding_json(finding: &Finding) -> Value {
-    let time = finding.last_seen.to_string();
-    json!({"time": time, "event": "finding", "finding": finding})
+/// A finding, as an event: with the ends of what it was found in last, as that was judged. `lease` says which lease an identity had then.
+pub fn finding_json(finding: &Finding, lease: impl Fn(&Evidence, &SpiffeId, IpAddr) -> Value) -> Value {
+    let mut told = json!({
+        "time": finding.last_seen.to_string(), "event": "finding", "finding": finding,
+        "decision": finding.decided(), "outcome": finding.state.name(finding.last_seen),
+    });
+    let Some(last) = finding.evidence.back() else { return told };
+    let [own, peer] = match finding.key.role {
+        Role::Client => ["source", "destination"],
+        Role::Server => ["destination", "source"],
+    };
+    told[own] = json!({"spiffe_id": last.identity, "lease": lease(last, &last.identity, last.address)});
+    told["IP"][own] = json!(last.address);
+    if last.peer_address != last.address {
+        let lease = last.peer.as_ref().map(|peer| lease(last, peer, last.peer_address));
+        told[peer] = json!({"spiffe_id": last.peer, "lease": lease});
+        told["IP"][peer] = json!(last.peer_address);
+    }
+    told["actor"] = told["source"]["spiffe_id"].clone();
+    let judged = [("verdict", json!(last.verdict)), ("drop_reason_desc", json!(last.reason))];
+    let by = [("rule", json!(last.rule)), ("epoch", json!(last.epoch))];
+    judged.into_iter().chain(by).for_each(|(field, value)| told[field] = value);
+    told
 }
 
 /// A record of what was done, as an event.
 pub fn record_json(record: &str) -> Option<Value> {
     let record: Value = serde_json::from_str(record).ok()?;
-    Some(json!({"time": record["at"], "event": "record", "record": record}))
+    let (what, who) = (&record["what"], &record["by"]["who"]);
+    let mut told = json!({"time": record["at"], "event": "record", "actor": who});
+    for field in ["decision", "outcome"] {
+        what.get(field).into_iter().for_each(|value| told[field] = value.clone());
+    }
+    // Whoever agreed last has it done.
+    let is_agreed = record["kind"] == "approval" && what["decision"] == "approved";
+    let is_done =
+        record["by"]["how"].as_str().is_some_and(|how| how.starts_with("approval ")) && who != "the daemon";
+    if is_agreed || is_done {
+        told["approvers"] = json!([who]);
+    }
+    told["record"] = record;
+    Some(told)
 }
 
 /// A containment that waits for people, or waited, as an event.
 pub fn approval_json(request: &Request) -> Value {
     let time = jiff::Timestamp::now().to_string();
-    json!({"time": time, "event": "approval", "approval": request})
+    let approval = json!(request);
+    let approvers: Vec<_> = request.agreed.iter().map(|agreed| &agreed.by).collect();
+    let mut told = json!({
+        "time": time, "event": "approval", "actor": request.asked_by, "decision": request.doing(),
+        "outcome": approval["state"], "approvers": approvers, "source": {"spiffe_id": request.identity},
+    });
+    if let Some(access) = &request.access {
+        told["destination"] = json!({"spiffe_id": access.to});
+    }
+    told["approval"] = approval;
+    told
 }
 
 /// Adds the fields of a ClientHello.
@@ -292,6 +341,24 @@ fn end(event: &Value, side: &str) -> String {
 mod tests {
     use super::*;
     use bytemuck::Zeroable;
+
+    #[test]
+    fn a_decision_tells_actor_decision_outcome_and_approvers_in_the_same_places() {
+        let record = |kind: &str, who: &str, how: &str, what: Value| {
+            let record = json!({"at": "2026-11-01T12:00:00Z", "kind": kind, "by": {"who": who, "how": how}, "what": what});
+            let told = record_json(&record.to_string()).expect("an event");
+            assert_eq!(told["record"], record);
+            ["actor", "decision", "outcome", "approvers"].map(|field| told[field].clone())
+        };
+        let agreed = record("approval", "ann", "approvals approve", json!({"decision": "approved"}));
+        assert_eq!(agreed, [json!("ann"), json!("approved"), Value::Null, json!(["ann"])]);
+        let done = record("commit", "ann", "approval 3", json!({"revision": 2}));
+        assert_eq!(done, [json!("ann"), Value::Null, Value::Null, json!(["ann"])]);
+        let lapsed = record("commit", "the daemon", "approval 3", json!({"revision": 2}));
+        assert_eq!(lapsed[3], Value::Null, "nobody approved of it");
+        let outcome = record("outcome", "the daemon", "commit", json!({"outcome": "committed"}));
+        assert_eq!(outcome, [json!("the daemon"), Value::Null, json!("committed"), Value::Null]);
+    }
 
     #[test]
     fn a_connection_that_is_over_says_what_it_was_last_judged_by() {

@@ -42,19 +42,20 @@ impl StoryArgs {
 
 /// Prints it: for programs, the events themselves.
 pub fn print(instance: &Instance, wanted: &Wanted, format: Format) -> Result<()> {
-    let files = Files::new(instance.events_dir());
+    let (files, mut chosen) = (Files::new(instance.events_dir()), wanted.chosen());
+    let may_be = |line: &str| wanted.may_be(line);
     if format == Format::Json {
         let mut printed = Ok(());
-        files.each(&wanted.identity, |event| {
-            if printed.is_ok() && wanted.wants(&event) {
+        files.each(may_be, |event| {
+            if printed.is_ok() && chosen.takes(&event) {
                 printed = print_json(&event);
             }
         })?;
         return printed;
     }
-    let mut story = Story::default();
-    files.each(&wanted.identity, |event| {
-        if wanted.wants(&event) {
+    let mut story = Story::of(&wanted.identity);
+    files.each(may_be, |event| {
+        if chosen.takes(&event) {
             story.add(&event);
         }
     })?;

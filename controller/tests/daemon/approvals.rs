@@ -66,6 +66,22 @@ fn a_containment_that_touches_much_waits_until_somebody_agrees() {
     let told: Vec<_> = records.iter().map(|r| (&r["by"]["who"], &r["what"]["decision"])).collect();
     assert_eq!(told, [(&json("the daemon"), &json("asked")), (&json("root"), &json("approved"))]);
     until(|| lab.ok(&["story", ORDERS]).contains("approval 1 of containing"));
+    let events = lab.json(&["story", ORDERS]);
+    let of = |kind: &str, fits: &dyn Fn(&Value) -> bool| {
+        let event = events.iter().rfind(|event| event["event"] == kind && fits(event)).expect(kind);
+        ["actor", "decision", "outcome", "approvers"].map(|field| event[field].clone())
+    };
+    let [root, none] = [serde_json::json!(["root"]), Value::Null];
+    assert_eq!(
+        of("approval", &|_| true),
+        [json("the daemon"), json("quarantine"), json("approved"), root.clone()]
+    );
+    let is_of = |kind: &'static str| move |event: &Value| event["record"]["kind"] == kind;
+    assert_eq!(
+        of("record", &is_of("approval")),
+        [json("root"), json("approved"), none.clone(), root.clone()]
+    );
+    assert_eq!(of("record", &is_of("commit")), [json("root"), none.clone(), none, root]);
     let (code, said) = lab.fails(&["approvals", "reject", "1"]);
     assert_eq!(code, 1);
     assert!(said.contains("approval 1 does not wait any more"), "{said}");

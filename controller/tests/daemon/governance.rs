@@ -27,6 +27,16 @@ fn a_departure_is_contained_live_flows_too_and_the_kernel_lets_go_with_the_daemo
     assert_eq!(finding["containments"][0]["identity"], ORDERS);
     let quarantines = lab.json(&["quarantine", "list"]);
     assert_eq!(quarantines[0][0]["reason"], "finding 1");
+    // The event says who, whereto, by which leases and rule, and what was decided, as events of traffic do.
+    let payments = "spiffe://acme.example/ns/shop/sa/payments";
+    let told =
+        lab.json(&["observe"]).into_iter().find(|event| event["event"] == "finding").expect("a finding");
+    let end = |id: &str| serde_json::json!({"spiffe_id": id, "lease": {"not_after": null}});
+    assert_eq!((&told["source"], &told["destination"]), (&end(ORDERS), &end(payments)), "{told}");
+    assert_eq!((&told["IP"]["source"], &told["rule"]), (&json("10.1.0.2"), &json("shop/pay")), "{told}");
+    let said = ["actor", "decision", "outcome", "verdict"].map(|field| told[field].clone());
+    assert_eq!(said, [ORDERS, "contain", "open", "FORWARDED"].map(json), "{told}");
+    assert_eq!(told["finding"]["evidence"][0]["peer"], payments);
     assert!(!lab.connects(8443), "what is contained reaches nobody");
     assert!(!echo(), "nor goes a live connection on");
 

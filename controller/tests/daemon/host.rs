@@ -39,6 +39,7 @@ spec:
     let told =
         |kind: &str| lab.json(&["observe"]).into_iter().find(|event| event["event"] == kind).expect(kind);
     for event in [told("process"), told("socket")] {
+        assert_eq!(event["process"]["cgroup"], cgroup.0.display().to_string(), "{event}");
         let no_end = serde_json::json!({"not_after": null});
         assert_eq!(
             (&event["IP"]["source"], &event["source"]["lease"]),

@@ -189,7 +189,7 @@ fn a_story_joins_what_traffic_did_with_what_people_did() {
     let places = [
         place(&opens),
         place(&denied),
-        place("root (quarantine add): revision 2"),
+        place("root (quarantine add): revision 2, committed"),
         place(&cut),
         place("root (quarantine del)"),
     ];

@@ -13,8 +13,10 @@ pub fn count(what: &What, governed: &Governed) -> u64 {
         What::Finding(says) => findings.filter(|f| says.is(f)).count(),
         What::OtherFinding(named) => findings.filter(|f| !named.iter().any(|says| says.is(f))).count(),
         What::Audit(says) => governed.audit.iter().filter(|r| says.is(r)).count(),
+        What::OtherDecision(named) => other_decisions(named, governed).count(),
         What::WholeAudit => usize::from(governed.broken_audit.is_empty()),
         What::Containment(id, act, state) => usize::from(governed.contained(id, *act) == *state),
+        What::OtherContainment(named) => other_contained(named, governed).count(),
         What::Drop { .. } | What::Flow { .. } | What::Handshake { .. } => 0,
     };
     found as u64
@@ -38,7 +40,9 @@ pub fn instead(what: &What, governed: &Governed) -> Vec<String> {
             let of_kind = |r: &&Record| says.kind.as_ref().is_none_or(|kind| r.kind == *kind);
             none("such record", governed.audit.iter().filter(of_kind).map(Record::line).collect())
         }
+        What::OtherDecision(named) => other_decisions(named, governed).map(Record::line).collect(),
         What::WholeAudit => governed.broken_audit.clone(),
+        What::OtherContainment(named) => other_contained(named, governed).map(str::to_owned).collect(),
         What::Containment(id, act, _) => {
             vec![format!("{id} stands so: {}{}", governed.contained(id, *act).words(), by(*act))]
         }
@@ -53,10 +57,21 @@ pub fn words(what: &What) -> String {
         What::OtherFinding(named) if named.is_empty() => "findings".into(),
         What::OtherFinding(_) => "findings beside those".into(),
         What::Audit(says) => format!("audit records{}", says.words()),
+        What::OtherDecision(_) => "audit records of decisions beside those".into(),
+        What::OtherContainment(named) if named.is_empty() => "identities contained".into(),
+        What::OtherContainment(_) => "identities contained beside those".into(),
         What::WholeAudit => "audit record that is whole".into(),
         What::Containment(id, act, state) => format!("{id}: {}{}", state.words(), by(*act)),
         What::Drop { .. } | What::Flow { .. } | What::Handshake { .. } => String::new(),
     }
+}
+
+fn other_decisions<'g>(named: &[AuditSays], governed: &'g Governed) -> impl Iterator<Item = &'g Record> {
+    governed.audit.iter().filter(|r| r.is_decision() && !named.iter().any(|says| says.is(r)))
+}
+
+fn other_contained<'g>(named: &[String], governed: &'g Governed) -> impl Iterator<Item = &'g str> {
+    governed.ever_contained().into_iter().filter(|id| !named.iter().any(|other| other == id))
 }
 
 impl FindingSays {

@@ -36,7 +36,7 @@ pub fn check(raw: schema::File, folder: &Path) -> Checked<Plan> {
     let documents = documents(raw.identities.iter().chain(&raw.policies), folder)?;
     workloads(&raw.workloads, &documents, &mut nodes)?;
     let stages = traffic::stages(&raw.traffic, &nodes)?;
-    let expect = expectations::expectations(&raw.expect, &nodes)?;
+    let expect = expectations::of_story(&raw.expect, &nodes)?;
     let gateways = nodes.iter().filter(|n| n.kind == Kind::Gateway).count();
     if gateways > 1 {
         return mistake(raw.name.referenced, format!("{gateways} nodes of kind gateway; one is accepted"));

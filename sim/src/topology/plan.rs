@@ -324,10 +324,14 @@ pub enum What {
     OtherFinding(Vec<FindingSays>),
     /// Records of the audit.
     Audit(AuditSays),
+    /// Records of decisions, of the loop and of people, that are none of these.
+    OtherDecision(Vec<AuditSays>),
     /// Audits whose record is whole: one or none.
     WholeAudit,
     /// Identities that stand so: one or none.
     Containment(String, Option<ContainmentAct>, Contained),
+    /// Identities that were ever contained, but for these.
+    OtherContainment(Vec<String>),
 }
 
 /// What a finding says; what is not said here may be anything.

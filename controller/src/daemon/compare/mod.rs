@@ -10,8 +10,8 @@ mod verdicts;
 use super::inlet::{Ends, Judged, Outlet, What};
 use super::{Shared, lock};
 use crate::governance::{
-    Baselines, Counted, Departure, Evidence, Failures, Latencies, Refusals, Retries, Roles, Rules, Scans,
-    Seen, Terms,
+    Baselines, Counted, Departure, End, Evidence, Failures, Latencies, Refusals, Retries, Roles, Rules,
+    Scans, Seen, Terms,
 };
 use declared::Declared;
 use std::collections::HashMap;
@@ -139,9 +139,11 @@ impl Watch {
 
     /// What was forgotten of what is counted, for want of room.
     fn forgotten(&self) -> u64 {
-        let Self { counted, failures, latencies, scans, retries, terms, .. } = self;
-        let classes = failures.forgotten() + latencies.forgotten();
-        counted.forgotten + classes + scans.forgotten + retries.forgotten + terms.forgotten
+        let Self { counted, failures, latencies, scans, retries, terms, refusals, roles, baselines, .. } =
+            self;
+        let classes = failures.forgotten() + latencies.forgotten() + baselines.not_counted;
+        let identities = refusals.forgotten + roles.forgotten + terms.forgotten;
+        counted.forgotten + classes + identities + scans.forgotten + retries.forgotten
     }
 }
 
@@ -162,6 +164,10 @@ fn evidence(departure: &Departure<'_>, seen: &Seen, judged: &Judged) -> Evidence
         identity: departure.id.clone(),
         address: departure.own.address().to_ip(),
         peer_address: departure.peer.address().to_ip(),
+        peer: match departure.peer {
+            End::Identified { id, .. } if !seen.is_alone() => Some(id.clone()),
+            _ => None,
+        },
         service: seen.service(),
         verdict: verdict.into(),
         reason: reason.into(),

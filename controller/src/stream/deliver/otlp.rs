@@ -60,7 +60,7 @@ fn record(event: &Value) -> LogRecord {
     }
 }
 
-const ATTRIBUTES: [(&str, &str); 9] = [
+const ATTRIBUTES: [(&str, &str); 15] = [
     ("tidegate.event.id", "/id"),
     ("tidegate.verdict", "/verdict"),
     ("tidegate.drop_reason", "/drop_reason_desc"),
@@ -71,6 +71,12 @@ const ATTRIBUTES: [(&str, &str); 9] = [
     ("source.address", "/IP/source"),
     ("destination.address", "/IP/destination"),
     ("tidegate.finding.id", "/finding/id"),
+    ("tidegate.source.lease.not_after", "/source/lease/not_after"),
+    ("tidegate.destination.lease.not_after", "/destination/lease/not_after"),
+    ("tidegate.actor", "/actor"),
+    ("tidegate.decision", "/decision"),
+    ("tidegate.outcome", "/outcome"),
+    ("tidegate.approvers", "/approvers"),
 ];
 
 fn attributes(event: &Value) -> Vec<KeyValue> {

@@ -8,9 +8,35 @@ use serde_saphyr::{Location, Spanned};
 
 use super::traffic::{duration, split_target};
 use super::{Checked, list, mistake, needs_svid, node_index};
-use crate::topology::plan::{AuditSays, Expectation, Expectations, FindingSays, Node, Party, What};
+use crate::topology::plan::{
+    AuditSays, Contained, Expectation, Expectations, FindingSays, Node, Party, What,
+};
 use crate::topology::schema::{AuditExpect, DropExpect, Expect, FindingExpect, FlowExpect, HandshakeExpect};
 use crate::topology::values::is_spiffe_id;
+
+/// Those of a whole story: what is decided or done beside what it names fails it.
+pub fn of_story(raw: &Expect, nodes: &[Node]) -> Checked<Expectations> {
+    let mut expectations = expectations(raw, nodes)?;
+    let none = |what| Expectation { what, from: None, to: None, min: 0, max: Some(0) };
+    // What must not be there is no room for it.
+    let wanted = || expectations.all.iter().filter(|e| e.max != Some(0));
+    let records = wanted().filter_map(|e| match &e.what {
+        What::Audit(says) => Some(says.clone()),
+        _ => None,
+    });
+    let contained = wanted().filter_map(|e| match &e.what {
+        What::Containment(id, _, Contained::Active | Contained::Ended) => Some(id.clone()),
+        _ => None,
+    });
+    let (records, contained): (Vec<_>, Vec<_>) = (records.collect(), contained.collect());
+    if raw.audit.is_some() {
+        expectations.all.push(none(What::OtherDecision(records)));
+    }
+    if !raw.containment.is_empty() {
+        expectations.all.push(none(What::OtherContainment(contained)));
+    }
+    Ok(expectations)
+}
 
 pub fn expectations(raw: &Expect, nodes: &[Node]) -> Checked<Expectations> {
     let within = raw.within.as_ref().map_or(Ok(Duration::from_secs(10)), duration)?;

@@ -22,10 +22,11 @@ pub struct Expect {
     /// Findings of the governance loop. Where this is written, others than these must not be there; `[]` is none.
     #[serde(default)]
     pub findings: Option<Vec<Spanned<FindingExpect>>>,
-    /// Records of the audit. Where this is written, `tidegate audit verify` must find the record whole, too.
+    /// Records of the audit. Where this is written, `tidegate audit verify` must find the record whole, too; and of a whole story, records of
+    /// findings, approvals, the brake and of who is contained that are none of these must not be there.
     #[serde(default)]
     pub audit: Option<Vec<Spanned<AuditExpect>>>,
-    /// Who is cut off, was, or never was.
+    /// Who is cut off, was, or never was. Of a whole story, nobody else is or was, where this is written.
     #[serde(default)]
     pub containment: Vec<Spanned<ContainmentExpect>>,
 }
