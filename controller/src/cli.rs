@@ -16,7 +16,6 @@ use crate::privileges;
 use crate::remote::RemoteArgs;
 use crate::view::{self, Format, OutputArg, View, print_json, say};
 use clap::{CommandFactory, Parser, Subcommand};
-use http_body_util::BodyExt;
 use hyper::Method;
 
 /// Identity-aware XDP and TC data plane for gateways
@@ -148,7 +147,7 @@ Examples:
   tidegate observe                       what the daemon remembers
   tidegate observe -f --verdict DROPPED  what is dropped, as it happens
   tidegate observe -f --identity orders -o json")]
-    Observe(ObserveArgs),
+    Observe(view::observe::ObserveArgs),
     /// What would become of a connection: which rule decides, or which one nearly did
     #[command(after_help = "\
 Examples:
@@ -191,22 +190,6 @@ What repeats is told once, with how often. It goes as far back as events are kep
         #[arg(value_name = "DIR")]
         folder: std::path::PathBuf,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct ObserveArgs {
-    /// Go on with what comes
-    #[arg(short, long)]
-    follow: bool,
-    /// Only this verdict: FORWARDED, DROPPED, AUDIT
-    #[arg(long, value_name = "VERDICT", ignore_case = true)]
-    #[arg(value_parser = ["FORWARDED", "DROPPED", "AUDIT"])]
-    verdict: Option<String>,
-    /// Only what has this in the SPIFFE ID of one end
-    #[arg(long, value_name = "TEXT")]
-    identity: Option<String>,
-    #[command(flatten)]
-    output: OutputArg,
 }
 
 pub(crate) fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
@@ -256,7 +239,7 @@ pub fn run(cli: Cli) -> Result<()> {
             view::flow::print(&View::open(&instance)?, read_hellos(&instance)?, output.output)
         }
         Command::Drops(output) => view::drops::print(&View::open(&instance)?, output.output),
-        Command::Observe(args) => block_on(observe(&instance, &args)),
+        Command::Observe(args) => block_on(view::observe::run(&instance, &args)),
         Command::Why { args, output } => view::why::run(&instance, &args, output.output),
         Command::Story(args) => view::story::print(&instance, &args.wanted(), args.output.output),
         Command::Replay(args) => Ok(crate::replay::run(args)?),
@@ -358,45 +341,5 @@ fn read_hellos(instance: &Instance) -> Result<view::flow::ReadHellos> {
     match block_on(client::call(instance, Method::GET, "/v1/hellos", &())) {
         Err(e) if e.code == Code::NoDaemon => Ok(Vec::new()),
         answer => answer,
-    }
-}
-
-async fn observe(instance: &Instance, args: &ObserveArgs) -> Result<()> {
-    let path = format!("/v1/observe?follow={}", args.follow);
-    let mut body = client::send(instance, Method::GET, &path, &()).await?.into_body();
-    let mut rest = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| {
-            Failure::new(Code::NoDaemon, format!("the daemon is gone, or lets you see no more: {e}"))
-        })?;
-        rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            show_event(&line, args)?;
-        }
-    }
-    Ok(())
-}
-
-fn show_event(line: &[u8], args: &ObserveArgs) -> Result<()> {
-    let event: serde_json::Value =
-        serde_json::from_slice(line).map_err(|e| Failure::failed("the daemon's answer", e))?;
-    if let Some(lost) = event.pointer("/lost_events/num_events_lost") {
-        return match args.output.output {
-            Format::Json => print_json(&event),
-            Format::Table => {
-                say(&format!("{lost} events are not here: they came faster than they were read"))
-            }
-        };
-    }
-    let text = |pointer: &str| event.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or("");
-    let verdict = args.verdict.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(text("/verdict")));
-    let identity = args.identity.as_ref().is_none_or(|wanted| {
-        text("/source/spiffe_id").contains(wanted) || text("/destination/spiffe_id").contains(wanted)
-    });
-    match (verdict && identity, args.output.output) {
-        (false, _) => Ok(()),
-        (true, Format::Json) => print_json(&event),
-        (true, Format::Table) => say(&view::event::line(&event)),
     }
 }

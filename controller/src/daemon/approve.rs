@@ -173,7 +173,8 @@ impl Shared {
         if let Some(finding) = request.finding {
             let (identity, act, step) = (request.identity.clone(), request.act.name(), request.step);
             let by_people = request.agreed.len() >= request.approvers as usize;
-            let done = Containment { identity, act, step, at: now, until, revision, by_people };
+            let (at, undone) = (now, false);
+            let done = Containment { identity, act, step, at, until, revision, by_people, undone };
             self.governance.contained(finding, done);
         }
         Ok(RequestState::Approved { at: now, until, revision })

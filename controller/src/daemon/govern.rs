@@ -11,7 +11,7 @@ use crate::governance::{
 use crate::policy::act::ActName;
 use crate::policy::intent::Intent;
 use crate::policy::spiffe::{SpiffeId, SpiffePattern};
-use crate::state::Author;
+use crate::state::{Author, manual_act};
 use crate::view::event;
 use crate::view::flow::Moment;
 use jiff::{SignedDuration, Timestamp};
@@ -323,6 +323,30 @@ fn record_of(finding: &Finding, outcome: &Outcome, noted: &Noted) -> Record {
 }
 
 impl Shared {
+    /// Every finding, with what of its containments was undone before its time.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.governance.findings();
+        self.mark_undone(&mut findings);
+        findings
+    }
+
+    /// One of them.
+    pub(super) fn finding(&self, id: u64) -> Result<Finding> {
+        let mut finding = self.governance.finding(id)?;
+        self.mark_undone(std::slice::from_mut(&mut finding));
+        Ok(finding)
+    }
+
+    fn mark_undone(&self, findings: &mut [Finding]) {
+        let now = Timestamp::now();
+        let holds: BTreeSet<String> =
+            self.with_state(|state| state.quarantines.iter().map(|q| q.name.clone()).collect());
+        let all = findings.iter_mut().flat_map(|finding| &mut finding.containments);
+        for done in all.filter(|done| done.until > now) {
+            done.undone = !holds.contains(&manual_act(done.act, done.identity.as_str()));
+        }
+    }
+
     /// Has somebody decide what becomes of a finding, which is recorded first.
     pub(super) fn decide_finding(&self, id: u64, state: FindingState, by: &Author) -> Result<Finding> {
         let finding = self.governance.finding(id)?;
@@ -413,7 +437,8 @@ impl Shared {
         self.record_about(Kind::Finding, &author, BTreeSet::from([id.to_string()]), what)?;
         let revision = self.act_until(id, &step.act, &format!("finding {finding}"), (now, until), &author)?;
         let (identity, act, at) = (id.clone(), step.act.name(), Timestamp::now());
-        let done = Containment { identity, act, step: *number, at, until, revision, by_people: false };
+        let (by_people, undone) = (false, false);
+        let done = Containment { identity, act, step: *number, at, until, revision, by_people, undone };
         self.governance.contained(finding, done);
         Ok(Outcome::Contained)
     }

@@ -2,7 +2,7 @@
 
 use super::FailingRule;
 use super::finding::Finding;
-use super::view::{print_finding, print_findings};
+use super::view::{WantedFindings, print_finding, print_findings};
 use crate::cli::{block_on, duration};
 use crate::client;
 use crate::daemon::{GovernanceStatus, MuteRequest, PauseRequest, ResolveRequest};
@@ -16,10 +16,13 @@ use jiff::{SignedDuration, Timestamp};
 #[derive(Debug, clap::Subcommand)]
 pub enum FindingsCommand {
     /// What departs from its intent: open findings
+    #[command(after_help = "\
+Examples:
+  tidegate findings list --severity high
+  tidegate findings list --all --identity sa/orders --since 24h -o json")]
     List {
-        /// Muted and resolved ones too
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        wanted: WantedFindings,
         #[command(flatten)]
         output: OutputArg,
     },
@@ -40,15 +43,18 @@ pub enum FindingsCommand {
         note: Option<String>,
     },
     /// Have a finding say and do nothing for a while; it goes on counting
-    #[command(after_help = "Example:\n  tidegate findings mute 3 --for 2h")]
+    #[command(after_help = "\
+Examples:
+  tidegate findings mute 3 --for 2h
+  tidegate findings mute 3 --until 2027-01-01T00:00:00Z")]
     Mute {
         /// Its number
         id: u64,
-        /// For how long, such as 90s, 10m, 1h30m, 7d
+        /// For how long, such as 90s, 10m, 1h30m, 7d; or `--until`
         #[arg(long = "for", value_name = "DURATION", value_parser = duration, required_unless_present = "until")]
         for_: Option<SignedDuration>,
         /// Until when: RFC 3339 with a zone, such as 2027-01-01T00:00:00Z
-        #[arg(long, value_name = "TIME", conflicts_with = "for_")]
+        #[arg(long, value_name = "TIME", conflicts_with = "for_", value_parser = moment)]
         until: Option<Timestamp>,
     },
 }
@@ -69,12 +75,16 @@ pub enum GovernanceCommand {
     Resume,
 }
 
+fn moment(text: &str) -> std::result::Result<Timestamp, String> {
+    text.parse().map_err(|_| "write a time with a zone, as 2027-01-01T00:00:00Z; `--for` takes 2h".into())
+}
+
 /// Runs `tidegate findings`.
 pub fn findings(instance: &Instance, command: FindingsCommand) -> Result<()> {
     match command {
-        FindingsCommand::List { all, output } => {
+        FindingsCommand::List { wanted, output } => {
             let findings: Vec<Finding> = block_on(client::call(instance, Method::GET, "/v1/findings", &()))?;
-            print_findings(&findings, all, output.output)
+            print_findings(&findings, &wanted, output.output)
         }
         FindingsCommand::Show { id, output } => {
             let path = format!("/v1/finding?id={id}");

@@ -128,6 +128,9 @@ pub struct Containment {
     /// Whether people decided that. What nobody decided is counted by the brake.
     #[serde(default)]
     pub by_people: bool,
+    /// Whether somebody has undone it before its time; known where a daemon is asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undone: bool,
 }
 
 /// What departures have in common that are one finding.

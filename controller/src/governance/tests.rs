@@ -210,7 +210,16 @@ fn findings_outlive_the_daemon_and_a_resolved_one_is_not_begun_again() {
     let act = ActName::Quarantine;
     book.contained(
         1,
-        Containment { identity: id("orders"), act, step: 0, at: now(), until, revision: 4, by_people: false },
+        Containment {
+            identity: id("orders"),
+            act,
+            step: 0,
+            at: now(),
+            until,
+            revision: 4,
+            by_people: false,
+            undone: false,
+        },
     );
     book.pause(Some("tonight")).expect("written");
     let changes = book.changes(99);
@@ -335,7 +344,16 @@ fn what_was_done_is_kept_while_it_holds_and_for_the_hour_that_the_brake_counts()
         let (identity, until) = (id(&format!("jobs/{n}")), at + minute);
         book.contained(
             1,
-            Containment { identity, act: ActName::Quarantine, step: 0, at, until, revision: 1, by_people },
+            Containment {
+                identity,
+                act: ActName::Quarantine,
+                step: 0,
+                at,
+                until,
+                revision: 1,
+                by_people,
+                undone: false,
+            },
         );
     };
     (0..20).for_each(|n| did(&mut book, n, now() + minute * n, n % 2 == 1));

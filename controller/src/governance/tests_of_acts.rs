@@ -76,7 +76,16 @@ impl Case {
         let (at, until) = (at(second), at(until));
         self.book.contained(
             1,
-            Containment { identity: orders(), act, step, at, until, revision: 1, by_people: false },
+            Containment {
+                identity: orders(),
+                act,
+                step,
+                at,
+                until,
+                revision: 1,
+                by_people: false,
+                undone: false,
+            },
         );
     }
 }

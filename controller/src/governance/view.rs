@@ -2,24 +2,74 @@
 
 use super::compare::Role;
 use super::decide::Decision;
-use super::finding::{Finding, FindingState};
+use super::finding::{Containment, Finding, FindingState};
+use super::signal::Signal;
+use crate::audit::when;
 use crate::exit_code::Result;
+use crate::policy::intent::Sensitivity;
 use crate::view::table::{self, or_dash};
 use crate::view::{Format, print_json, say};
+use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 
-/// Prints findings: those that are open, or all.
-pub fn print_findings(findings: &[Finding], all: bool, format: Format) -> Result<()> {
+/// Which findings. All that is asked has to be so.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct WantedFindings {
+    /// Muted and resolved ones too
+    #[arg(long)]
+    all: bool,
+    /// Only of identities with this in their SPIFFE ID, or with such a peer
+    #[arg(long, value_name = "TEXT")]
+    identity: Option<String>,
+    /// Only of this severity or above: low, medium, high
+    #[arg(long, value_name = "SEVERITY", value_parser = ["low", "medium", "high"])]
+    severity: Option<String>,
+    /// Only of these signals, such as new_peer (may be repeated)
+    #[arg(long, value_name = "SIGNAL", value_delimiter = ',')]
+    #[arg(value_parser = PossibleValuesParser::new(Signal::ALL.map(Signal::name)))]
+    signal: Vec<String>,
+    /// Only of this intent
+    #[arg(long, value_name = "NAME")]
+    intent: Option<String>,
+    /// Only of intents of this owner
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    /// Only what was seen since then: a time (RFC 3339), or so long ago, such as 24h
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    since: Option<Timestamp>,
+}
+
+impl WantedFindings {
+    fn wants(&self, finding: &Finding, now: Timestamp) -> bool {
+        let Self { all, identity, severity, signal, intent, owner, since } = self;
+        let has = |text: &String| {
+            let own = finding.identities.iter().any(|id| id.as_str().contains(text.as_str()));
+            own || finding.key.peer.to_string().contains(text.as_str())
+        };
+        let grave = [Sensitivity::Low, Sensitivity::Medium, Sensitivity::High];
+        let least = severity.as_ref().and_then(|name| grave.into_iter().find(|one| one.name() == name));
+        (*all || finding.state.is_open(now))
+            && identity.as_ref().is_none_or(has)
+            && least.is_none_or(|least| finding.severity >= least)
+            && (signal.is_empty() || signal.iter().any(|name| *name == finding.key.signal.name()))
+            && intent.as_ref().is_none_or(|name| *name == finding.key.intent)
+            && owner.as_ref().is_none_or(|name| Some(name) == finding.owner.as_ref())
+            && since.is_none_or(|since| finding.last_seen >= since)
+    }
+}
+
+/// Prints findings: those that are wanted.
+pub fn print_findings(findings: &[Finding], wanted: &WantedFindings, format: Format) -> Result<()> {
     let now = Timestamp::now();
-    let shown: Vec<_> = findings.iter().filter(|f| all || f.state.is_open(now)).collect();
+    let shown: Vec<_> = findings.iter().filter(|f| wanted.wants(f, now)).collect();
     if format == Format::Json {
         return print_json(&shown);
     }
     if shown.is_empty() {
-        let text = if all || findings.is_empty() {
-            "no findings"
-        } else {
-            "no open findings; --all shows those that are muted or resolved"
+        let text = match (findings.is_empty(), wanted.all) {
+            (true, _) => "no findings",
+            (false, true) => "no findings of that",
+            (false, false) => "no open findings of that; --all shows those that are muted or resolved",
         };
         return say(text);
     }
@@ -29,6 +79,7 @@ pub fn print_findings(findings: &[Finding], all: bool, format: Format) -> Result
         "SEVERITY",
         "SIGNAL",
         "INTENT",
+        "IDENTITY",
         "PEER",
         "SERVICES",
         ">COUNT",
@@ -45,6 +96,7 @@ pub fn print_findings(findings: &[Finding], all: bool, format: Format) -> Result
             finding.severity.name().to_owned(),
             finding.key.signal.name().to_owned(),
             finding.key.intent.clone(),
+            identities(finding),
             finding.key.peer.to_string(),
             services.join(" ") + more,
             finding.count.to_string(),
@@ -55,10 +107,22 @@ pub fn print_findings(findings: &[Finding], all: bool, format: Format) -> Result
     say(&table::text(&out))
 }
 
+/// The last one, and how many others there are.
+fn identities(finding: &Finding) -> String {
+    match finding.identities.len() {
+        0 => or_dash(None),
+        1 => finding.identities[0].to_string(),
+        many => format!("{} and {} more", finding.identities[many - 1], many - 1),
+    }
+}
+
 fn decision(finding: &Finding) -> String {
     match (finding.decision, finding.containments.back(), &finding.held_back) {
         (Decision::Flag, ..) => "flag".to_owned(),
         (Decision::Contain { .. }, _, Some(_)) => "contain (held back)".to_owned(),
+        (Decision::Contain { .. }, Some(last), None) if last.undone => {
+            format!("contained ({}), undone", last.act)
+        }
         (Decision::Contain { .. }, Some(last), None) => {
             format!("contained ({}) until {:.0}", last.act, last.until)
         }
@@ -97,17 +161,14 @@ pub fn print_finding(finding: &Finding, format: Format) -> Result<()> {
     row("seen", format!("{} times, {:.0} to {:.0}", finding.count, finding.first_seen, finding.last_seen));
     // The line of the header is empty.
     say(table::text(&out).trim_start_matches('\n'))?;
-    for c in &finding.containments {
-        say(&format!(
-            "\n{} was {} at {:.0} until {:.0} (revision {})\n  to undo: tidegate quarantine del {} --act {}",
-            c.identity,
-            c.act.done(),
-            c.at,
-            c.until,
-            c.revision,
-            c.identity,
-            c.act
-        ))?;
+    for Containment { identity, act, at, until, revision, undone, .. } in &finding.containments {
+        let rest = match (*undone, *until > now) {
+            (true, _) => "\n  it was undone before its time".to_owned(),
+            (false, true) => format!("\n  to undo: tidegate quarantine del {identity} --act {act}"),
+            (false, false) => String::new(),
+        };
+        let did = act.done();
+        say(&format!("\n{identity} was {did} at {at:.0} until {until:.0} (revision {revision}){rest}"))?;
     }
     let mut out = table::table(&["TIME", "IDENTITY", "ADDRESS", "PEER", "SERVICE", "VERDICT", "BY"]);
     for e in &finding.evidence {

@@ -26,6 +26,23 @@ pub enum Weight {
     Traffic,
 }
 
+/// Kinds of events.
+pub const KINDS: [&str; 13] = [
+    "verdict",
+    "drop",
+    "handshake",
+    "closed",
+    "client_hello",
+    "dns_query",
+    "process",
+    "socket",
+    "finding",
+    "approval",
+    "record",
+    "enrolment",
+    "identity_source",
+];
+
 impl Weight {
     /// Of an event.
     pub fn of(event: &Value) -> Self {

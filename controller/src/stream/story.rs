@@ -56,13 +56,19 @@ impl Wanted {
 
     /// Whether an event is a part of it.
     fn wants(&self, event: &Value) -> bool {
+        self.is_in_time(event) && self.concerns(event)
+    }
+
+    /// Whether it is of that time.
+    pub fn is_in_time(&self, event: &Value) -> bool {
         let time = event.get("time").and_then(|time| time.as_str()?.parse::<Timestamp>().ok());
         let early = self.since.is_some_and(|since| time.is_none_or(|time| time < since));
         let late = self.until.is_some_and(|until| time.is_none_or(|time| time > until));
-        !early && !late && self.concerns(event)
+        !early && !late
     }
 
-    fn concerns(&self, event: &Value) -> bool {
+    /// Whether it is about the identity.
+    pub fn concerns(&self, event: &Value) -> bool {
         let one = ["/source/spiffe_id", "/destination/spiffe_id", "/approval/identity"]
             .map(|end| event.pointer(end));
         let lists = ["/finding/identities", "/record/about"].map(|list| event.pointer(list)?.as_array());

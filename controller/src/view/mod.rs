@@ -6,6 +6,7 @@ pub mod event;
 pub mod flow;
 pub mod grants;
 pub mod lists;
+pub mod observe;
 mod page;
 pub mod past;
 pub mod shadow;

@@ -57,6 +57,30 @@ fn a_flag_changes_nothing_for_traffic_and_a_person_resolves_it() {
     until(|| open() == 1);
     assert!(lab.connects(9000));
     assert!(lab.ok(&["findings", "show", "1"]).contains("intent orders"));
+    let many = |words: &str| {
+        let args: Vec<&str> = ["findings", "list"].into_iter().chain(words.split(' ')).collect();
+        lab.json(&args)[0].as_array().unwrap().len()
+    };
+    for fits in [
+        "--severity medium",
+        "--severity high --signal scan,new_service --intent orders",
+        "--identity sa/orders --owner team-shop",
+        "--identity sa/payments --since 1h",
+    ] {
+        assert_eq!(many(fits), 1, "{fits}");
+    }
+    for other in [
+        "--signal scan",
+        "--intent shop",
+        "--identity nobody",
+        "--owner team",
+        "--since 2100-01-01T00:00:00Z",
+    ] {
+        assert_eq!(many(other), 0, "{other}");
+    }
+    assert!(lab.ok(&["findings", "list", "--intent", "shop"]).starts_with("no open findings of that"));
+    let (code, said) = lab.fails(&["findings", "mute", "1", "--until", "2h"]);
+    assert!(code == 2 && said.contains("`--for` takes 2h"), "{said}");
     lab.ok(&["findings", "resolve", "1", "--note", "a migration"]);
     assert_eq!(open(), 0);
     let record = lab.json(&["audit", "show", "--kind", "finding"]).pop().unwrap();
@@ -95,9 +119,12 @@ fn the_brake_holds_containment_back_also_after_a_restart_and_an_operator_lets_it
     until(|| !lab.json(&["quarantine", "list"])[0].as_array().unwrap().is_empty());
     assert!(!lab.connects(9000));
     // A person undoes it, and is not overruled by the next departure.
+    assert!(lab.ok(&["findings", "show", "1"]).contains("to undo: tidegate quarantine del "));
     lab.ok(&["quarantine", "del", ORDERS]);
     assert!(lab.connects(9000));
     assert!(lab.connects(9000));
+    assert!(lab.ok(&["findings", "list"]).contains("contained (quarantine), undone"));
+    assert!(lab.ok(&["findings", "show", "1"]).contains("\n  it was undone before its time"));
 }
 
 /// A ClientHello as rustls sends it.

@@ -73,14 +73,14 @@ pub struct PauseRequest {
 }
 
 pub(super) async fn findings(Extract(shared): Extract<Arc<Shared>>) -> Json<Vec<Finding>> {
-    Json(shared.governance.findings())
+    Json(shared.findings())
 }
 
 pub(super) async fn finding(
     Extract(shared): Extract<Arc<Shared>>,
     Params(FindingRequest { id }): Params<FindingRequest>,
 ) -> Result<Json<Finding>> {
-    shared.governance.finding(id).map(Json)
+    shared.finding(id).map(Json)
 }
 
 pub(super) async fn standing(

@@ -1,6 +1,7 @@
 //! Which receivers there are.
 
 use crate::exit_code::{Code, Failure, Result};
+use crate::stream::KINDS;
 use reqwest::Url;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,8 +19,8 @@ pub struct DeliverArgs {
     /// The file of the bearer token for it
     #[arg(long, value_name = "FILE", requires = "webhook")]
     webhook_token: Option<PathBuf>,
-    /// The kinds of events for it: `all`, or some of verdict, drop, handshake, closed, client_hello, finding, approval, record, enrolment,
-    /// identity_source
+    /// The kinds of events for it: `all`, or some of verdict, drop, handshake, closed, client_hello, dns_query,
+    /// process, socket, finding, approval, record, enrolment, identity_source
     #[arg(
         long,
         value_name = "KINDS",
@@ -107,19 +108,6 @@ fn logs(base: &Url) -> Url {
     }
     url
 }
-
-const KINDS: [&str; 10] = [
-    "verdict",
-    "drop",
-    "handshake",
-    "closed",
-    "client_hello",
-    "finding",
-    "approval",
-    "record",
-    "enrolment",
-    "identity_source",
-];
 
 /// Kinds of events; all where none is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
