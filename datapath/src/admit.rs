@@ -8,6 +8,7 @@ use crate::abi::{
 use crate::event;
 use crate::follow;
 use crate::frame::Frame;
+use crate::guard::Service;
 use crate::judge::Verdict;
 use crate::limits;
 use crate::policy::{Judgement, Moment};
@@ -31,10 +32,10 @@ pub fn admit<F: Stages<T>, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return trace.set(Verdict::plain(Action::Dropped, Reason::NoConfiguration));
     };
-    let segment = trace.moment.segment;
-    trace.moment = Moment { segment, ..Moment::on(&plane.rules, config, frame.ifindex()) };
+    let Moment { segment, epoch, .. } = trace.moment;
+    trace.moment = Moment { segment, ..Moment::on(&plane.rules, config, frame.ifindex(), epoch) };
     let source = &mut trace.source;
-    let verdict = admitted(frame, direction, plane, &trace.packet, index, &trace.moment, source);
+    let verdict = admitted(frame, direction, plane, &trace.packet, index, &mut trace.moment, source);
     trace.set(verdict);
 }
 
@@ -45,7 +46,7 @@ fn admitted<F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     packet: &Packet,
     index: u32,
-    moment: &Moment,
+    moment: &mut Moment,
     source: &mut u32,
 ) -> Verdict {
     let related = icmp::is_error(packet) && frame.related(plane, packet, moment);
@@ -146,16 +147,18 @@ fn begin<F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     packet: &Packet,
     index: u32,
-    moment: &Moment,
+    moment: &mut Moment,
     source: &mut u32,
     (incarnation, related): (u32, bool),
 ) -> Verdict {
     let mut originator = track::originator(packet);
-    let mut j = if related {
-        related_now(moment)
-    } else {
-        either(frame, &plane.rules, packet, moment, &mut originator)
-    };
+    if moment.flags & Config::FAILSAFE != 0 {
+        unmask(direction, &plane.rules, packet, moment);
+    }
+    let mut j = either(frame, &plane.rules, packet, moment, &mut originator);
+    if related && !is_cut_off(&j) {
+        j = related_now(moment);
+    }
     limits::midstream(&mut plane.half_open, packet, moment, &mut j);
     if j.limits & Limits::AT_OPEN != 0 {
         frame.opening(&plane.rules, &mut plane.buckets, packet, moment, &mut j);
@@ -163,6 +166,21 @@ fn begin<F: Stages<T>, T: Tables>(
     monitored(&mut j, moment);
     *source = if packet.side() == originator { j.identity[0] } else { j.identity[1] };
     enter(frame, direction, plane, packet, index, moment, &j, (incarnation, originator))
+}
+
+/// Nobody else speaks for the gateway's own failsafe services: what enters and says that it comes from one is judged as if there
+/// were none. For this packet alone, or what the gateway itself sends next would be taken for it.
+///
+/// A function of its own in BPF, so that its key has room on the stack.
+#[inline(never)]
+fn unmask<R: Rules>(direction: Direction, rules: &R, packet: &Packet, moment: &mut Moment) {
+    let (addr, port) = packet.src();
+    if direction as u8 == Direction::Ingress as u8
+        && rules.is_failsafe(&addr, Service { proto: packet.key.proto, port })
+    {
+        moment.flags &= !Config::FAILSAFE;
+        moment.refresh_ns = moment.now_ns;
+    }
 }
 
 /// Makes of a judgement on a packet of no connection that is tracked what it has to be: a connection, or a record.
@@ -223,9 +241,8 @@ pub(crate) fn enter<F: Frame, T: Tables>(
             follow::track_syn(packet, conn, &mut attempt.record);
             followed = Limits::FOLLOWED;
         }
-        if !plane.half_open.insert(&packet.key, attempt) {
-            return Verdict::plain(Action::Dropped, Reason::CtMapFull);
-        }
+        // Where other CPUs took its place it passes all the same, as one that gave way at once.
+        let _is_kept = plane.half_open.insert(&packet.key, attempt);
         plane.sink.tally(Tally::Opened);
     } else if !has_slot
         && let Some(slot) = plane.slots.slot(index)
@@ -271,14 +288,14 @@ fn known<F: Stages<T>, T: Tables>(
     moment: &Moment,
     related: bool,
 ) -> (bool, Judgement) {
-    let mut j = related_now(moment);
+    let mut j = Judgement::nothing();
     if record.epoch == moment.epoch && moment.now_ns < record.fresh_until_ns {
         return (false, j);
     }
     let originator = conn.originator_side();
-    if !related {
-        j = Judgement::nothing();
-        frame.decide(rules, &packet.key, originator, moment, &mut j);
+    frame.decide(rules, &packet.key, originator, moment, &mut j);
+    if related && !is_cut_off(&j) {
+        j = related_now(moment);
     }
     frame.running(rules, conn, moment, &mut j);
     monitored(&mut j, moment);
@@ -352,17 +369,17 @@ fn either<F: Stages<T>, T: Tables>(
     j
 }
 
-/// Good for this packet alone: the next error of the same kind may quote another flow.
+/// Of an ICMP error about a connection that is tracked. Good for this packet alone: the next error of the same kind may quote
+/// another flow.
 #[inline(always)]
 fn related_now(moment: &Moment) -> Judgement {
-    Judgement {
-        fresh_until_ns: moment.now_ns,
-        identity: [0, 0],
-        rule: 0,
-        action: Action::Forwarded,
-        reason: Reason::Related,
-        limits: 0,
-    }
+    Judgement { fresh_until_ns: moment.now_ns, reason: Reason::Related, ..Judgement::nothing() }
+}
+
+/// Whether a block or a quarantine speaks of an end. In what an error quotes, such an end could go on talking.
+#[inline(always)]
+fn is_cut_off(j: &Judgement) -> bool {
+    j.reason as u8 == Reason::Blocklisted as u8 || j.reason as u8 == Reason::Quarantined as u8
 }
 
 /// What marks a packet whose flow was judged, where a candidate is judged by too.

@@ -9,11 +9,12 @@ use crate::abi::{
     Action, Config, Direction, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, Limits, Packet,
     Reason, Settled, Side,
 };
+use crate::admit;
 use crate::blocked::{self, Sender};
 use crate::event;
 use crate::frame::Frame;
 use crate::lane::{self, Lane};
-use crate::policy::{self, Moment};
+use crate::policy::{self, Judgement, Moment};
 use crate::record;
 use crate::reset;
 use crate::stage::Stages;
@@ -66,7 +67,11 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
         let is_new = trace.reason == UNREAD;
         read(frame, direction, plane, trace);
         if trace.settled == 0 {
-            if trace.reason != PARSED || !is_new || blocked::of(plane, trace) as u8 != Sender::Told as u8 {
+            if trace.action == UNSETTLED
+                && (trace.reason != PARSED
+                    || !is_new
+                    || blocked::of(plane, trace) as u8 != Sender::Told as u8)
+            {
                 frame.unsettled(direction, plane, trace);
             }
             leave(frame, direction, plane, trace);
@@ -90,7 +95,7 @@ fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
         }
     }
     if trace.reason == PARSED && is_tunnel(plane, &trace.packet) && !trace.packet.has(Packet::IS_FRAGMENT) {
-        frame.tunnel(plane, trace);
+        frame.tunnel(direction, plane, trace);
         if trace.reason == PARSED && trace.packet.has(Packet::IS_CARRIED) {
             frame.carried(trace);
             if trace.reason == PARSED {
@@ -199,7 +204,9 @@ fn traced<F: Frame, T: Tables>(
 ) -> Option<()> {
     let config = plane.rules.config()?;
     let slot = plane.slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
-    if slot.key != lane.key {
+    // What carries it was judged by one epoch, and so is what it carries.
+    let begun = trace.moment.epoch;
+    if slot.key != lane.key || begun != 0 && begun != slot.record.epoch {
         return None;
     }
     let record = hit(slot, &plane.rules, config, lane)?;
@@ -270,18 +277,42 @@ fn is_tunnel<T: Tables>(plane: &Plane<T>, packet: &Packet) -> bool {
     plane.rules.config().is_some_and(|config| tunnel::is_asked(config.flags, packet))
 }
 
-/// Turns to what a tunnel carries, one level deep. The ends of the tunnel itself are judged by blocklists alone.
+/// Turns to what a tunnel carries, one level deep. The ends of the tunnel itself are judged by blocklists alone; a verdict on them
+/// is left in `trace`.
 #[inline(always)]
-pub fn tunnel<F: Frame, T: Tables>(frame: &F, plane: &mut Plane<T>, trace: &mut Trace) {
+pub fn tunnel<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
     let Some(config) = plane.rules.config() else {
         return;
     };
     let moment = Moment::now(&plane.rules, config);
-    trace.reason = if policy::is_blocked(&plane.rules, &moment, &trace.packet) {
-        Reason::Blocklisted as u8
-    } else {
-        parsed(wire::turn_to_carried(frame, &mut trace.packet))
+    trace.moment.epoch = moment.epoch;
+    let mut j = Judgement::nothing();
+    if policy::is_blocked(&plane.rules, &moment, &trace.packet, &mut j) {
+        return cut_off(frame, direction, plane, trace, &mut j);
+    }
+    trace.reason = parsed(wire::turn_to_carried(frame, &mut trace.packet));
+}
+
+/// Leaves in `trace`, and tells, that a tunnel is cut.
+///
+/// A function of its own in BPF: inlined, LLVM takes a register for granted over a call ("R3 !read_ok", 6.18).
+#[inline(never)]
+fn cut_off<F: Frame, T: Tables>(
+    frame: &F,
+    direction: Direction,
+    plane: &mut Plane<T>,
+    trace: &mut Trace,
+    j: &mut Judgement,
+) {
+    let Some(config) = plane.rules.config() else {
+        return;
     };
+    let moment = Moment::on(&plane.rules, config, frame.ifindex(), trace.moment.epoch);
+    admit::monitored(j, &moment);
+    trace.source = j.identity[0];
+    let packet = &trace.packet;
+    event::verdict(&mut plane.sink, frame, direction, packet, &moment, j, packet.side());
+    trace.set(Verdict { rule: j.rule, ..Verdict::plain(j.action, j.reason) });
 }
 
 /// Reads the network header of what a tunnel carries into `trace`.
@@ -399,7 +430,7 @@ pub fn refuse<F: Frame, T: Tables>(
     let Some(config) = plane.rules.config() else {
         return;
     };
-    let moment = Moment::on(&plane.rules, config, frame.ifindex());
+    let moment = Moment::on(&plane.rules, config, frame.ifindex(), trace.moment.epoch);
     let action = if moment.flags & Config::ENFORCE != 0 { Action::Dropped } else { Action::Audit };
     event::refused(&mut plane.sink, frame, direction, &trace.packet, &moment, action, reason);
     trace.set(Verdict::plain(action, reason));

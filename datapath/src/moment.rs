@@ -11,10 +11,14 @@ impl Moment {
         Self::at(config, rules.now_ns(config))
     }
 
-    /// Now, for what enters by an interface.
+    /// Now, for what enters by an interface. `begun` is the epoch by which something of the packet was judged already, 0 for none:
+    /// all of it is judged by one.
     #[inline(always)]
-    pub fn on<R: Rules>(rules: &R, config: &Config, ifindex: u32) -> Self {
+    pub fn on<R: Rules>(rules: &R, config: &Config, ifindex: u32, begun: u32) -> Self {
         let mut moment = Self::now(rules, config);
+        if begun != 0 {
+            moment.epoch = begun;
+        }
         if moment.flags & Config::BY_INTERFACE != 0
             && let Some(versions) = rules.interface(ifindex)
         {

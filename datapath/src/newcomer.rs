@@ -83,8 +83,11 @@ fn opens<F: Stages<T>, T: Tables>(
     {
         return false;
     }
-    // Of others it has to be asked who opened what they belong to; a block cuts both ways.
-    if j.reason as u8 != Reason::Blocklisted as u8 && !admit::is_plain_syn(packet) {
+    // Of others it has to be asked who opened what they belong to; a block cuts both ways. Of a failsafe service, who says that it
+    // comes from one.
+    if j.reason as u8 != Reason::Blocklisted as u8 && !admit::is_plain_syn(packet)
+        || j.reason as u8 == Reason::Failsafe as u8
+    {
         return false;
     }
     admit::monitored(&mut j, moment);

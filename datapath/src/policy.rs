@@ -380,13 +380,12 @@ fn policy_port(ends: &Ends<'_>) -> u16 {
     if ends.proto == proto::ICMP || ends.proto == proto::ICMPV6 { ends.orig_port } else { ends.resp_port }
 }
 
-/// Whether a blocklist names an end of a packet that is not judged by its own flow.
+/// Whether a blocklist names an end of a packet that is not judged by its own flow. `j` then says so, of who sent it and to whom.
 #[inline(always)]
-pub(crate) fn is_blocked<R: Rules>(rules: &R, moment: &Moment, packet: &Packet) -> bool {
-    let mut j = Judgement::nothing();
+pub(crate) fn is_blocked<R: Rules>(rules: &R, moment: &Moment, packet: &Packet, j: &mut Judgement) -> bool {
     let ends = Ends::new(&packet.key, packet.side());
     let service = Service { proto: ends.proto, port: policy_port(&ends) };
-    let from = end(rules, moment, ends.orig, 0, &mut j);
-    let to = end(rules, moment, ends.resp, 1, &mut j);
-    is_cut(rules, &from, service, moment, &mut j) || is_cut(rules, &to, service, moment, &mut j)
+    let from = end(rules, moment, ends.orig, 0, j);
+    let to = end(rules, moment, ends.resp, 1, j);
+    is_cut(rules, &from, service, moment, j) || is_cut(rules, &to, service, moment, j)
 }

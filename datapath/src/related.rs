@@ -30,7 +30,7 @@ pub fn is_related<F: Frame, T: Tables>(
     if !icmp::quote(frame, packet, &mut quote) || quote.src != packet.dst().0 {
         return false;
     }
-    if icmp::is_path_mtu(packet) && may_have_sent(&plane.rules, &quote) {
+    if icmp::is_path_mtu(packet) && may_have_sent(&plane.rules, &quote, moment.epoch) {
         return true;
     }
     if quote.fragment_offset != 0 {
@@ -64,7 +64,7 @@ pub fn is_related<F: Frame, T: Tables>(
 /// A function of its own in BPF: what it keeps would lie on the stack under all that follows ("combined stack size of 4 calls is
 /// 544", 6.18).
 #[inline(never)]
-fn may_have_sent<R: Rules>(rules: &R, quote: &Quote) -> bool {
+fn may_have_sent<R: Rules>(rules: &R, quote: &Quote, epoch: u32) -> bool {
     let Some(config) = rules.config() else {
         return false;
     };
@@ -72,7 +72,7 @@ fn may_have_sent<R: Rules>(rules: &R, quote: &Quote) -> bool {
         return true;
     }
     match rules.binding(&quote.src) {
-        Some(versions) => versions.at(config.epoch).identity != 0,
+        Some(versions) => versions.at(epoch).identity != 0,
         None => false,
     }
 }

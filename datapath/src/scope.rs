@@ -4,7 +4,7 @@
 //! other end is nobody knows: it is taken for who is on the same segment, or else for the only one who has the address.
 
 use crate::abi::packet::Trace;
-use crate::abi::{Addr, Binding, BindingVersions, Config, Direction, FlowKey, Packet, ScopedKey, Side};
+use crate::abi::{Addr, Binding, BindingVersions, Direction, FlowKey, Packet, ScopedKey, Side};
 use crate::frame::Frame;
 use crate::policy::Moment;
 use crate::stage::Stages;
@@ -41,8 +41,10 @@ pub fn note<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, rules: &T:
     let Some(config) = rules.config() else {
         return;
     };
-    trace.moment.epoch = config.epoch;
-    trace.moment.segment = where_is(frame, direction, rules, config, &trace.packet);
+    if trace.moment.epoch == 0 {
+        trace.moment.epoch = config.epoch;
+    }
+    trace.moment.segment = where_is(frame, direction, rules, trace.moment.epoch, &trace.packet);
     trace.packet.key.zone = zone(rules, &trace.moment, &trace.packet.key);
 }
 
@@ -51,11 +53,11 @@ fn where_is<F: Frame, R: Rules>(
     frame: &F,
     direction: Direction,
     rules: &R,
-    config: &Config,
+    epoch: u32,
     packet: &Packet,
 ) -> u32 {
     let interface = match rules.interface(frame.ifindex()) {
-        Some(versions) => versions.at(config.epoch).number,
+        Some(versions) => versions.at(epoch).number,
         None => 0,
     };
     let vlan = if packet.vlan_count == 0 { 0 } else { packet.vlans[0] };

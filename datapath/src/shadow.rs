@@ -22,7 +22,7 @@ pub fn judge<F: Stages<T>, T: Tables>(frame: &F, plane: &mut Plane<T>, packet: &
         return;
     }
     let (next, flags) = (config.epoch.wrapping_add(1), config.shadow_flags | config.flags & Config::FAILSAFE);
-    let mut moment = Moment::on(&plane.rules, config, frame.ifindex());
+    let mut moment = Moment::on(&plane.rules, config, frame.ifindex(), 0);
     let originator = match find(&mut plane.connections, &mut plane.half_open, &packet.key) {
         Some(conn) => conn.originator_side(),
         None => track::originator(packet),

@@ -55,8 +55,8 @@ pub trait Stages<T: Tables>: Frame + Sized {
 
     /// Turns to what a tunnel carries.
     #[inline(always)]
-    fn tunnel(&self, plane: &mut Plane<T>, trace: &mut Trace) {
-        judge::tunnel(self, plane, trace);
+    fn tunnel(&self, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
+        judge::tunnel(self, direction, plane, trace);
     }
 
     /// Reads the network header of what a tunnel carries into `trace`.

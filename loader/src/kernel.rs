@@ -265,7 +265,7 @@ fn refusal(program: &'static str, error: &ProgramError) -> Error {
         Some(EINVAL) if said_nothing => {
             let release = rustix::system::uname().release().to_string_lossy().into_owned();
             let reason = format!(
-                "kernel {release} does not know its kind; Tidegate needs Linux 5.18 or newer with CONFIG_BPF_SYSCALL, \
+                "kernel {release} does not know its kind; Tidegate needs Linux 6.2 or newer with CONFIG_BPF_SYSCALL, \
                  CONFIG_NET_CLS_ACT and XDP in the driver or in the stack"
             );
             Error::Program { program, reason }

@@ -50,7 +50,7 @@ impl Stages<Kernel> for HookFrame {
     }
 
     #[inline(always)]
-    fn tunnel(&self, _: &mut Plane<Kernel>, trace: &mut Trace) {
+    fn tunnel(&self, _: Direction, _: &mut Plane<Kernel>, trace: &mut Trace) {
         tg_tunnel(self.context(), trace);
     }
 
@@ -287,7 +287,7 @@ pub extern "C" fn tg_transport(ctx: *mut Context, trace: *mut Trace) -> u32 {
 pub extern "C" fn tg_tunnel(ctx: *mut Context, trace: *mut Trace) -> u32 {
     // SAFETY: the caller's reference.
     if let Some(trace) = unsafe { trace.as_mut() } {
-        judge::tunnel(&HookFrame::new(ctx), &mut plane(), trace);
+        judge::tunnel(&HookFrame::new(ctx), DIRECTION, &mut plane(), trace);
     }
     0
 }

@@ -4,8 +4,9 @@ use super::Part;
 use crate::instance::Instance;
 use loader::probe::{self, Answer};
 
-/// Frames of several buffers (`BPF_F_XDP_HAS_FRAGS`) came with it.
-const OLDEST: (u32, u32) = (5, 18);
+/// Its verifier takes the arguments of global functions for keys of maps ("bpf: Consider all `mem_types` compatible for
+/// map_{key,value} args", d1673304097c); 6.1 refuses them ("R2 type=mem expected=fp, pkt").
+const OLDEST: (u32, u32) = (6, 2);
 const AS_ROOT: &str = "run `tidegate doctor` as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 
 pub(super) fn checks(instance: &Instance) -> Part {
@@ -49,7 +50,7 @@ fn release(part: &mut Part) {
     part.missing(
         "release",
         release,
-        "use Linux 5.18 or newer: XDP programs take frames of several buffers since then",
+        "use Linux 6.2 or newer (tried: 6.12 and 6.18): the verifier of 6.1 refuses the programs",
     );
 }
 

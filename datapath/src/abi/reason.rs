@@ -64,7 +64,8 @@ impl Direction {
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $n:literal, $name:literal, $code:literal;)+) => {
-        /// Why a verdict is what it is. The number counts up and indexes counters; [`Reason::code`] is what users see.
+        /// Why a verdict is what it is. The number indexes counters, and 20 was one that is no more; [`Reason::code`] is what
+        /// users see.
         #[repr(u8)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
@@ -151,8 +152,6 @@ reasons! {
     FragmentTiny = 18, "FRAGMENT_WITHOUT_HEADER", 14;
     /// Flags that no TCP sends: none at all, or SYN with FIN or RST.
     TcpInvalidFlags = 19, "TCP_INVALID_FLAGS", 15;
-    /// The table of half-open connections did not take another.
-    CtMapFull = 20, "CT_MAP_INSERTION_FAILED", 155;
     /// A table of the program is missing or out of step: nothing can be judged.
     NoConfiguration = 21, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION", 165;
     /// Passed: sent by the gateway for a packet that XDP judged on its way in.

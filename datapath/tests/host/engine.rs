@@ -53,7 +53,7 @@ pub struct HostEngine {
     pub plane: Plane<Host>,
     pub ifindex: u32,
     pub direction: Direction,
-    dropped: bool,
+    pub dropped: bool,
 }
 
 impl HostEngine {

@@ -1,12 +1,13 @@
 //! The fixture table, run by the native path.
 
 mod engine;
+mod epochs;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod refusing;
 
 use datapath::abi::packet::Trace;
-use datapath::abi::{Action, Config, Interface, Packet, Reason, Settled};
+use datapath::abi::{Action, Config, Direction, Interface, Packet, Reason, Settled};
 use datapath::frame::{BufferFrame, SliceFrame};
 use datapath::lane::{self, Lane};
 use datapath::weight::{Gso, Weight};
@@ -38,6 +39,29 @@ fn a_candidate_policy_changes_no_verdict_and_is_counted() {
 #[test]
 fn stages_of_handshakes_last_as_long_as_they_did() {
     fixtures::tls::stages_last_as_long_as_they_did(&mut HostEngine::new());
+}
+
+#[test]
+fn nobody_else_speaks_for_a_failsafe_service() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let mut engine = HostEngine { direction, ..HostEngine::new() };
+        fixtures::guards::nobody_else_speaks_for_a_failsafe_service(&mut engine, direction);
+    }
+}
+
+/// Not even where somebody was quicker to say so.
+#[test]
+fn what_a_failsafe_service_says_passes_whoever_has_said_it_before() {
+    let mut engine = HostEngine::new();
+    let said = fixtures::frames::Talk::new().s("PA", b"ssh").steps.remove(0).frame;
+    for traced in [true, false] {
+        engine.prepare(&fixtures::guards::failsafe_service(), traced);
+        for (direction, is_dropped) in [(Direction::Ingress, true), (Direction::Egress, false)] {
+            engine.direction = direction;
+            engine.judge(&said, fixtures::START);
+            assert_eq!(engine.dropped(), is_dropped, "{direction:?}");
+        }
+    }
 }
 
 /// Who is answered once may not have asked: only who goes on is among the answered.
@@ -129,8 +153,7 @@ fn every_fixture_has_a_name_of_its_own() {
 }
 
 /// The reasons that no fixture can bring about, each with why.
-const OUT_OF_REACH: [Reason; 4] = [
-    Reason::CtMapFull,       // refusing.rs: no engine has a table that takes nothing
+const OUT_OF_REACH: [Reason; 3] = [
     Reason::NoConfiguration, // refusing.rs: no engine is without one
     Reason::JudgedAtIngress, // TC says it for what came in by XDP
     Reason::Redirected, // XDP says it of the interface by which it sends: loader/tests/gateway/forward.rs

@@ -1,7 +1,7 @@
 //! What the tables of no engine bring about by themselves: a table that takes no connection, and no configuration. A hash map on
 //! the host takes everything and the kernel's sets evict; the kernel's array always has its entry.
 
-use crate::fixtures::{self, START, frames::Talk};
+use crate::fixtures::{self, START, Setup, frames::Talk};
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
@@ -114,31 +114,43 @@ fn plane<R: Rules>(of: impl FnOnce(HostRules) -> R, config: Config) -> Plane<Ref
     Plane { slots, spill, connections, half_open: Full, fragments, rules: of(rules), buckets, sink, draft }
 }
 
-/// Judges a SYN by tables and rules that refuse; it is dropped and counted, and leaves nothing behind.
-fn is_dropped<R: Rules>(plane: &mut Plane<Refusing<R>>, reason: Reason) {
-    let syn = Talk::new().client("S", b"", Action::Dropped, reason).steps.remove(0);
+/// Judges a SYN by tables and rules that refuse; it is counted by its verdict, and leaves no connection behind. What was told:
+/// verdicts and their reasons.
+fn judged<R: Rules>(plane: &mut Plane<Refusing<R>>, action: Action, reason: Reason) -> Vec<(u8, u8)> {
+    let syn = Talk::new().client("S", b"", action, reason).steps.remove(0);
     let mut trace = Trace::default();
     let frame = SliceFrame { bytes: &syn.frame, ifindex: 1 };
-    let action = judge(&frame, Direction::Ingress, plane, || Some(&mut trace));
-    assert_eq!((action, trace.action(), trace.reason()), (Action::Dropped, Action::Dropped, reason));
+    let judged = judge(&frame, Direction::Ingress, plane, || Some(&mut trace));
+    assert_eq!((judged, trace.action(), trace.reason()), (action, action, reason));
     assert_eq!(trace.rule, 0);
     let counts = &plane.sink.ports[&1].counts[Direction::Ingress as usize];
     let at = PortCounters::index(reason as u8, false);
     assert_eq!((counts[at].packets, counts[at].bytes), (1, syn.frame.len() as u64));
     assert_eq!(counts.iter().map(|count| count.packets).sum::<u64>(), 1);
     assert!(plane.connections.entries.is_empty());
-    assert_eq!(plane.sink.lost[Tally::Opened as usize], 0);
+    plane.sink.events.iter().map(|event| (event.action, event.reason)).collect()
 }
 
+/// As one that gives way to others at once: counted as opened, and nowhere to be found.
 #[test]
-fn a_connection_that_no_table_takes_is_dropped() {
-    for traced in [true, false] {
-        let setup = fixtures::open_gateway();
-        is_dropped(&mut plane(|rules| rules, fixtures::config(&setup, traced)), Reason::CtMapFull);
+fn a_connection_that_no_table_takes_passes_and_is_counted_as_opened() {
+    for flags in [Config::ENFORCE, 0] {
+        for traced in [true, false] {
+            let setup = Setup { flags: flags | Config::DEFAULT_ALLOW, ..Setup::default() };
+            let mut plane = plane(|rules| rules, fixtures::config(&setup, traced));
+            for n in 1..=2 {
+                let told = judged(&mut plane, Action::Forwarded, Reason::Forwarded);
+                assert_eq!(told, vec![(Action::Forwarded as u8, Reason::Forwarded as u8); n]);
+                assert_eq!(plane.sink.lost[Tally::Opened as usize], n as u64);
+                plane.sink.ports.clear();
+            }
+        }
     }
 }
 
 #[test]
 fn without_a_configuration_everything_is_dropped() {
-    is_dropped(&mut plane(|_| Unconfigured, Config::new(64, 0)), Reason::NoConfiguration);
+    let mut plane = plane(|_| Unconfigured, Config::new(64, 0));
+    assert_eq!(judged(&mut plane, Action::Dropped, Reason::NoConfiguration), []);
+    assert_eq!(plane.sink.lost[Tally::Opened as usize], 0);
 }

@@ -17,7 +17,7 @@ pub enum Difference {
 
 /// Reasons that say nothing of a header that tshark would find fault with: verdicts on packets that are right, and what is refused
 /// although a standard has it.
-const NO_FAULT: [Reason; 34] = [
+const NO_FAULT: [Reason; 33] = [
     Reason::Forwarded,
     Reason::Established,
     Reason::Related,
@@ -40,7 +40,6 @@ const NO_FAULT: [Reason; 34] = [
     Reason::RateLimited,
     Reason::TooManyAttempts,
     Reason::TooManyConnections,
-    Reason::CtMapFull,
     Reason::NoConfiguration,
     Reason::Midstream,
     Reason::SctpMidstream,

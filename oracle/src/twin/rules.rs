@@ -35,12 +35,13 @@ pub fn ruleset(policy: &Policy, stateful: bool) -> String {
     forward.push("tcp flags & (fin | syn | rst | ack) == 0 drop".into());
     forward.push("tcp flags & (syn | fin) == (syn | fin) drop".into());
     forward.push("tcp flags & (syn | rst) == (syn | rst) drop".into());
-    if stateful {
-        forward.push("ct state established,related accept".into());
-    }
+    // Ahead of what is established: errors about others' connections are not taken from who is blocked.
     for net in &policy.blocked {
         forward.push(format!("{} saddr {net} drop", family(net)));
         forward.push(format!("{} daddr {net} drop", family(net)));
+    }
+    if stateful {
+        forward.push("ct state established,related accept".into());
     }
     if policy.documents.is_empty() {
         forward.push("accept".into());
