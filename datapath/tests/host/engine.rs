@@ -6,13 +6,13 @@ use crate::fixtures::{self, EPOCH, Engine, Setup};
 use datapath::abi::config::PortCounters;
 use datapath::abi::packet::Trace;
 use datapath::abi::{
-    Action, BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, FlowKey, FlowRecord,
-    HandshakeKey, Interface, LimitOf, LimitVersions, Reason, RuleVersions,
+    Action, BindingVersions, BlockVersions, Connection, DecisionVersions, Direction, EventBudget, FlowKey,
+    FlowRecord, HandshakeKey, Interface, LimitOf, LimitVersions, Reason, RuleVersions,
 };
 use datapath::frame::{Frame, SliceFrame};
 use datapath::host::{self, Host};
 use datapath::judge::judge;
-use datapath::tables::Plane;
+use datapath::tables::{Plane, Sink};
 use datapath::weight::Gso;
 use std::collections::BTreeMap;
 
@@ -144,6 +144,16 @@ impl Engine for HostEngine {
             rules.interfaces.insert(self.ifindex, versions);
         }
         rules.failsafe.extend(setup.failsafe.iter().copied());
+    }
+
+    fn prepare_in_a_storm(&mut self, setup: &Setup) {
+        let budget = |index| *self.plane.sink.budget(index).expect("a budget");
+        let sent: Vec<_> = (0..EventBudget::COUNT).map(budget).collect();
+        self.prepare(setup, false);
+        self.plane.rules.config.event_limit = 1;
+        for (index, budget) in (0..).zip(sent) {
+            *self.plane.sink.budget(index).expect("a budget") = budget;
+        }
     }
 
     fn judge(&mut self, frame: &[u8], at_ns: u64) -> Trace {
