@@ -5,23 +5,21 @@
 //! next packet finds.
 
 use crate::abi::packet::Trace;
-use crate::abi::{
-    Action, Config, Direction, FlowKey, FlowRecord, FlowSlot, FragmentKey, FragmentPorts, Limits, Packet,
-    Reason, Settled, Side,
-};
+use crate::abi::{Action, Config, Direction, Limits, Packet, Reason};
 use crate::admit;
 use crate::blocked::{self, Sender};
 use crate::event;
+use crate::fragment;
 use crate::frame::Frame;
-use crate::lane::{self, Lane};
+use crate::lane::Lane;
 use crate::policy::{self, Judgement, Moment};
 use crate::record;
 use crate::reset;
+use crate::settled;
 use crate::stage::Stages;
-use crate::tables::{Plane, Rules, Sink, Slots, Table, Tables};
-use crate::turned::{self, Known};
+use crate::tables::{Plane, Rules, Sink, Slots, Tables};
 use crate::weight::Weight;
-use crate::wire::{self, eth, proto, tcp, tunnel};
+use crate::wire::{self, eth, tcp, tunnel};
 
 /// What becomes of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +54,7 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
     plane: &mut Plane<T>,
     trace: impl FnOnce() -> Option<&'a mut Trace>,
 ) -> Action {
-    let action = fast(frame, direction, plane);
+    let action = settled::fast(frame, direction, plane);
     if action != UNSETTLED {
         return Action::from_u8(action);
     }
@@ -85,7 +83,7 @@ pub fn judge<'a, F: Stages<T>, T: Tables>(
 
 /// Every frame that is not read yet: into `trace`, and counted if its flow's record settles it.
 ///
-/// A function of its own in BPF, as [`fast`] is.
+/// A function of its own in BPF, as [`settled::fast`] is.
 #[inline(never)]
 fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
     if trace.reason == UNREAD {
@@ -115,144 +113,12 @@ fn read<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
             weight: Weight::of(packet),
             l3_offset: packet.l3_offset,
         };
-        traced(frame, direction, plane, trace, &lane);
+        settled::traced(frame, direction, plane, trace, &lane);
     }
 }
 
 /// Stands for no [`Action`].
 pub(crate) const UNSETTLED: u8 = 0;
-
-/// The fast lane. Returns an [`Action`] or [`UNSETTLED`].
-///
-/// A function of its own in BPF, so that what the verifier knows of its many ends is forgotten, and its stack is free
-/// again for what follows.
-#[inline(never)]
-fn fast<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>) -> u8 {
-    // Each family has the rest of the way to itself: merged, their fields would not fit into registers.
-    let action = match lane::link(frame) {
-        Some((eth::IPV4, at)) => {
-            lane::ipv4(frame, at).and_then(|lane| settled(frame, direction, plane, &lane))
-        }
-        Some((eth::IPV6, at)) => {
-            lane::ipv6(frame, at).and_then(|lane| settled(frame, direction, plane, &lane))
-        }
-        _ => None,
-    };
-    match action {
-        Some(action) => action as u8,
-        None => UNSETTLED,
-    }
-}
-
-/// The hot path: one look-up, compares, counters. `None` if the flow's record does not settle the packet, or if the
-/// packet is to be traced.
-#[inline(always)]
-fn settled<F: Stages<T>, T: Tables>(
-    frame: &F,
-    direction: Direction,
-    plane: &mut Plane<T>,
-    lane: &Lane,
-) -> Option<Action> {
-    let config = plane.rules.config()?;
-    if config.has(Config::TRACE) {
-        return None;
-    }
-    let hash = lane.key.hash(&config.hash_keys);
-    let index = hash & config.flow_mask;
-    if lane.kinds == Settled::CONTROL || !plane.slots.may_be_of(hash, index) {
-        return unknown(frame, direction, plane, lane);
-    }
-    let slot = plane.slots.slot(index)?;
-    if slot.key != lane.key {
-        return unknown(frame, direction, plane, lane);
-    }
-    let record = hit(slot, &plane.rules, config, lane)?;
-    frame.note_sender(config.mark_mask, record::sender(record, lane.side));
-    Some(pass(frame, direction, &mut plane.sink, lane, record))
-}
-
-/// A packet whose flow has no slot: a flood is made of these.
-#[inline(always)]
-fn unknown<F: Stages<T>, T: Tables>(
-    frame: &F,
-    direction: Direction,
-    plane: &mut Plane<T>,
-    lane: &Lane,
-) -> Option<Action> {
-    let reason = match turned::known(plane, lane) {
-        Known::Nothing => return None,
-        Known::Blocked if frame.is_blocked(plane, &lane.key, lane.side) => Reason::Blocklisted as u32,
-        Known::Blocked => return None,
-        Known::Nobody => frame.denied(plane, &lane.key, lane.side),
-    };
-    if reason == turned::GOES_ON {
-        return None;
-    }
-    let bytes = lane.weight.frame_bytes(u32::from(lane.l3_offset) + frame.bytes_beside());
-    plane.sink.count(frame.ifindex(), direction, reason as u8, false, lane.weight.packets, bytes);
-    Some(Action::Dropped)
-}
-
-/// The same for a packet that the parser read.
-#[inline(always)]
-fn traced<F: Frame, T: Tables>(
-    frame: &F,
-    direction: Direction,
-    plane: &mut Plane<T>,
-    trace: &mut Trace,
-    lane: &Lane,
-) -> Option<()> {
-    let config = plane.rules.config()?;
-    let slot = plane.slots.slot(lane.key.hash(&config.hash_keys) & config.flow_mask)?;
-    // What carries it was judged by one epoch, and so is what it carries.
-    let begun = trace.moment.epoch;
-    if slot.key != lane.key || begun != 0 && begun != slot.record.epoch {
-        return None;
-    }
-    let record = hit(slot, &plane.rules, config, lane)?;
-    trace.rule = record.rule;
-    trace.action = record.action;
-    trace.reason = record.reason;
-    trace.settled = 1;
-    trace.source = record::sender(record, lane.side);
-    pass(frame, direction, &mut plane.sink, lane, record);
-    Some(())
-}
-
-/// The record of the flow that has the slot, if it is settled and fresh; it has counted the packet.
-#[inline(always)]
-fn hit<'a, R: Rules>(
-    slot: &'a mut FlowSlot,
-    rules: &R,
-    config: &Config,
-    lane: &Lane,
-) -> Option<&'a FlowRecord> {
-    let record = &mut slot.record;
-    if record.epoch != config.epoch || record.settled & Settled::bit(lane.kinds, lane.side) == 0 {
-        return None;
-    }
-    let now_ns = rules.coarse_ns(config);
-    if now_ns >= record.fresh_until_ns {
-        return None;
-    }
-    record::count(record, lane.side, lane.weight, now_ns);
-    Some(record)
-}
-
-#[inline(always)]
-fn pass<F: Frame, S: Sink>(
-    frame: &F,
-    direction: Direction,
-    sink: &mut S,
-    lane: &Lane,
-    record: &FlowRecord,
-) -> Action {
-    let action = Action::from_u8(record.action);
-    let audited = action == Action::Audit;
-    let bytes = lane.weight.frame_bytes(u32::from(lane.l3_offset) + frame.bytes_beside());
-    sink.count(frame.ifindex(), direction, record.reason, audited, lane.weight.packets, bytes);
-    action
-}
 
 /// Stands in the trace for "no reason to refuse it" until it is judged: no reason has this number.
 pub(crate) const PARSED: u8 = u8::MAX;
@@ -368,7 +234,7 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
         return frame.refuse(direction, plane, trace, Reason::UnsupportedL2);
     }
     let is_later = packet.has(Packet::IS_FRAGMENT) && packet.fragment_offset != 0;
-    if is_later && !find_first_fragment(plane, packet) {
+    if is_later && !fragment::find_first(plane, packet) {
         return frame.refuse(direction, plane, trace, Reason::FragmentOrphan);
     }
     let Some(config) = plane.rules.config() else {
@@ -387,7 +253,7 @@ fn walk<F: Stages<T>, T: Tables>(frame: &F, direction: Direction, plane: &mut Pl
         return;
     }
     if trace.packet.has(Packet::IS_FRAGMENT) && trace.packet.fragment_offset == 0 {
-        remember_first_fragment(plane, &trace.packet);
+        fragment::remember_first(plane, &trace.packet);
     }
     if trace.packet.has(Packet::HAS_TCP) && tcp::has_invalid_flags(&trace.packet) {
         frame.refuse(direction, plane, trace, Reason::TcpInvalidFlags);
@@ -434,42 +300,6 @@ pub fn refuse<F: Frame, T: Tables>(
     let action = if moment.flags & Config::ENFORCE != 0 { Action::Dropped } else { Action::Audit };
     event::refused(&mut plane.sink, frame, direction, &trace.packet, &moment, action, reason);
     trace.set(Verdict::plain(action, reason));
-}
-
-/// Remembers the ports of a first fragment that may pass: who is blocked or denied pushes nobody else's out.
-///
-/// A function of its own in BPF, so that its key has room on the stack.
-#[inline(never)]
-fn remember_first_fragment<T: Tables>(plane: &mut Plane<T>, packet: &Packet) {
-    let (src, dst) = (packet.src(), packet.dst());
-    // A full table costs the datagram, not the packet path: its later fragments are orphans.
-    plane.fragments.insert(&fragment_key(packet), &FragmentPorts { src_port: src.1, dst_port: dst.1 });
-}
-
-/// Gives a later fragment the ports of the first. Returns whether that was seen.
-///
-/// A function of its own in BPF, for the same reason.
-#[inline(never)]
-fn find_first_fragment<T: Tables>(plane: &mut Plane<T>, packet: &mut Packet) -> bool {
-    let (src, dst) = (packet.src(), packet.dst());
-    let protocol = packet.key.proto;
-    let Some(ports) = plane.fragments.get(&fragment_key(packet)) else {
-        return false;
-    };
-    let (src, dst) = ((src.0, ports.src_port), (dst.0, ports.dst_port));
-    let (key, side) = FlowKey::canonical(packet.ip_version, protocol, src, dst);
-    packet.key = key;
-    packet.from_b = u8::from(side == Side::B);
-    if matches!(protocol, proto::TCP | proto::UDP | proto::SCTP) {
-        packet.has |= Packet::HAS_PORTS;
-    }
-    true
-}
-
-#[inline(always)]
-fn fragment_key(packet: &Packet) -> FragmentKey {
-    let (src, dst) = (packet.src().0, packet.dst().0);
-    FragmentKey { src, dst, id: packet.fragment_id, proto: u32::from(packet.key.proto) }
 }
 
 /// [`count`], a function of its own in BPF: what that keeps beside would lie on the kernel's stack under all the stages.

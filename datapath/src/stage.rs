@@ -1,6 +1,6 @@
 //! The stages of the slow path, and how one calls the next.
 //!
-//! Natively a stage is a plain call. In BPF each is a global function of its program (`xdp/src/stages.rs`): the kernel
+//! Natively a stage is a plain call. In BPF each is a global function of its program (`xdp/src/stages`): the kernel
 //! verifies such a function once, by itself, so that the cost of verifying adds up over the stages where it would
 //! multiply over every path that leads to them (docs/adr/0004-stages.md).
 

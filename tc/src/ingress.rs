@@ -13,7 +13,7 @@ mod maps;
 #[path = "../../xdp/src/memos.rs"]
 mod memos;
 mod reject;
-#[path = "../../xdp/src/stages.rs"]
+#[path = "../../xdp/src/stages/mod.rs"]
 mod stages;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
