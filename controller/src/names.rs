@@ -18,7 +18,7 @@ const KEPT: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     identities: Shards,
-    rules: Arc<HashMap<u32, String>>,
+    rules: Shards,
     /// What began with which epoch, the latest last.
     revisions: VecDeque<Began>,
 }
@@ -98,7 +98,8 @@ impl Published {
     }
 }
 
-/// Names by numbers, in parts that versions share: one name more copies the part that it is in.
+/// Names by numbers, in parts that versions share: one name more copies the part that it is in. A containment has a rule of its own, and
+/// waits for its name.
 #[derive(Clone, Debug)]
 struct Shards(Vec<Arc<HashMap<u32, Arc<str>>>>);
 
@@ -128,11 +129,12 @@ impl Default for Shards {
 impl Names {
     /// From the saved state.
     pub fn of(state: &State) -> Self {
-        let mut rules: HashMap<_, _> = state.numbering.rules().map(|(n, key)| (n, short(key))).collect();
-        rules.extend(state.rules.iter().map(|(n, rule)| (*n, rule.label())));
+        let mut rules = Shards::default();
+        state.numbering.rules().for_each(|(n, key)| rules.insert(n, &short(key)));
+        state.rules.iter().for_each(|(n, rule)| rules.insert(*n, &rule.label()));
         Self {
             identities: identities(&state.numbering),
-            rules: Arc::new(rules),
+            rules,
             revisions: VecDeque::from([Began {
                 epoch: state.epoch,
                 revision: state.revision,
@@ -167,10 +169,10 @@ impl Names {
     /// The same after a revision that gave these rules their names.
     fn revised(&self, began: Began, rules: &[(u32, String)]) -> Self {
         let mut names = Self { revisions: VecDeque::from([began]), ..self.clone() };
-        let is_new = |(number, name): &&(u32, String)| names.rule(*number) != Some(name);
-        let new: Vec<_> = rules.iter().filter(is_new).cloned().collect();
-        if !new.is_empty() {
-            Arc::make_mut(&mut names.rules).extend(new);
+        for (number, name) in rules {
+            if names.rule(*number) != Some(name) {
+                names.rules.insert(*number, name);
+            }
         }
         names.after(self)
     }
@@ -186,7 +188,7 @@ impl Names {
 
     /// The label of a rule, `POLICY/RULE`.
     pub fn rule(&self, number: u32) -> Option<&str> {
-        self.rules.get(&number).map(String::as_str)
+        self.rules.get(number)
     }
 }
 
@@ -243,8 +245,12 @@ mod tests {
         let names = Published::new(of(2, 1));
         names.revise(3, 2, &[], Arc::default());
         assert_eq!(names.now().revision(2), Some(1));
+        let before = names.now();
         names.revise(3, 3, &[(9, "shop/pay".into())], Arc::default());
-        assert_eq!((names.now().revision(3), names.now().rule(9)), (Some(3), Some("shop/pay")));
+        let now = names.now();
+        assert_eq!((now.revision(3), now.rule(9), before.rule(9)), (Some(3), Some("shop/pay"), None));
+        let shards = before.rules.0.iter().zip(&now.rules.0);
+        assert_eq!(shards.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 1, "the others are shared");
     }
 
     #[test]

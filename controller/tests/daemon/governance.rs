@@ -289,4 +289,11 @@ fn what_the_policy_denies_though_it_is_expected_and_what_goes_on_after_a_lease_i
     assert_eq!(said(1), (&json("expired_lease"), &json("client"), &json("flag")));
     assert_eq!(found[1]["evidence"][0]["reason"], "LEASE_EXPIRED");
     assert_eq!(found[1]["identities"], json(vec![json(ORDERS)]));
+    // The address may be the next one's by now: what no intent expects is nobody's departure, and contains nobody.
+    let before = found[1]["count"].as_u64();
+    assert!(!lab.connects(7777));
+    until(|| findings()[1]["count"].as_u64() > before);
+    assert_eq!(findings()[1]["services"], serde_json::json!(["tcp/8443", "tcp/7777"]));
+    assert_eq!(findings().len(), 2, "{:#?}", findings());
+    assert_eq!(lab.json(&["quarantine", "list"])[0], serde_json::json!([]));
 }

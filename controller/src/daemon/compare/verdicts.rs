@@ -27,9 +27,14 @@ impl Shared {
         watch.roles.note(&seen.server, judged.time);
         let set = watch.declared.set.clone();
         let intents = &set.documents.intents[..];
+        if event.reason() == Reason::LeaseExpired {
+            // Who is at an address whose lease is over is not certain: it may be the next one's already.
+            let departures = leases_over(intents, &seen, over, (&judged, event.epoch));
+            departures.iter().for_each(|departure| self.note(departure, &seen, &judged));
+            return self.ask_rules(watch, intents, &seen, &judged);
+        }
         self.look_at_attempt(watch, intents, (&*seen, &judged), Attempt::Passed(!is_denied));
-        let is_over = event.reason() == Reason::LeaseExpired;
-        if !is_denied && !is_over && watch.declared.is_known(&ends) {
+        if !is_denied && watch.declared.is_known(&ends) {
             return watch.note_usual(ends, seen, judged);
         }
         let judged = &judged;
@@ -47,9 +52,6 @@ impl Shared {
         if is_denied && matches!(event.reason(), Reason::PolicyDenied | Reason::PolicyDeny) {
             departures.extend(denied_although_expected(intents, &seen).filter(|_| is_expected));
             departures.extend(watch.scan(intents, &seen, judged.time));
-        }
-        if is_over {
-            departures.extend(leases_over(intents, &seen, over, (judged, event.epoch)));
         }
         departures.iter().for_each(|departure| self.note(departure, &seen, judged));
         self.ask_rules(watch, intents, &seen, judged);
