@@ -143,8 +143,8 @@ fn is_tunnel<T: Tables>(plane: &Plane<T>, packet: &Packet) -> bool {
     plane.rules.config().is_some_and(|config| tunnel::is_asked(config.flags, packet))
 }
 
-/// Turns to what a tunnel carries, one level deep. The ends of the tunnel itself are judged by blocklists alone; a verdict on them
-/// is left in `trace`.
+/// Turns to what a tunnel carries, one level deep. The ends of the tunnel itself are judged by blocklists and quarantines
+/// alone; a verdict on them is left in `trace`.
 #[inline(always)]
 pub fn tunnel<F: Frame, T: Tables>(frame: &F, direction: Direction, plane: &mut Plane<T>, trace: &mut Trace) {
     let Some(config) = plane.rules.config() else {

@@ -181,11 +181,8 @@ fn between<R: Rules>(rules: &R, moment: &Moment, ends: &Ends<'_>, from: &End, to
     if is_cut(rules, from, service, moment, j) || is_cut(rules, to, service, moment, j) {
         return;
     }
-    if from.guards | to.guards != 0 {
-        let listed = Listed { guards: [from.guards, to.guards], classes: [from.class, to.class] };
-        if rules.is_listed(&listed, service, moment, j) {
-            return;
-        }
+    if is_listed(rules, from, to, service, moment, j) {
+        return;
     }
     if from.lease == Lease::Denies || to.lease == Lease::Denies {
         return j.decided(Action::Dropped, Reason::LeaseExpired, 0);
@@ -317,6 +314,23 @@ fn is_cut<R: Rules>(rules: &R, end: &End, service: Service, moment: &Moment, j: 
     rule != 0
 }
 
+/// Whether the list of an identity, of either end, speaks of this service.
+#[inline(always)]
+fn is_listed<R: Rules>(
+    rules: &R,
+    from: &End,
+    to: &End,
+    service: Service,
+    moment: &Moment,
+    j: &mut Judgement,
+) -> bool {
+    if from.guards | to.guards == 0 {
+        return false;
+    }
+    let listed = Listed { guards: [from.guards, to.guards], classes: [from.class, to.class] };
+    rules.is_listed(&listed, service, moment, j)
+}
+
 /// Asks both tries what an epoch says of an address.
 #[inline(always)]
 pub fn look_up<R: Rules>(rules: &R, addr: &Addr, epoch: u32, memo: &mut EndMemo) {
@@ -380,12 +394,16 @@ fn policy_port(ends: &Ends<'_>) -> u16 {
     if ends.proto == proto::ICMP || ends.proto == proto::ICMPV6 { ends.orig_port } else { ends.resp_port }
 }
 
-/// Whether a blocklist names an end of a packet that is not judged by its own flow. `j` then says so, of who sent it and to whom.
+/// Whether a blocklist or a quarantine names an end of a packet that is not judged by its own flow. `j` then says so, of who sent it
+/// and to whom.
 #[inline(always)]
 pub(crate) fn is_blocked<R: Rules>(rules: &R, moment: &Moment, packet: &Packet, j: &mut Judgement) -> bool {
     let ends = Ends::new(&packet.key, packet.side());
     let service = Service { proto: ends.proto, port: policy_port(&ends) };
     let from = end(rules, moment, ends.orig, 0, j);
     let to = end(rules, moment, ends.resp, 1, j);
-    is_cut(rules, &from, service, moment, j) || is_cut(rules, &to, service, moment, j)
+    if is_cut(rules, &from, service, moment, j) || is_cut(rules, &to, service, moment, j) {
+        return true;
+    }
+    is_listed(rules, &from, &to, service, moment, j)
 }
