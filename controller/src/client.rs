@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+/// Room for a request with very many files. It is no memory until it is written to; to grow into it would be several copies.
+const ROOM: usize = 64 << 20;
+
 /// Sends a request and reads the JSON answer.
 pub async fn call<T: DeserializeOwned>(
     instance: &Instance,
@@ -49,7 +52,8 @@ pub async fn send(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     tokio::spawn(connection);
-    let json = serde_json::to_vec(body).map_err(|e| Failure::failed("encode the request", e))?;
+    let mut json = Vec::with_capacity(ROOM);
+    serde_json::to_writer(&mut json, body).map_err(|e| Failure::failed("encode the request", e))?;
     let request = Request::builder()
         .method(method)
         .uri(path)

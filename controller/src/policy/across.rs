@@ -1,21 +1,21 @@
 //! Mistakes that only all documents together show: names that stand twice, addresses that two workloads claim.
 
 use super::fields::Context;
+use super::hashing::Map;
 use super::place::Place;
 use super::ports::PortMatch;
 use super::prefix::Prefix;
 use super::scope::Scope;
 use super::spiffe::SpiffeId;
 use super::yaml::Node;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 /// What was seen so far in all files.
 #[derive(Default)]
 pub struct Across {
-    names: HashMap<(&'static str, String), Place>,
+    names: Map<(&'static str, String), Place>,
     /// By prefix, interface and VLAN.
-    claims: HashMap<(Prefix, Option<String>, Option<u16>), Vec<Claim>>,
+    claims: Map<(Prefix, Option<String>, Option<u16>), Vec<Claim>>,
 }
 
 struct Claim {

@@ -4,6 +4,7 @@
 //! fleet, and a new workload that known selectors match is one new binding.
 
 use super::document::{Documents, Workload};
+use super::hashing::{Map, Set};
 use super::identity_limits::{IdentityLimits, Numbered};
 use super::numbering::Numbering;
 use super::placed::{Claims, Placed};
@@ -15,7 +16,7 @@ use super::trie::ScopedPrefix;
 use datapath::abi::policy::LeaseEnd;
 use datapath::abi::{Binding, NEVER};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// The classes of a set of documents.
@@ -28,7 +29,7 @@ pub struct Classes<'d> {
     pub named_interfaces: BTreeMap<String, u32>,
     /// The selectors of each class that some prefix has.
     pub selectors: BTreeMap<u32, Vec<&'d Selector>>,
-    members: HashMap<&'d Selector, Vec<u32>>,
+    members: Map<&'d Selector, Vec<u32>>,
     all: Vec<u32>,
 }
 
@@ -39,15 +40,15 @@ impl<'d> Classes<'d> {
         documents: &'d Documents,
         numbering: &mut Numbering,
         (wall_of_boot_ns, now): (i128, Timestamp),
-        guards: &HashMap<Profile<'d>, u32>,
+        guards: &Map<Profile<'d>, u32>,
         limits: &IdentityLimits<'d>,
     ) -> Self {
         let index = Index::of(documents);
         let mut builder = Builder {
             numbers: index.selectors.iter().map(|s| numbering.selector(s.to_string())).collect(),
             numbering,
-            profiles: HashMap::new(),
-            classes: HashMap::new(),
+            profiles: Map::default(),
+            classes: Map::default(),
             wall_of_boot_ns,
             now,
             guards,
@@ -60,7 +61,7 @@ impl<'d> Classes<'d> {
         let points = points(documents, &index, limits.unidentified.is_some());
         let (bindings, scoped) = builder.bind(points, &named_interfaces);
         let mut selectors: BTreeMap<u32, Vec<&Selector>> = BTreeMap::from([(0, Vec::new())]);
-        let mut members: HashMap<&Selector, Vec<u32>> = HashMap::new();
+        let mut members: Map<&Selector, Vec<u32>> = Map::default();
         for (set, class) in &builder.classes {
             for n in set {
                 members.entry(index.selectors[*n]).or_default().push(*class);
@@ -79,7 +80,7 @@ impl<'d> Classes<'d> {
         } else {
             added(selectors).flat_map(of).collect::<BTreeSet<u32>>().into_iter().collect()
         };
-        let gone: HashSet<u32> = taken(selectors).flat_map(of).collect();
+        let gone: Set<u32> = taken(selectors).flat_map(of).collect();
         classes.retain(|class| !gone.contains(class));
         classes
     }
@@ -181,11 +182,11 @@ struct Builder<'a, 'd> {
     index: &'a Index<'d>,
     /// Stable numbers of the selectors.
     numbers: Vec<u32>,
-    profiles: HashMap<Profile<'d>, Rc<[usize]>>,
-    classes: HashMap<Vec<usize>, u32>,
+    profiles: Map<Profile<'d>, Rc<[usize]>>,
+    classes: Map<Vec<usize>, u32>,
     wall_of_boot_ns: i128,
     now: Timestamp,
-    guards: &'a HashMap<Profile<'d>, u32>,
+    guards: &'a Map<Profile<'d>, u32>,
     limits: &'a IdentityLimits<'d>,
 }
 
@@ -275,22 +276,24 @@ impl<'d> Builder<'_, 'd> {
 /// Selectors by what they ask for, so that a workload meets only those that could match.
 struct Index<'d> {
     selectors: Vec<&'d Selector>,
-    ids: HashMap<&'d SpiffeId, usize>,
-    domains: HashMap<&'d str, usize>,
-    patterns: HashMap<&'d str, Vec<(usize, &'d SpiffePattern)>>,
+    ids: Map<&'d SpiffeId, usize>,
+    domains: Map<&'d str, usize>,
+    patterns: Map<&'d str, Vec<(usize, &'d SpiffePattern)>>,
     /// By the first of the labels that a selector asks for.
-    labels: HashMap<(&'d String, &'d String), Vec<usize>>,
+    labels: Map<(&'d String, &'d String), Vec<usize>>,
 }
 
 impl<'d> Index<'d> {
     fn of(documents: &'d Documents) -> Self {
-        let distinct: BTreeSet<&Selector> = documents.selectors().filter(|s| **s != Selector::Any).collect();
+        let distinct: Set<&Selector> = documents.selectors().filter(|s| **s != Selector::Any).collect();
+        let mut selectors: Vec<&Selector> = distinct.into_iter().collect();
+        selectors.sort_unstable();
         let mut index = Self {
-            selectors: distinct.into_iter().collect(),
-            ids: HashMap::new(),
-            domains: HashMap::new(),
-            patterns: HashMap::new(),
-            labels: HashMap::new(),
+            selectors,
+            ids: Map::default(),
+            domains: Map::default(),
+            patterns: Map::default(),
+            labels: Map::default(),
         };
         for (n, selector) in index.selectors.iter().enumerate() {
             match selector {

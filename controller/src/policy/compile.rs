@@ -6,6 +6,7 @@ use super::flatten::{Entry, flatten};
 use super::gateway::Gateway;
 use super::granted::{Granted, Said, Speaks, beyond};
 use super::guards::{Guards, Peers};
+use super::hashing::Map;
 use super::identity_limits::IdentityLimits;
 use super::limits::Limits;
 use super::numbering::Numbering;
@@ -19,7 +20,7 @@ use super::trie::{PolicyPrefix, ScopedPrefix};
 use datapath::abi::{Binding, Block, Decision, Interface, LimitOf, Limits as Bits, PolicyKey, RuleSettings};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// What the maps have to hold, and the tables that say what its numbers mean.
@@ -338,7 +339,7 @@ fn decisions(
     granted: &Granted<'_>,
     classes: &Classes<'_>,
 ) -> BTreeMap<PolicyPrefix, Decision> {
-    let mut pairs: HashMap<(u32, u32), Pair> = HashMap::new();
+    let mut pairs: Map<(u32, u32), Pair> = Map::default();
     for (n, one) in ordered.iter().enumerate().filter(|(_, one)| one.open != Open::Shut) {
         let to = classes.matching(&one.rule.to);
         for src in classes.matching(&one.rule.from) {
@@ -358,7 +359,7 @@ fn decisions(
         }
     }
     // Many pairs meet the same rules.
-    let mut flat: HashMap<Speakers, Rc<[Entry]>> = HashMap::new();
+    let mut flat: Map<Speakers, Rc<[Entry]>> = Map::default();
     let mut policy = BTreeMap::new();
     for ((src, dst), pair) in pairs {
         let entries = flat.entry(pair.speakers).or_insert_with_key(|Speakers { rules, grants }| {

@@ -8,6 +8,7 @@ use super::compile::{RuleInfo, RuleKind};
 use super::document::{BlockEntry, Documents, RuleAction, RuleMode, Workload};
 use super::feed::{self, Feed};
 use super::flatten::{Entry, resolve};
+use super::hashing::Map;
 use super::limits::Limits;
 use super::numbering::Numbering;
 use super::ports::PortMatch;
@@ -179,14 +180,14 @@ impl<'d> Guards<'d> {
         &mut self,
         workloads: &'d [Workload],
         numbering: &mut Numbering,
-    ) -> HashMap<Profile<'d>, u32> {
+    ) -> Map<Profile<'d>, u32> {
         let fits = |selector: &Selector, (id, labels): Profile<'_>| selector.matches_workload(id, labels);
         let blocks = self.blocks.iter().enumerate();
         let named: Vec<(usize, &Selector)> = blocks
             .filter_map(|(n, (target, _))| Some((n, target.selector.as_ref()?)))
             .filter(|(_, selector)| !matches!(selector, Selector::Cidr(_)))
             .collect();
-        let mut found = HashMap::new();
+        let mut found = Map::default();
         if named.is_empty() && self.quarantines.is_empty() {
             return found;
         }

@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod grant;
 mod granted;
 mod guards;
+mod hashing;
 pub mod identity_limits;
 pub mod intent;
 pub mod kinds;

@@ -1,5 +1,6 @@
 //! Numbers that mean the same in every compile: of identities, selectors, classes and rules.
 
+use super::hashing::Map;
 use super::spiffe::SpiffeId;
 use super::time::Clock;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ const CLOCK_STEP_NS: u64 = 1_000_000_000;
 /// so counters and flow records of an older policy still name the right rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbering {
-    identities: BTreeMap<SpiffeId, u32>,
+    identities: Map<SpiffeId, u32>,
     selectors: BTreeMap<String, u32>,
     classes: BTreeMap<String, u32>,
     rules: BTreeMap<String, u32>,
@@ -89,7 +90,11 @@ impl Numbering {
                 };
                 match self.texts(kind) {
                     Some(texts) => texts.iter().for_each(|(key, number)| put(key, *number)),
-                    None => self.identities.iter().for_each(|(id, number)| put(id.as_str(), *number)),
+                    None => {
+                        self.identities.iter().for_each(|(id, number)| put(id.as_str(), *number));
+                        // In the order of the index that they are put into.
+                        given.sort_unstable_by(|(_, a, _), (_, b, _)| a.cmp(b));
+                    }
                 }
             }
         }
@@ -161,7 +166,11 @@ impl Numbering {
     pub fn identity(&mut self, id: &SpiffeId) -> u32 {
         match self.identities.get(id) {
             Some(number) => *number,
-            None => give(&mut self.identities, id.clone()),
+            None => {
+                let number = self.identities.len() as u32 + 1;
+                self.identities.insert(id.clone(), number);
+                number
+            }
         }
     }
 
@@ -170,7 +179,7 @@ impl Numbering {
         self.identities.iter().find(|(_, n)| **n == number).map(|(id, _)| id)
     }
 
-    /// Every identity that ever had a number.
+    /// Every identity that ever had a number, in no order.
     pub fn identities(&self) -> impl Iterator<Item = (u32, &SpiffeId)> {
         self.identities.iter().map(|(id, n)| (*n, id))
     }

@@ -149,9 +149,9 @@ impl Builder {
     fn put(&mut self, node: Node) -> Result<Option<Node>, SyntaxError> {
         let Some(parent) = self.open.last_mut() else { return Ok(Some(node)) };
         match &mut parent.node.value {
-            Value::List(items) => items.push(node),
+            Value::List(items) => push(items, node),
             Value::Map(pairs) => match parent.key.take() {
-                Some(key) => pairs.push((key, node)),
+                Some(key) => push(pairs, (key, node)),
                 None if matches!(node.value, Value::Scalar { .. }) => parent.key = Some(node),
                 None => {
                     let what = format!("{} cannot be the name of a field", node.noun());
@@ -163,6 +163,14 @@ impl Builder {
         }
         Ok(None)
     }
+}
+
+/// Most collections have one item, and the tree of a long document is much memory: room is made for one, and then for more.
+fn push<T>(items: &mut Vec<T>, item: T) {
+    if items.is_empty() {
+        items.reserve_exact(1);
+    }
+    items.push(item);
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use super::super::classes::Classes;
 use super::super::compile::precedence;
 use super::super::document::{Documents, Policy, Rule, RuleAction, RuleMode};
+use super::super::hashing::Map;
 use super::super::identity_limits::IdentityLimits;
 use super::super::numbering::Numbering;
 use super::super::place::Place;
@@ -14,11 +15,11 @@ use super::super::selector::{Selector, added, taken};
 use super::witness::{self, End, Splits, Witnesses};
 use super::{Warning, WarningKind};
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 /// Looks at each rule. `decisive` is where what decides stands, of the ends that Workload files name.
 pub(super) fn check(documents: &Documents, decisive: &HashSet<&Place>, warnings: &mut Vec<Warning>) {
-    let (guards, limits) = (HashMap::new(), IdentityLimits::default());
+    let (guards, limits) = (Map::default(), IdentityLimits::default());
     let classes =
         Classes::of(documents, &mut Numbering::default(), (0, Timestamp::UNIX_EPOCH), &guards, &limits);
     let ordered = precedence(documents);

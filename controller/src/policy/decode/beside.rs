@@ -7,6 +7,7 @@ use super::super::across::Across;
 use super::super::document::Documents;
 use super::super::fields::Context;
 use jiff::Timestamp;
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -35,7 +36,11 @@ pub(super) fn read(files: &[(&str, &str)], now: Timestamp) -> Option<Documents> 
 
 fn read_with(files: &[(&str, &str)], now: Timestamp, (threads, bytes): (usize, usize)) -> Option<Documents> {
     let parts: Vec<Part<'_>> = files.iter().flat_map(|(name, text)| parts(name, text, bytes)).collect();
-    let work = Work { parts: &parts, now, next: AtomicUsize::new(0), is_wrong: AtomicBool::new(false) };
+    // The longest first: a document is one part, however long, and nobody is to wait for it alone at the end.
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|n| Reverse(parts[*n].text.len()));
+    let (next, is_wrong) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = Work { parts: &parts, order: &order, now, next, is_wrong };
     let read: Vec<_> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work.read())).collect();
         let own = work.read();
@@ -46,22 +51,30 @@ fn read_with(files: &[(&str, &str)], now: Timestamp, (threads, bytes): (usize, u
         return None;
     }
     let (read, across): (Vec<_>, Vec<_>) = read?.into_iter().unzip();
-    let mut across = across.into_iter();
-    let mut all = across.next()?;
     let mut read: Vec<(usize, Documents)> = read.into_iter().flatten().collect();
     let gateways = read.iter().filter(|(_, documents)| documents.gateway.is_some()).count();
-    if gateways > 1 || !across.all(|other| all.take_in(other)) {
-        return None;
-    }
-    read.sort_by_key(|(n, _)| *n);
-    let mut documents = Documents::default();
-    read.into_iter().for_each(|(_, part)| documents.append(part));
-    Some(documents)
+    let (documents, is_right) = thread::scope(|scope| {
+        // To let go of the tables takes as long as to make them.
+        let is_right = scope.spawn(|| stand_beside(across));
+        read.sort_by_key(|(n, _)| *n);
+        let mut documents = Documents::default();
+        read.into_iter().for_each(|(_, part)| documents.append(part));
+        (documents, is_right.join().unwrap_or(false))
+    });
+    (is_right && gateways <= 1).then_some(documents)
+}
+
+/// Whether nothing that stands in one meets what stands in another.
+fn stand_beside(across: Vec<Across>) -> bool {
+    let mut across = across.into_iter();
+    across.next().is_none_or(|mut all| across.all(|other| all.take_in(other)))
 }
 
 /// What threads share.
 struct Work<'f> {
     parts: &'f [Part<'f>],
+    /// In which they are read.
+    order: &'f [usize],
     now: Timestamp,
     next: AtomicUsize,
     is_wrong: AtomicBool,
@@ -72,15 +85,15 @@ impl Work<'_> {
     fn read(&self) -> (Vec<(usize, Documents)>, Across) {
         let (mut read, mut across) = (Vec::new(), Across::default());
         while !self.is_wrong.load(Ordering::Relaxed) {
-            let n = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(Part { name, text, first }) = self.parts.get(n) else { break };
+            let Some(n) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let Part { name, text, first } = &self.parts[*n];
             let (mut documents, mut mistakes) = (Documents::default(), Vec::new());
             let mut cx = Context::new(name, text, self.now, &mut mistakes);
             super::part(&mut cx, (text, *first), &mut documents, &mut across);
             if !mistakes.is_empty() {
                 self.is_wrong.store(true, Ordering::Relaxed);
             }
-            read.push((n, documents));
+            read.push((*n, documents));
         }
         (read, across)
     }
