@@ -336,7 +336,7 @@ kind: Blocklist
         "\
 shop.yaml:1:1: warning: the lease of workload orders ended at 2026-11-22T13:00:00Z
 shop.yaml:40:7: warning: rule shop/never contradicts shop/no-telnet (shop.yaml:35:7): a deny is asked before an allow, so it is never reached
-shop.yaml:41:7: warning: rule shop/nobody: no workload matches `trust domain other.example` in `from`
+shop.yaml:41:7: warning: rule shop/nobody: no workload that these files name matches `trust domain other.example` in `from`
 shop.yaml:42:7: warning: rule shop/idle: `mode: audit` changes nothing for an allow, which drops nothing
 shop.yaml:49:7: warning: the block of 192.0.2.0/24 ended at 2026-11-22T12:10:00Z
 ok: workloads 3, rules 5, blocked prefixes 1; classes 4, policy entries 21, warnings 5"

@@ -165,14 +165,16 @@ fn a_check_says_which_grants_do_nothing() {
     let no_effect = GRANT.replace("tcp/8000-9999, ", "");
     assert_eq!(
         warnings(&[POLICY, &no_effect]),
-        ["g.yaml:25:1: warning: the grant incident changes nothing: all that it is for passes without it"]
+        [
+            "g.yaml:25:1: warning: the grant incident changes nothing: all that it is for passes without it, for the workloads that these files name: one that enrols may differ"
+        ]
     );
     let over = GRANT.replace("for: 15m", "notAfter: 2026-11-22T11:00:00Z").replace("/oncall", "/nobody");
     assert_eq!(
         warnings(&[POLICY, &over]),
         [
             "g.yaml:25:1: warning: the grant incident ended at 2026-11-22T11:00:00Z",
-            "g.yaml:25:1: warning: no workload matches spiffe://acme.example/nobody"
+            "g.yaml:25:1: warning: no workload that these files name matches spiffe://acme.example/nobody"
         ]
     );
 }

@@ -179,7 +179,7 @@ fn a_limit_of_nobody_is_a_finding() {
     let found = report.warnings.iter().filter(|w| w.kind == WarningKind::MatchesNobody);
     assert_eq!(
         found.map(|w| w.text.as_str()).collect::<Vec<_>>(),
-        ["no workload matches spiffe://td/nobody"]
+        ["no workload that these files name matches spiffe://td/nobody"]
     );
 }
 

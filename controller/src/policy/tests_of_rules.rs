@@ -129,7 +129,7 @@ fn what_takes_away_everything_or_nothing_is_found() {
         found("[{labels: {app: web}}, {not: {trustDomain: acme.example}}]"),
         [(
             WarningKind::MatchesNobody,
-            "rule p0/r: `not` takes away all that the others match in `from`".to_owned()
+            "rule p0/r: `not` takes away all that the others match in `from`, for the workloads that these files name: one that enrols may differ".to_owned()
         )]
     );
     assert_eq!(
@@ -144,7 +144,8 @@ fn what_takes_away_everything_or_nothing_is_found() {
         found("[{not: {trustDomain: other.example}}]"),
         [(
             WarningKind::MatchesNobody,
-            "rule p0/r: no workload matches `not trust domain other.example` in `from`".to_owned()
+            "rule p0/r: no workload that these files name matches `not trust domain other.example` in `from`"
+                .to_owned()
         )]
     );
     assert_eq!(found("[{trustDomain: acme.example}, {not: {labels: {app: batch}}}]"), []);

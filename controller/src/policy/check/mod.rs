@@ -58,6 +58,11 @@ pub struct Warning {
     pub text: String,
 }
 
+/// Of whom something is so that need not be so of an identity that comes later.
+pub(super) const OF_THE_NAMED: &str = ", for the workloads that these files name: one that enrols may differ";
+/// Who matches nothing until somebody comes.
+const NOBODY_NAMED: &str = "no workload that these files name";
+
 /// Kinds of warnings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,7 +71,7 @@ pub enum WarningKind {
     Unreachable,
     /// The same, and one of the same tier decides the opposite.
     Contradiction,
-    /// A selector that no workload matches.
+    /// A selector that no workload matches which the files name.
     MatchesNobody,
     /// Something that changes nothing.
     NoEffect,
@@ -190,8 +195,10 @@ fn grants(documents: &Documents, decisive: &HashSet<&Place>, now: Timestamp, war
     };
     for grant in documents.grants.iter().filter(|grant| grant.not_after > now) {
         if is_somebody(&grant.from) && is_somebody(&grant.to) && !decisive.contains(&grant.place) {
-            let text =
-                format!("the grant {} changes nothing: all that it is for passes without it", grant.name);
+            let name = &grant.name;
+            let text = format!(
+                "the grant {name} changes nothing: all that it is for passes without it{OF_THE_NAMED}"
+            );
             let place = Some(grant.place.clone());
             warnings.push(Warning { kind: WarningKind::NoEffect, place, text });
         }
@@ -244,7 +251,7 @@ fn nobody(documents: &Documents, warnings: &mut Vec<Warning>) {
         !matches!(selector, Selector::Cidr(_)) && !documents.workloads.iter().any(fits)
     };
     let mut warn = |selector: &Selector, place: &Place| {
-        let text = format!("no workload matches {selector}");
+        let text = format!("{NOBODY_NAMED} matches {selector}");
         warnings.push(Warning { kind: WarningKind::MatchesNobody, place: Some(place.clone()), text });
     };
     for entry in documents.blocklists.iter().flat_map(|b| &b.entries) {

@@ -1,7 +1,8 @@
 //! What rules do to each other: those that are never reached, those that contradict each other, and those that change nothing.
 //!
-//! A rule is judged by the ends that Workload files and CIDRs name. Where they name nobody for it, or there are none, for identities enrol, it
-//! is judged by ends that could be ([`super::witness`]): what it is said to be then holds whoever comes.
+//! A rule is judged by the ends that Workload files and CIDRs name, and by ends that could be ([`super::witness`]), for identities enrol: what is
+//! said of it holds whoever comes, or says that it is of the named alone. Where they name nobody for it, or there are none, nothing is said but what
+//! holds whoever comes.
 
 use super::super::classes::Classes;
 use super::super::compile::precedence;
@@ -13,7 +14,7 @@ use super::super::place::Place;
 use super::super::ports::PortMatch;
 use super::super::selector::{Selector, added, taken};
 use super::witness::{self, End, Splits, Witnesses};
-use super::{Warning, WarningKind};
+use super::{NOBODY_NAMED, OF_THE_NAMED, Warning, WarningKind};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 
@@ -24,6 +25,7 @@ pub(super) fn check(documents: &Documents, decisive: &HashSet<&Place>, warnings:
         Classes::of(documents, &mut Numbering::default(), (0, Timestamp::UNIX_EPOCH), &guards, &limits);
     let ordered = precedence(documents);
     let witnesses = Witnesses::of(documents);
+    let is_named = !documents.workloads.is_empty();
     let mut splits = [Splits::default(), Splits::default()];
     let mut warn =
         |kind, rule: &Rule, text| warnings.push(Warning { kind, place: Some(rule.place.clone()), text });
@@ -35,26 +37,34 @@ pub(super) fn check(documents: &Documents, decisive: &HashSet<&Place>, warnings:
             warn(WarningKind::NoEffect, rule, text);
         }
         for (end, selectors) in [("from", &rule.from), ("to", &rule.to)] {
-            for (kind, what) in of_nobody(selectors, &classes, !documents.workloads.is_empty()) {
-                warn(kind, rule, format!("rule {name}: {what} in `{end}`"));
+            for (kind, what, whose) in of_nobody(selectors, &classes, &witnesses, is_named) {
+                warn(kind, rule, format!("rule {name}: {what} in `{end}`{whose}"));
             }
         }
         let before = &ordered[..n];
         let sure = rule.hours.is_none() || before.iter().all(|(_, earlier)| earlier.hours.is_none());
         if sure {
-            let named = Ends::Named(&classes);
-            let is_named = !documents.workloads.is_empty() && named.has_both(rule);
-            let ends = if is_named { Some(named) } else { witnesses.ends_of(rule, &splits) };
-            let is_open = matches!(ends, Some(Ends::Possible { .. }));
             let place = (&ordered[..], n);
-            let found = ends.filter(|ends| ends.has_both(rule)).and_then(|ends| match rule.action {
+            let judge = |ends: &Ends<'_, '_>| match rule.action {
                 RuleAction::Pass => {
+                    let is_open = matches!(ends, Ends::Possible { .. });
                     let may_pass_by = |later: &Rule| is_open && witnesses.may_meet(rule, later);
-                    idle_pass(&name, place, &ends, may_pass_by)
+                    idle_pass(&name, place, ends, may_pass_by)
                 }
                 _ if ends.decides(decisive, before, (policy, rule)) => None,
-                _ => Some(unreachable(&name, (policy, rule), before, &ends)),
-            });
+                _ => Some(unreachable(&name, (policy, rule), before, ends)),
+            };
+            let possible = || witnesses.ends_of(rule, &splits).filter(|ends| ends.has_both(rule));
+            let named = Ends::Named(&classes);
+            let found = if !is_named || !named.has_both(rule) {
+                possible().and_then(|ends| judge(&ends))
+            } else {
+                // Whoever is named does not reach it; others may come.
+                judge(&named).map(|(kind, text)| match possible() {
+                    Some(ends) if judge(&ends).is_some() => (kind, text),
+                    _ => (kind, text + OF_THE_NAMED),
+                })
+            };
             if let Some((kind, text)) = found {
                 warn(kind, rule, text);
             }
@@ -63,27 +73,40 @@ pub(super) fn check(documents: &Documents, decisive: &HashSet<&Place>, warnings:
     }
 }
 
-/// Selectors of an end that match nobody, or take nothing away, and those that take everything. Where no workload is named, whom one matches
-/// is not known.
-fn of_nobody(selectors: &[Selector], classes: &Classes<'_>, is_named: bool) -> Vec<(WarningKind, String)> {
+/// Selectors of an end that match nobody, or take nothing away, and those that take everything; and for whom it is so. Where no workload is named,
+/// only what holds whoever comes is said.
+fn of_nobody(
+    selectors: &[Selector],
+    classes: &Classes<'_>,
+    witnesses: &Witnesses,
+    is_named: bool,
+) -> Vec<(WarningKind, String, &'static str)> {
     let of = |selector: &Selector| classes.matching(std::slice::from_ref(selector));
+    // What is so of who is named, and perhaps of everybody.
+    let whose = |is_so_of_all: bool| if is_so_of_all { Some("") } else { is_named.then_some(OF_THE_NAMED) };
     let all: HashSet<u32> = added(selectors).flat_map(of).collect();
     let nobody = added(selectors).filter(|s| is_named && **s != Selector::Any && of(s).is_empty());
     let mut found: Vec<_> =
-        nobody.map(|s| (WarningKind::MatchesNobody, format!("no workload matches `{s}`"))).collect();
-    if !all.is_empty() && classes.matching(selectors).is_empty() {
+        nobody.map(|s| (WarningKind::MatchesNobody, format!("{NOBODY_NAMED} matches `{s}`"), "")).collect();
+    if !all.is_empty()
+        && classes.matching(selectors).is_empty()
+        && let Some(whose) = whose(witnesses.takes_all(selectors))
+    {
         let text = "`not` takes away all that the others match".to_owned();
-        found.push((WarningKind::MatchesNobody, text));
+        found.push((WarningKind::MatchesNobody, text, whose));
     }
     for selector in taken(selectors) {
         let gone = of(selector);
         if gone.is_empty() {
             if is_named {
-                found.push((WarningKind::MatchesNobody, format!("no workload matches `not {selector}`")));
+                let text = format!("{NOBODY_NAMED} matches `not {selector}`");
+                found.push((WarningKind::MatchesNobody, text, ""));
             }
-        } else if !gone.iter().any(|class| all.contains(class)) {
+        } else if !gone.iter().any(|class| all.contains(class))
+            && let Some(whose) = whose(witnesses.takes_nothing(selector, selectors))
+        {
             let text = format!("`not {selector}` takes nothing away: the others match none of it");
-            found.push((WarningKind::NoEffect, text));
+            found.push((WarningKind::NoEffect, text, whose));
         }
     }
     found

@@ -164,5 +164,59 @@ fn that_no_workload_is_named_is_said_once() {
     let workload = "---\napiVersion: tidegate.dev/v1\nkind: Workload\nmetadata: {name: w}\nspec: {spiffeId: spiffe://shop.example/ns/a/sa/orders, addresses: [10.0.0.2/32]}\n";
     let found = warnings(&format!("{}{workload}", two(ORDERS)));
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found.iter().all(|w| w.contains("no workload matches `labels app=web`")), "{found:?}");
+    assert!(
+        found.iter().all(|w| w.contains("no workload that these files name matches `labels app=web`")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn of_who_enrols_nothing_is_said_that_holds_for_the_named_alone() {
+    const WORKLOADS: &str = "
+---
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: orders}
+spec: {spiffeId: spiffe://shop.example/ns/a/sa/orders, addresses: [10.0.0.2/32]}
+---
+apiVersion: tidegate.dev/v1
+kind: Workload
+metadata: {name: web}
+spec: {spiffeId: spiffe://shop.example/ns/b/sa/web, labels: {app: web}, addresses: [10.0.0.3/32]}
+";
+    let said = |rules: &[String]| {
+        let rules: String = rules.iter().map(|rule| format!("    - {{{rule}}}\n")).collect();
+        let text = format!(
+            "apiVersion: tidegate.dev/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  rules:\n{rules}{}",
+            &WORKLOADS[1..]
+        );
+        let now = "2026-11-22T12:00:00Z".parse().expect("a time");
+        let documents = Documents::parse("p.yaml", &text, now).expect("right");
+        let warnings = check_documents(&documents, now).warnings.into_iter();
+        warnings.map(|w| (w.kind, w.text)).collect::<Vec<_>>()
+    };
+    let alone = |kind, text: &str| {
+        (kind, format!("{text}, for the workloads that these files name: one that enrols may differ"))
+    };
+    let deny = |from: &str| rule("d", "deny", from, WEB, "");
+    let allow = |from: &str| rule("a", "allow", from, WEB, "");
+    // Of namespace a the files name orders alone.
+    let hidden =
+        "rule p/a contradicts p/d (p.yaml:6:7): a deny is asked before an allow, so it is never reached";
+    assert_eq!(said(&[deny(ORDERS), allow(NS)]), [alone(Contradiction, hidden)]);
+    assert_eq!(said(&[deny(NS), allow(ORDERS)]), [(Contradiction, hidden.to_owned())]);
+    // Whether a pattern is within another is not always known.
+    assert_eq!(said(&[deny(SA), allow(NS)]), [alone(Contradiction, hidden)]);
+    let pass = rule("p", "pass", ORDERS, "[{spiffeId: spiffe://shop.example/ns/b/sa/web}]", "");
+    let idle = "rule p/p changes nothing: no rule of its tier comes after it that it could pass by";
+    assert_eq!(said(&[pass.clone(), rule("o", "allow", ORDERS, ORDERS, "")]), [(NoEffect, idle.to_owned())]);
+    assert_eq!(said(&[pass, rule("w", "allow", WEB, WEB, "")]), [alone(NoEffect, idle)]);
+    // An identity of the trust domain may come that is no web; one that is orders may have the label.
+    let all = "rule p/a: `not` takes away all that the others match in `from`";
+    let not = |added: &str, gone: &str| allow(&format!("[{added}, {{not: {gone}}}]"));
+    let inner = |list: &str| list[1..list.len() - 1].to_owned();
+    assert_eq!(said(&[not(&inner(ORDERS), &inner(SHOP))]), [(WarningKind::MatchesNobody, all.to_owned())]);
+    assert_eq!(said(&[not(&inner(NS), &inner(ORDERS))]), [alone(WarningKind::MatchesNobody, all)]);
+    let nothing = "rule p/a: `not labels app=web` takes nothing away: the others match none of it in `from`";
+    assert_eq!(said(&[not(&inner(ORDERS), &inner(WEB))]), [alone(NoEffect, nothing)]);
 }

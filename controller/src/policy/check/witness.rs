@@ -112,6 +112,16 @@ impl Witnesses {
         meets(&a.from, &b.from) && meets(&a.to, &b.to)
     }
 
+    /// Whether the `not` of a list takes away all that its others fit, whoever comes. Where it is not known, it does not.
+    pub fn takes_all(&self, selectors: &[Selector]) -> bool {
+        self.ends(selectors, &Splits::default()).is_some_and(|left| left.is_empty())
+    }
+
+    /// Whether nothing that the others of a list fit is what this takes away, whoever comes. Where it is not known, something is.
+    pub fn takes_nothing(&self, gone: &Selector, selectors: &[Selector]) -> bool {
+        added(selectors).all(|own| matches!(self.common(&[own, gone]), Err(No::Nobody)))
+    }
+
     fn ends(&self, selectors: &[Selector], splits: &Splits<'_>) -> Option<Vec<End>> {
         let mut ends = BTreeSet::new();
         for own in added(selectors) {

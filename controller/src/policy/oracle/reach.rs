@@ -1,10 +1,10 @@
-//! What `policy check` says of rules without knowing any workload, against who may come.
+//! What `policy check` says of rules, of whatever workloads it knows, against who may come.
 
 use super::*;
-use crate::policy::check::{WarningKind, check_documents};
+use crate::policy::check::{OF_THE_NAMED, WarningKind, check_documents};
 
-/// The documents' policies alone, each rule at a line of its own.
-fn policies(mut documents: Documents) -> Documents {
+/// The documents' policies, each rule at a line of its own, and workloads if they are `named`.
+fn policies(mut documents: Documents, named: bool) -> Documents {
     let mut line = 0;
     for policy in &mut documents.policies {
         for rule in &mut Arc::make_mut(policy).rules {
@@ -12,7 +12,8 @@ fn policies(mut documents: Documents) -> Documents {
             rule.place.line = line;
         }
     }
-    Documents { policies: documents.policies, ..Documents::default() }
+    let workloads = if named { documents.workloads } else { Arc::default() };
+    Documents { policies: documents.policies, workloads, ..Documents::default() }
 }
 
 /// Lines of the rules of which something of these kinds is said.
@@ -37,16 +38,18 @@ proptest! {
     #[test]
     fn what_is_never_reached_nobody_reaches_who_comes_later_and_what_changes_nothing_changes_nothing_for_them(
         documents in documents(),
+        named in any::<bool>(),
         fleets in vec(vec(workload(), 1..6), 6),
         flows in flows(),
     ) {
-        let own = policies(documents);
-        let is_unreached = |kind, _: &str| matches!(kind, WarningKind::Unreachable | WarningKind::Contradiction);
-        let unreached = said(&own, is_unreached);
-        let idle = said(&own, |_, text| text.contains("changes nothing: no rule of its tier"));
+        let own = policies(documents, named);
+        let of_all = |text: &str| !text.ends_with(OF_THE_NAMED);
+        let is_unreached = |kind| matches!(kind, WarningKind::Unreachable | WarningKind::Contradiction);
+        let unreached = said(&own, |kind, text| is_unreached(kind) && of_all(text));
+        let idle = said(&own, |_, text| text.contains("changes nothing: no rule of its tier") && of_all(text));
         let without: Vec<Documents> = idle.iter().map(|line| without(&own, *line)).collect();
         for workloads in fleets {
-            let workloads = Arc::new(workloads);
+            let workloads = Arc::new(own.workloads.iter().cloned().chain(workloads).collect::<Vec<_>>());
             let with = |documents: &Documents| Documents { workloads: workloads.clone(), ..documents.clone() };
             let fleet = with(&own);
             let others: Vec<Documents> = without.iter().map(with).collect();
