@@ -146,7 +146,7 @@ pub fn next(last: &Head, at: Timestamp, entry: &Entry) -> (String, Head) {
 
 /// Who, by the name of today: names come and go, the record stays.
 fn by(author: &Author) -> Value {
-    let mut by = json!({"who": author.who.to_string(), "how": author.how});
+    let mut by = json!({"who": author.who.to_string(), "how": author.how.to_string()});
     match &author.who {
         Who::Daemon => {}
         Who::User(uid) => by["uid"] = (*uid).into(),

@@ -160,7 +160,7 @@ impl Shared {
 
     fn do_asked(&self, request: &Request, by: &Author, now: Timestamp) -> Result<RequestState> {
         let until = request.until(now);
-        let author = Author { who: by.who.clone(), how: format!("approval {}", request.id) };
+        let author = Author { who: by.who.clone(), how: format!("approval {}", request.id).into() };
         if let Some(Access { to, ports }) = request.access.clone() {
             let reason =
                 format!("{} (approval {}, asked for by {})", request.why, request.id, request.asked_by);

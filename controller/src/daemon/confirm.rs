@@ -4,7 +4,7 @@ use super::commit::Committed;
 use super::{Shared, feeds, lock};
 use crate::exit_code::{Code, Failure, Result};
 use crate::names::Names;
-use crate::state::{Author, Confirmation, NOT_CONFIRMED, PolicySet, Who};
+use crate::state::{Author, Confirmation, How, PolicySet, Who};
 use jiff::SignedDuration;
 use loader::Maps;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Shared {
         };
         let mut set = Arc::new(committed.store.set_of(to)?);
         feeds::fill(&mut set);
-        let by = Author { who, how: format!("policy rollback to {to}") };
+        let by = Author { who, how: How::Rollback(to) };
         let revision = self.commit_locked(&mut committed, &by, |state| state.apply(set))?;
         Ok((revision, to))
     }
@@ -95,7 +95,7 @@ impl Shared {
     pub(super) fn take_back_late(&self) -> Result<()> {
         let mut committed = lock(&self.committed);
         if let Some(late) = committed.state.confirmation.clone().filter(Confirmation::is_over) {
-            committed.take_back(&self.maps, &late, "")?;
+            committed.take_back(&self.maps, &late, false)?;
             self.hub.rename(Names::of(&committed.state));
         }
         Ok(())
@@ -112,7 +112,7 @@ impl Committed {
             (Some(set), _) => {
                 self.commit(maps, &Author::daemon("run"), |state| state.apply(Arc::new(set))).map(drop)
             }
-            (None, Some(late)) => self.take_back(maps, &late, "run: "),
+            (None, Some(late)) => self.take_back(maps, &late, true),
             (None, None) => self.commit(maps, &Author::daemon("run"), |_| {}).map(drop),
         }
     }
@@ -145,11 +145,11 @@ impl Committed {
         }
     }
 
-    fn take_back(&mut self, maps: &Maps, late: &Confirmation, how: &str) -> Result<()> {
-        let why = format!("revision {} {NOT_CONFIRMED}", late.revision);
-        let before = late.before.clone();
-        self.commit(maps, &Author::daemon(format!("{how}{why}")), |state| state.apply(before))?;
-        tracing::warn!("{why}: what counted before it counts again");
+    fn take_back(&mut self, maps: &Maps, late: &Confirmation, at_start: bool) -> Result<()> {
+        let (of, before) = (late.revision, late.before.clone());
+        let how = How::TakeBack { of, at_start };
+        self.commit(maps, &Author::daemon(how), |state| state.apply(before))?;
+        tracing::warn!("revision {of} was not confirmed in time: what counted before it counts again");
         Ok(())
     }
 }

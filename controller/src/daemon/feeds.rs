@@ -6,7 +6,7 @@ use crate::exit_code::{Failure, Result};
 use crate::file_watch::FileWatch;
 use crate::policy::Mistakes;
 use crate::policy::feed::{self, Entries, Feed, Format, Stamp};
-use crate::state::{Author, PolicySet};
+use crate::state::{Author, How, PolicySet};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,7 +95,7 @@ impl Shared {
             let mut committed = lock(&self.committed);
             // Others may be named since.
             if let Some((set, names)) = seen.renewed(&committed.state.set) {
-                let by = Author::daemon(format!("feeds: {}", names.join(", ")));
+                let by = Author::daemon(How::Feeds(names.clone()));
                 let revision = self.commit_locked(&mut committed, &by, |state| state.set = Arc::new(set))?;
                 self.feeds.taken.fetch_add(names.len() as u64, Ordering::Relaxed);
                 tracing::info!("revision {revision}: feeds read again: {}", names.join(", "));

@@ -1,5 +1,6 @@
 //! What was applied last: it outlives the daemon and gives the numbers in the maps their names.
 
+mod author;
 mod concerned;
 mod confirmation;
 mod reserve;
@@ -7,10 +8,11 @@ mod said;
 mod set;
 mod store;
 
+pub use author::{Author, How, Who};
 pub use confirmation::{Confirmation, boot_id};
 pub use reserve::Reserve;
 pub use set::{PolicySet, digest};
-pub use store::{Author, Given, InKernel, KEPT_REVISIONS, NOT_CONFIRMED, Outcome, Revision, Store, Who};
+pub use store::{Given, InKernel, KEPT_REVISIONS, Outcome, Revision, Store};
 
 use crate::bindings::Bindings;
 use crate::policy::act::ActName;

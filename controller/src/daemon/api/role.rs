@@ -2,7 +2,7 @@
 
 use crate::daemon::Shared;
 use crate::exit_code::{Code, Failure, Result};
-use crate::state::{Author, Who};
+use crate::state::{Author, How, Who};
 use aide::OperationInput;
 use axum::extract::{FromRequestParts, Request, State as Extract};
 use axum::http::request::Parts;
@@ -65,7 +65,7 @@ pub struct Caller {
 
 impl Caller {
     /// As somebody who changes something by a command.
-    pub fn author(&self, how: impl Into<String>) -> Author {
+    pub fn author(&self, how: impl Into<How>) -> Author {
         Author { who: self.who(), how: how.into() }
     }
 

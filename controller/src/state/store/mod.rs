@@ -16,7 +16,7 @@ mod tests;
 mod write;
 
 pub use read::{Outcome, Revision};
-pub use write::{Author, Given, NOT_CONFIRMED, Who};
+pub use write::Given;
 
 use super::reserve::Reserve;
 use crate::exit_code::{Code, Failure};

@@ -1,6 +1,6 @@
 //! What is read: the state that counts, and the revisions before it.
 
-use super::{InKernel, Store, Who, damaged, failed, import};
+use super::{InKernel, Store, damaged, failed, import};
 use crate::bindings::{Bindings, Change, SourceName};
 use crate::exit_code::{Code, Failure, Result};
 use crate::instance::Instance;
@@ -8,7 +8,7 @@ use crate::policy::Numbering;
 use crate::policy::compile::rules_of_policies;
 use crate::policy::numbering::Numbered;
 use crate::policy::spiffe::SpiffeId;
-use crate::state::{Confirmation, PolicySet, Shadow, State};
+use crate::state::{Confirmation, PolicySet, Shadow, State, Who};
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -4,7 +4,8 @@ use super::*;
 use crate::policy::spiffe::SpiffeId;
 use crate::policy::{Clock, RuleInfo, SourceFile, compile};
 use crate::state::{
-    Confirmation, Given, PolicySet, Shadow, State, manual_grant, manual_grant_place, manual_place,
+    Author, Confirmation, Given, PolicySet, Shadow, State, Who, manual_grant, manual_grant_place,
+    manual_place,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::os::unix::fs::PermissionsExt;

@@ -8,48 +8,11 @@ use crate::policy::Numbering;
 use crate::policy::RuleInfo;
 use crate::policy::numbering::{Counted, Numbered};
 use crate::policy::spiffe::SpiffeId;
-use crate::state::State;
+use crate::state::{Author, How, State, Who};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 use std::cell::LazyCell;
-use std::fmt;
-
-/// Who changes something, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Author {
-    /// Who.
-    pub who: Who,
-    /// The command, or what the daemon had to do.
-    pub how: String,
-}
-
-/// Somebody who can change something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// The daemon, by itself.
-    Daemon,
-    /// A user at the other end of the socket.
-    User(u32),
-    /// A workload that proved its SPIFFE ID.
-    Workload(SpiffeId),
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Daemon => f.write_str("the daemon"),
-            Self::User(uid) => match nix::unistd::User::from_uid((*uid).into()) {
-                Ok(Some(user)) => f.write_str(&user.name),
-                _ => write!(f, "uid {uid}"),
-            },
-            Self::Workload(id) => id.fmt(f),
-        }
-    }
-}
-
-/// By which a take-back is known among what the daemon does.
-pub const NOT_CONFIRMED: &str = "was not confirmed in time";
 
 /// Numbers that a revision gives.
 #[derive(Clone, Debug, Default)]
@@ -68,13 +31,6 @@ impl Given {
             numbers: numbering.given_since(before),
             wall_of_boot_ns: wall.filter(|ns| before.wall_of_boot_ns != Some(*ns)),
         }
-    }
-}
-
-impl Author {
-    /// The daemon, by itself.
-    pub fn daemon(how: impl Into<String>) -> Self {
-        Self { who: Who::Daemon, how: how.into() }
     }
 }
 
@@ -260,9 +216,12 @@ pub(super) enum Room {
 
 /// A revision that brings no documents may use the reserve: what is blocked, cut off, bound, over, or taken back.
 fn room_for(state: &State, before: &State, by: &Author) -> Room {
-    let is_back = by.how.contains(NOT_CONFIRMED) || by.how.starts_with("policy rollback");
-    let brings = state.set.digest != before.set.digest || by.how.starts_with("feeds: ");
-    if is_back || !brings { Room::Reserved } else { Room::Free }
+    let brings = match by.how {
+        How::TakeBack { .. } | How::Rollback(_) => false,
+        How::Feeds(_) => true,
+        How::By(_) => state.set.digest != before.set.digest,
+    };
+    if brings { Room::Free } else { Room::Reserved }
 }
 
 /// Fills empty tables with a state that counts.
@@ -306,7 +265,7 @@ fn insert(
             state.applied_at.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
             uid,
             spiffe_id,
-            by.how,
+            by.how.to_string(),
             row,
             json(serde_json::to_string(&state.blocks))?,
             json(serde_json::to_string(&state.quarantines))?,
@@ -335,12 +294,10 @@ fn enforce(db: &Connection, revision: u64) -> rusqlite::Result<()> {
     let sql = "SELECT how, confirm_revision IS NOT NULL FROM revision WHERE number = ?";
     let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
     let Some((how, false)) = db.query_row(sql, [revision], read).optional()? else { return Ok(()) };
-    let why = if how.contains(NOT_CONFIRMED) {
-        "not confirmed in time"
-    } else if how.starts_with("policy rollback") {
-        "rolled back before it was confirmed"
-    } else {
-        "replaced before it was confirmed"
+    let why = match How::kept(&how) {
+        How::TakeBack { .. } => "not confirmed in time",
+        How::Rollback(_) => "rolled back before it was confirmed",
+        How::Feeds(_) | How::By(_) => "replaced before it was confirmed",
     };
     // Who is confirmed waits for nothing any more: `confirm` says so of all of them.
     let waited = "number < ? AND confirm_revision IS NOT NULL AND outcome = 'committed'";
