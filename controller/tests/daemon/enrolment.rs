@@ -202,7 +202,13 @@ fn a_workload_renews_when_its_svid_rotates_and_gives_its_address_back_at_the_end
     assert!(running.stop());
     assert_eq!(row(&lab, ORDERS), None);
     assert!(!lab.connects(8443));
-    assert_eq!(metric(&lab, "tidegate_enrolment_total{outcome=\"withdrawn\"}"), 1);
+    for outcome in ["granted", "renewed", "withdrawn"] {
+        assert_eq!(
+            metric(&lab, &format!("tidegate_enrolment_total{{outcome=\"{outcome}\"}}")),
+            1,
+            "{outcome}"
+        );
+    }
     let outcomes: Vec<_> = enrolments(&lab).iter().map(|e| e["enrolment"]["outcome"].clone()).collect();
     assert_eq!(outcomes, ["granted", "renewed", "withdrawn"]);
     let back = enrolments(&lab).pop().expect("an enrolment");

@@ -1,6 +1,6 @@
 //! A connection: who it is, from where, and what comes of it.
 
-use super::rules::{self, Refused, Rules};
+use super::rules::{self, Given, Refused, Rules};
 use crate::bindings::{Claim, Slot};
 use crate::daemon::Shared;
 use crate::daemon::bind::Withdraw;
@@ -133,15 +133,15 @@ impl Door {
         let claim = rules::claim(peer, certificate, *address, not_after);
         let there = self.shared.with_state(|state| state.bindings.get(&source, &claim.slot()).cloned());
         let holds = |there: &Claim| there.lease.is_some_and(|lease| lease.not_after > Timestamp::now());
-        let outcome = if there.as_ref().is_some_and(holds) { "renewed" } else { "granted" };
+        let given = if there.as_ref().is_some_and(holds) { Given::Renewed } else { Given::Granted };
         match there.filter(|there| self.rules.is_good(there, not_after)).and_then(|there| there.lease) {
             Some(lease) => not_after = lease.not_after,
             None => {
                 self.shared.bind(&source, vec![claim]).map_err(failed)?;
             }
         }
-        self.shared.enrolments.grant();
-        let details = json!({"outcome": outcome, "not_after": not_after});
+        self.shared.enrolments.grant(given);
+        let details = json!({"outcome": given.name(), "not_after": not_after});
         let lease = self.lease(&peer.id, *address);
         self.tell((Some(&peer.id), lease), *address, "FORWARDED", details);
         Ok(Enrolled { address: *address, spiffe_id: peer.id.clone(), not_after })

@@ -59,17 +59,41 @@ impl Refused {
     }
 }
 
+/// What a lease is that is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Whoever asked had none.
+    Granted,
+    /// It holds on, until later.
+    Renewed,
+}
+
+impl Given {
+    /// Its name in events and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Renewed => "renewed",
+        }
+    }
+}
+
 /// What came of enrolments.
 #[derive(Debug, Default)]
 pub struct Counts {
     granted: AtomicU64,
+    renewed: AtomicU64,
     withdrawn: AtomicU64,
     refused: [AtomicU64; Refused::ALL.len()],
 }
 
 impl Counts {
-    pub(super) fn grant(&self) {
-        self.granted.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn grant(&self, given: Given) {
+        let count = match given {
+            Given::Granted => &self.granted,
+            Given::Renewed => &self.renewed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn withdraw(&self) {
@@ -80,10 +104,11 @@ impl Counts {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Leases that were given or renewed, and given back.
-    pub fn done(&self) -> [(&'static str, u64); 2] {
+    /// Leases that were given, renewed, and given back.
+    pub fn done(&self) -> [(&'static str, u64); 3] {
         [
-            ("granted", self.granted.load(Ordering::Relaxed)),
+            (Given::Granted.name(), self.granted.load(Ordering::Relaxed)),
+            (Given::Renewed.name(), self.renewed.load(Ordering::Relaxed)),
             ("withdrawn", self.withdrawn.load(Ordering::Relaxed)),
         ]
     }

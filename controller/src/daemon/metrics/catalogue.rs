@@ -65,7 +65,7 @@ const CATALOGUE: [(&str, usize); 52] = [
     ("tidegate_svid_source_failures_total", 1),
     ("tidegate_svid_trust_domains", 1),
     ("tidegate_svid_refused_total", Reason::ALL.len()),
-    ("tidegate_enrolment_total", 2),
+    ("tidegate_enrolment_total", 3),
     ("tidegate_enrolment_refused_total", Refused::ALL.len()),
     ("tidegate_open_findings", 3),
     ("tidegate_containments_total", ActName::ALL.len()),

@@ -54,7 +54,7 @@ pub(super) fn enrolments(shared: &Shared) -> [MetricFamily; 2] {
     [
         counter(
             "tidegate_enrolment_total",
-            "Leases on their addresses that workloads got or renewed, and gave back.",
+            "Leases on their addresses that workloads got, renewed and gave back.",
             done.into_iter(),
         ),
         counter(
