@@ -128,8 +128,9 @@ pub fn run(instance: &Instance, command: IdentityCommand) -> Result<()> {
             let claim = Claim { address, scope, spiffe_id, labels, lease, evidence };
             let said = format!("{} is bound to {}", claim.slot(), claim.spiffe_id);
             let request = BindRequest { source, claims: vec![claim] };
-            block_on(client::call::<Bound>(instance, Method::POST, "/v1/bindings", &request))?;
-            say(&said)
+            let bound = block_on(client::call::<Bound>(instance, Method::POST, "/v1/bindings", &request))?;
+            say(&said)?;
+            bound.ambiguous.iter().try_for_each(|one| say(&one.to_string()))
         }
         IdentityCommand::Unbind(at) => {
             let slot = at.slot();

@@ -13,6 +13,7 @@ use crate::state::Author;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 /// What became of it.
@@ -34,6 +35,13 @@ pub struct Ambiguity {
     pub slot: Slot,
     /// Who claims it: the SPIFFE ID, and by whom that is said.
     pub claimants: Vec<(String, String)>,
+}
+
+impl fmt::Display for Ambiguity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who: Vec<_> = self.claimants.iter().map(|(id, source)| format!("{id} ({source})")).collect();
+        write!(f, "{} is ambiguous, and nobody's: {} claim it", self.slot, who.join(" and "))
+    }
 }
 
 /// Which claims of a source go.
@@ -90,6 +98,7 @@ impl Shared {
         let Rebound { changes, compiled, .. } = committed.rebind(&self.maps, source, changes)?;
         if compiled {
             self.hub.rename(Names::of(&committed.state));
+            self.untidy.notify_one();
         } else {
             self.hub.rebound();
         }
@@ -102,10 +111,7 @@ impl Shared {
             host.settle(&committed.state);
         }
         let withdrawn = changes.iter().filter(|change| matches!(change, Change::Withdraw(_))).count();
-        for Ambiguity { slot, claimants } in &ambiguous {
-            let who: Vec<_> = claimants.iter().map(|(id, source)| format!("{id} ({source})")).collect();
-            tracing::warn!("{slot} is ambiguous, and nobody's: {} claim it", who.join(" and "));
-        }
+        ambiguous.iter().for_each(|one| tracing::warn!("{one}"));
         Ok(Bound { set: changes.len() - withdrawn, withdrawn, ambiguous })
     }
 }

@@ -122,15 +122,24 @@ impl Committed {
         if self.is_clock_set() {
             return (None, Vec::new());
         }
-        let kinds = self.kinds.take().unwrap_or_else(|| {
-            let documents = self.state.effective(Timestamp::now());
-            Kinds::of(&documents, &self.state.documents().workloads, &self.state.numbering)
-        });
+        let kinds = self.kinds.take().unwrap_or_else(|| self.kinds_now());
         let mut plan = Plan::default();
         let is_quick = touched.iter().all(|prefix| self.plan_one(&kinds, *prefix, &mut plan).is_some());
         self.kinds = Some(kinds);
         let given = std::mem::take(&mut plan.given);
         (is_quick.then_some(plan), given)
+    }
+
+    fn kinds_now(&self) -> Kinds {
+        let documents = self.state.effective(Timestamp::now());
+        Kinds::of(&documents, &self.state.documents().workloads, &self.state.numbering)
+    }
+
+    /// Works out what the next binding needs, so that it need not wait for that, where sources bind.
+    pub fn prepare_kinds(&mut self) {
+        if self.kinds.is_none() && self.state.bindings.iter().next().is_some() {
+            self.kinds = Some(self.kinds_now());
+        }
     }
 
     fn plan_one(&mut self, kinds: &Kinds, prefix: Prefix, plan: &mut Plan) -> Option<()> {

@@ -35,7 +35,9 @@ impl Shared {
                 committed.sweep(&self.maps)?;
             }
         }
-        lock(&self.committed).prepare();
+        let mut committed = lock(&self.committed);
+        committed.prepare();
+        committed.prepare_kinds();
         Ok(())
     }
 

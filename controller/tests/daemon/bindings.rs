@@ -51,14 +51,19 @@ fn an_address_that_two_sources_give_to_two_identities_is_nobodys() {
     let _daemon = lab.run(&["-i", "eth1", "-i", "eth2", "-p", &lab.file("shop.yaml", POLICY)]);
     let _server = lab.serve(8443);
     assert!(lab.connects(8443));
-    lab.ok(&["identity", "bind", "10.1.0.2", "spiffe://acme.example/ns/shop/sa/other", "--for", "1h"]);
+    let said =
+        lab.ok(&["identity", "bind", "10.1.0.2", "spiffe://acme.example/ns/shop/sa/other", "--for", "1h"]);
+    let claims = said.lines().nth(1).unwrap_or_else(|| panic!("{said}"));
+    assert!(claims.starts_with(&format!("10.1.0.2/32 is ambiguous, and nobody's: {ORDERS} (")), "{said}");
+    assert!(claims.ends_with(" and spiffe://acme.example/ns/shop/sa/other (manual) claim it"), "{said}");
     assert!(!lab.connects(8443));
     let rows = lab.json(&["drops"])[0].clone();
     let is_it =
         |row: &serde_json::Value| row["reason"] == "AMBIGUOUS_IDENTITY" && row["verdict"] == "DROPPED";
     assert!(rows.as_array().unwrap().iter().any(is_it), "{rows}");
     // Who agrees with the files is no second claimant.
-    lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "1h"]);
+    let said = lab.ok(&["identity", "bind", "10.1.0.2", ORDERS, "--for", "1h"]);
+    assert_eq!(said.lines().count(), 1, "{said}");
     assert!(lab.connects(8443));
 }
 

@@ -37,7 +37,8 @@ fn every_revision_is_told_shown_compared_and_returned_to() {
     let said = lab.ok(&["policy", "diff", &deny]);
     assert!(said.starts_with("~ rule shop/pay: tier 100: allow tcp/8443 from "), "{said}");
 
-    lab.ok(&["policy", "apply", &deny]);
+    let said = lab.ok(&["policy", "apply", &deny]);
+    assert_eq!(said.lines().count(), 1, "{said}");
     assert!(!lab.connects(8443));
     lab.ok(&["block", "add", "192.0.2.0/24"]);
     let rows = lab.json(&["policy", "history"]).remove(0);
@@ -83,6 +84,11 @@ fn every_revision_is_told_shown_compared_and_returned_to() {
     assert_eq!((&refused["number"], &refused["outcome"]), (&json(6), &json("refused")));
     assert!(refused["why"].as_str().unwrap().contains("TG_BINDINGS is full"), "{refused}");
     assert_eq!(lab.json(&["status"])[0]["revision"], 5);
+    // Files without a policy let everything pass, and whoever applies them is told so.
+    let said = lab.ok(&["policy", "apply", &lab.file("empty.yaml", "")]);
+    let open = "no Policy counts: everything that no blocklist or lease stops is let through";
+    assert_eq!(said.lines().nth(1), Some(open), "{said}");
+    assert!(lab.connects(8443));
 }
 
 #[test]

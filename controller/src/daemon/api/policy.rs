@@ -65,7 +65,11 @@ impl fmt::Display for Applied {
         write!(
             f,
             "revision {revision}: {workloads} workloads, {policies} policies with {rules} rules, {blocklists} blocklists"
-        )
+        )?;
+        if *policies == 0 {
+            write!(f, "\nno Policy counts: everything that no blocklist or lease stops is let through")?;
+        }
+        Ok(())
     }
 }
 
