@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// Where the figures go, and whether they have to hold.
 #[derive(clap::Args)]
 pub struct Output {
-    /// Fail where a ratio is not within what is enforced.
+    /// Fail where something is not within what is enforced.
     #[arg(long)]
     check: bool,
     /// Write the numbers to this file.
@@ -17,7 +17,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Prints and writes the report; whether every ratio is within what is enforced, or nobody asked.
+    /// Prints and writes the report; whether everything is within what is enforced, or nobody asked.
     pub fn finish(&self, report: &Report) -> Result<bool> {
         report.finish(self.json.as_deref(), self.check)
     }

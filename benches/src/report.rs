@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
 
-/// What a ratio has to be.
+/// What a ratio, or a figure without another beside it, has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
@@ -18,11 +18,11 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Whether a ratio is so.
-    pub fn holds(self, ratio: f64) -> bool {
+    /// Whether a value is so.
+    pub fn holds(self, value: f64) -> bool {
         match self {
-            Self::AtMost(most) => ratio <= most,
-            Self::AtLeast(least) => ratio >= least,
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
         }
     }
 
@@ -148,6 +148,30 @@ pub struct Fact {
     pub value: f64,
     /// Of what.
     pub unit: &'static str,
+    /// What the project wants.
+    pub wanted: Option<Bound>,
+    /// What `--check` fails on: room for a noisy machine.
+    pub enforced: Option<Bound>,
+}
+
+impl Fact {
+    /// One of which nothing is wanted.
+    pub fn of(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { name: name.into(), value, unit, wanted: None, enforced: None }
+    }
+
+    /// One that is to be no more than this; times are of the machine, which has room for half of it.
+    pub fn at_most(self, most: f64) -> Self {
+        Self { wanted: Some(Bound::AtMost(most)), enforced: Some(Bound::AtMost(most * 1.5)), ..self }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.wanted {
+            None => "",
+            Some(bound) if bound.holds(self.value) => "ok",
+            Some(_) => "missed",
+        }
+    }
 }
 
 /// What one run measured.
@@ -220,7 +244,11 @@ impl Report {
             let _ = writeln!(text, "{} by {}, {}: {points}", curve.name, curve.size_of, curve.unit);
         }
         for fact in &self.facts {
-            let _ = writeln!(text, "{}: {} {}", fact.name, figure(fact.value), fact.unit);
+            let wanted = fact.wanted.map(|bound| {
+                format!("  wanted {} {}  {}", bound.show(), fact.unit, fact.verdict().to_uppercase())
+            });
+            let wanted = wanted.unwrap_or_default();
+            let _ = writeln!(text, "{}: {} {}{wanted}", fact.name, figure(fact.value), fact.unit);
         }
         text
     }
@@ -260,11 +288,19 @@ impl Report {
         if !self.facts.is_empty() && !self.rows.is_empty() {
             text += "\n";
         }
+        let bounded = self.facts.iter().any(|fact| fact.wanted.is_some());
         if !self.facts.is_empty() {
-            text += "| Figure | |\n| --- | --- |\n";
+            let (more, line) =
+                if bounded { (" Wanted | Enforced | |", " --- | --- | --- |") } else { ("", "") };
+            let _ = writeln!(text, "| Figure | |{more}\n| --- | --- |{line}");
         }
         for fact in &self.facts {
-            let _ = writeln!(text, "| {} | {} {} |", fact.name, figure(fact.value), fact.unit);
+            let _ = write!(text, "| {} | {} {} |", fact.name, figure(fact.value), fact.unit);
+            if bounded {
+                let _ =
+                    write!(text, " {} | {} | {} |", show(fact.wanted), show(fact.enforced), fact.verdict());
+            }
+            text.push('\n');
         }
         text
     }
@@ -298,9 +334,13 @@ impl Report {
     }
 
     fn broken(&self) -> Vec<(&str, Bound)> {
-        let enforced = self.rows.iter().filter_map(|row| Some((row, row.enforced?)));
-        let broken = enforced.filter(|(row, bound)| !bound.holds(row.ratio.median));
-        broken.map(|(row, bound)| (row.case.as_str(), bound)).collect()
+        let rows = self.rows.iter().map(|row| (row.case.as_str(), row.ratio.median, row.enforced));
+        let facts = self.facts.iter().map(|fact| (fact.name.as_str(), fact.value, fact.enforced));
+        let enforced = rows.chain(facts).filter_map(|(what, value, bound)| Some((what, value, bound?)));
+        enforced
+            .filter(|(_, value, bound)| !bound.holds(*value))
+            .map(|(what, _, bound)| (what, bound))
+            .collect()
     }
 }
 
@@ -342,5 +382,34 @@ mod tests {
         assert!(report.table().contains("MISSED"));
         let line = "| x | a: 72.0 ns | b: 100 ns | 0.70 (0.70 to 0.72) | <= 0.60 | >= 0.90 | missed |";
         assert!(report.markdown().contains(line), "{}", report.markdown());
+    }
+
+    #[test]
+    fn a_figure_by_itself_is_held_against_both_bounds() {
+        let mut report = Report::new("t", "c", 3);
+        report.facts = vec![
+            Fact::of("held", 4.0, "ms").at_most(5.0),
+            Fact::of("missed", 6.0, "ms").at_most(5.0),
+            Fact::of("broken", 8.0, "ms").at_most(5.0),
+            Fact::of("free", 9.0, "MB"),
+        ];
+        assert_eq!(report.broken(), [("broken", Bound::AtMost(7.5))]);
+        let table = report.table();
+        for line in [
+            "held: 4.00 ms  wanted <= 5.00 ms  OK",
+            "missed: 6.00 ms  wanted <= 5.00 ms  MISSED",
+            "free: 9.00 MB",
+        ] {
+            assert!(table.lines().any(|said| said == line), "{table}");
+        }
+        let page = report.markdown();
+        for line in [
+            "| Figure | | Wanted | Enforced | |",
+            "| held | 4.00 ms | <= 5.00 | <= 7.50 | ok |",
+            "| broken | 8.00 ms | <= 5.00 | <= 7.50 | missed |",
+            "| free | 9.00 MB | - | - |  |",
+        ] {
+            assert!(page.lines().any(|said| said == line), "{page}");
+        }
     }
 }

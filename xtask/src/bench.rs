@@ -65,7 +65,9 @@ fn measure(part: &Part, check: bool) -> Result<()> {
         // What is measured is the daemon itself, as it is shipped.
         sh::run(sh::cargo().args(["build", "--locked", "--release", "--package", "tidegate"]))?;
         // How long bindings of sources take, without the daemon around it: that writes its own table.
-        sh::run(sh::cargo().args(["bench", "--locked", "--package", "tidegate", "--bench", "bindings"]))?;
+        let mut bindings = sh::cargo();
+        bindings.args(["bench", "--locked", "--package", "tidegate", "--bench", "bindings"]);
+        sh::run(if check { bindings.args(["--", "--check"]) } else { &mut bindings })?;
         arguments = vec!["--tidegate".into(), sh::target_dir().join("release/tidegate").into_os_string()];
     }
     // A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.

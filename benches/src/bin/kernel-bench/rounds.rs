@@ -38,7 +38,7 @@ pub fn run(peers: &Peers<'_>, cases: &[Case<'_>], rounds: u32, repeat: u32) -> R
     };
     let rows = all.into_iter().map(row).collect();
     let value = Spread::of(&empty_ns).median;
-    Ok((rows, Fact { name: "the runner's own share: a program that does nothing".into(), value, unit: "ns" }))
+    Ok((rows, Fact::of("the runner's own share: a program that does nothing", value, "ns")))
 }
 
 fn mean_ns(run: &Run<'_>, frames: &[Vec<u8>], repeat: u32) -> Result<f64> {

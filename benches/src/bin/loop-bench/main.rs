@@ -95,5 +95,5 @@ fn state(report: &mut Report, when: &str, times: &[f64]) {
 
 fn fact(report: &mut Report, name: &str, value: f64, unit: &'static str) {
     eprintln!("    {name}: {} {unit}", figure(value));
-    report.facts.push(Fact { name: name.to_owned(), value, unit });
+    report.facts.push(Fact::of(name, value, unit));
 }

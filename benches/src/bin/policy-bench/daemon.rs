@@ -107,8 +107,8 @@ impl Daemon {
     /// States what the daemon holds.
     pub fn state_memory(&self, report: &mut Report, with: &str) -> Result<()> {
         let [now, most] = self.memory()?;
-        fact(report, format!("the daemon's resident memory, {with}"), now, "MB");
-        fact(report, format!("the most that it was, {with}"), most, "MB");
+        fact(report, Fact::of(format!("the daemon's resident memory, {with}"), now, "MB"));
+        fact(report, Fact::of(format!("the most that it was, {with}"), most, "MB"));
         Ok(())
     }
 }
@@ -138,29 +138,38 @@ fn command(program: &Path, folder: &Path) -> Command {
 }
 
 /// Adds a figure.
-pub fn fact(report: &mut Report, name: String, value: f64, unit: &'static str) {
-    eprintln!("    {name}: {} {unit}", tidegate_benches::report::figure(value));
-    report.facts.push(Fact { name, value, unit });
+pub fn fact(report: &mut Report, fact: Fact) {
+    eprintln!("    {}: {} {}", fact.name, tidegate_benches::report::figure(fact.value), fact.unit);
+    report.facts.push(fact);
 }
 
-/// Adds medians, and the 99th percentile or the longest.
-pub fn times(report: &mut Report, name: &str, times: &[Took]) {
-    let unit = "s";
+/// Adds medians in seconds, and the 99th percentile or the longest. The median is to be no more than `most`.
+pub fn times(report: &mut Report, name: &str, times: &[Took], most: Option<f64>) {
+    let whole = times.iter().map(|took| took.whole.as_secs_f64()).collect();
+    spread(report, (name, "s"), whole, Wanted { median: most, ..Wanted::default() });
     let cpu: Vec<f64> = times.iter().map(|took| took.cpu.as_secs_f64()).collect();
-    spread(report, name, times.iter().map(|took| took.whole.as_secs_f64()).collect(), unit);
-    fact(
-        report,
-        format!("{name}, processor time of daemon and command, median"),
-        Spread::of(&cpu).median,
-        unit,
-    );
+    let name = format!("{name}, processor time of daemon and command, median");
+    fact(report, Fact::of(name, Spread::of(&cpu).median, "s"));
+}
+
+/// What figures are to be at most.
+#[derive(Clone, Copy, Default)]
+pub struct Wanted {
+    pub median: Option<f64>,
+    pub p99: Option<f64>,
 }
 
 /// Adds a median, and the 99th percentile or the longest.
-pub fn spread(report: &mut Report, name: &str, mut values: Vec<f64>, unit: &'static str) {
-    fact(report, format!("{name}, median of {}", values.len()), Spread::of(&values).median, unit);
+pub fn spread(report: &mut Report, (name, unit): (&str, &'static str), mut values: Vec<f64>, wanted: Wanted) {
+    let bounded = |fact: Fact, most: Option<f64>| match most {
+        Some(most) => fact.at_most(most),
+        None => fact,
+    };
+    let median = Fact::of(format!("{name}, median of {}", values.len()), Spread::of(&values).median, unit);
+    fact(report, bounded(median, wanted.median));
     values.sort_by(f64::total_cmp);
     let at = (values.len() * 99).div_ceil(100).saturating_sub(1);
     let what = if values.len() < 100 { "longest" } else { "p99" };
-    fact(report, format!("{name}, {what}"), values.get(at).copied().unwrap_or(f64::NAN), unit);
+    let last = Fact::of(format!("{name}, {what}"), values.get(at).copied().unwrap_or(f64::NAN), unit);
+    fact(report, bounded(last, wanted.p99));
 }

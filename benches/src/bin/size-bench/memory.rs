@@ -37,7 +37,7 @@ pub fn add(report: &mut Report, grow: Grow, sized: &[Sized]) -> Result<()> {
     let (few, many) = (held(&least.pins)?, held(&most.pins)?);
     let all = |held: &BTreeMap<String, f64>| held.values().sum::<f64>() / 1e6;
     let of = |held: &BTreeMap<String, f64>| names.iter().filter_map(|name| held.get(*name)).sum::<f64>();
-    let mut fact = |name: String, value, unit| report.facts.push(Fact { name, value, unit });
+    let mut fact = |name: String, value, unit| report.facts.push(Fact::of(name, value, unit));
     if grow == Grow::Flows {
         // The least size has the tables of a gateway that nobody has told otherwise.
         fact("all maps as a gateway makes them, empty".into(), all(&few), "MB");
