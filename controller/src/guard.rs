@@ -11,6 +11,7 @@ use crate::policy::Prefix;
 use crate::policy::act::ActName;
 use crate::policy::ports::{PortError, PortMatch};
 use crate::policy::selector::Selector;
+use crate::policy::spiffe::SpiffeId;
 use crate::policy::target::Target;
 use crate::state::State;
 use crate::view::blocks::BlockListArgs;
@@ -203,6 +204,15 @@ pub(crate) fn identity(instance: &Instance, text: &str) -> Result<Selector> {
     workload.map(|w| Selector::SpiffeId(w.spiffe_id.clone())).ok_or_else(|| {
         wrong(&format!("`{text}` is no SPIFFE ID, such as spiffe://acme.example/ns/shop/sa/orders, and no workload's name"))
     })
+}
+
+/// One identity, by its SPIFFE ID or by the name of its workload.
+pub(crate) fn one(instance: &Instance, text: &str) -> Result<SpiffeId> {
+    match identity(instance, text)? {
+        Selector::SpiffeId(id) => Ok(id),
+        other => Err(Failure::new(Code::Usage, format!("{other} is no single identity"))
+            .hint("name one by its SPIFFE ID: `tidegate identity list` shows who there is")),
+    }
 }
 
 /// `10.9.0.5/32`, `udp/53`, or both with a comma between them.

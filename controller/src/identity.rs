@@ -5,6 +5,7 @@ use crate::cli::{block_on, duration};
 use crate::client;
 use crate::daemon::{BindRequest, Bound, WithdrawRequest};
 use crate::exit_code::{Code, Failure, Result};
+use crate::guard::one;
 use crate::instance::Instance;
 use crate::policy::Prefix;
 use crate::policy::document::{Lease, OnExpiry};
@@ -28,8 +29,8 @@ pub enum IdentityCommand {
 Example:
   tidegate identity show spiffe://acme.example/ns/shop/sa/orders")]
     Show {
-        /// Its SPIFFE ID
-        spiffe_id: SpiffeId,
+        /// Its SPIFFE ID, or the name of its workload
+        identity: String,
         #[command(flatten)]
         output: OutputArg,
     },
@@ -114,8 +115,8 @@ pub fn run(instance: &Instance, command: IdentityCommand) -> Result<()> {
     let source = SourceName::manual();
     match command {
         IdentityCommand::List(output) => view::lists::identities(&State::of(instance)?, output.output),
-        IdentityCommand::Show { spiffe_id, output } => {
-            let path = format!("/v1/identity?id={spiffe_id}");
+        IdentityCommand::Show { identity, output } => {
+            let path = format!("/v1/identity?id={}", one(instance, &identity)?);
             let standing: Standing = block_on(client::call(instance, Method::GET, &path, &()))?;
             view::standing::print(&standing, output.output)
         }

@@ -5,8 +5,8 @@ use crate::cli::{block_on, duration};
 use crate::client;
 use crate::daemon::{AskRequest, DecideRequest};
 use crate::exit_code::{Code, Failure, Result};
+use crate::guard::one;
 use crate::instance::Instance;
-use crate::policy::spiffe::SpiffeId;
 use crate::policy::time::duration_text;
 use crate::view::table::{self, or_dash};
 use crate::view::{Format, OutputArg, print_json, say};
@@ -50,8 +50,8 @@ pub enum ApprovalsCommand {
 Example:
   tidegate approvals ask spiffe://acme.example/ns/shop/sa/orders --for 1h --reason 'a leaked key'")]
     Ask {
-        /// Who is to be quarantined
-        identity: SpiffeId,
+        /// Who is to be quarantined: a SPIFFE ID, or the name of a workload
+        identity: String,
         /// For how long, from when it is done, such as 90s, 10m, 1h30m, 7d
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         for_: SignedDuration,
@@ -88,7 +88,7 @@ pub fn run(instance: &Instance, command: ApprovalsCommand) -> Result<()> {
         ApprovalsCommand::Ask { identity, for_, reason } => {
             let seconds = u64::try_from(for_.as_secs()).ok().filter(|seconds| *seconds > 0);
             let seconds = seconds.ok_or_else(|| Failure::new(Code::Usage, "--for is a second at least"))?;
-            let request = AskRequest { identity, seconds, reason };
+            let request = AskRequest { identity: one(instance, &identity)?, seconds, reason };
             let request: Request =
                 block_on(client::call(instance, Method::POST, "/v1/approvals/ask", &request))?;
             say(&format!("approval {}: {}", request.id, became(&request)))

@@ -41,6 +41,20 @@ fn who_acted_what_it_reached_whether_that_was_expected_and_whether_to_trust_it()
     assert_eq!((&shown["trust"], &shown["because"]), (&json("review"), &json(vec!["finding 1 is open"])));
     let text = lab.ok(&["identity", "show", ORDERS]);
     assert!(text.starts_with(&format!("{ORDERS}: review\n  finding 1 is open\n")), "{text}");
+    assert!(
+        lab.ok(&["identity", "show", "orders"]).starts_with(&format!("{ORDERS}: review\n")),
+        "by its name"
+    );
+    assert!(
+        lab.ok(&["intent", "learn", "orders"]).contains(&format!("identities: [{{spiffeId: {ORDERS}}}]"))
+    );
+    for (words, wrong) in
+        [("identity show", "nobody"), ("intent learn", "nobody"), ("identity show", "spiffe://a.example/*")]
+    {
+        let args: Vec<&str> = words.split(' ').chain([wrong]).collect();
+        let (code, said) = lab.fails(&args);
+        assert!(code == 2 && said.contains(wrong), "{said}");
+    }
     // Nothing is declared of who is called: that is said as such, and not as a no.
     let called = show(PAYMENTS);
     assert_eq!((&called["trust"], &called["peers"][0]["expected"]), (&json("trusted"), &Value::Null));
