@@ -34,6 +34,7 @@ order() { tidegate status -o json | tr -d ' \n' | sed 's/.*"dispatcher":\[\([^]]
 run() { run_as default "$@"; }
 run_as() {
     name=$1; shift
+    : >/tmp/daemon # what the one before said is not taken for what this one says
     tidegate --name "$name" run "$@" >/tmp/daemon 2>&1 &
     daemon=$!
     n=0
@@ -183,6 +184,68 @@ tidegate detach --all >/tmp/said 2>&1 || die "detach --all"
 xdp-loader status eth1 | grep -q xdpfilt || die "detach --all took xdp-filter away"
 xdp-filter unload eth1 || die "xdp-filter unload"
 ok "detach --all leaves xdp-filter, which can go now, and nothing of Tidegate, also of an interface that is gone"
+xdp-filter load eth1 || die "xdp-filter load again"
+run -i eth1 -p /shop.yaml --ingress libxdp --xdp-prio 5 --xdp-chain none || die "run again"
+
+# The clock on the wall is set: nowhere else may a test do that.
+tidegate block add 10.1.0.2 --for 1h >/tmp/said 2>&1 || die "block add"
+connects 8443 && die "a block cuts nothing"
+date -s "@$(($(date +%s) + 7200))" >/dev/null || die "date"
+n=0
+until connects 8443; do
+    n=$((n + 1)); [ $n -lt 10 ] || die "a block of an hour is there two hours later"
+done
+tidegate policy history >/tmp/said
+grep -q "the wall clock was set" /tmp/said || die "history says nothing of the clock"
+tidegate block add 10.1.0.2 --for 20s >/tmp/said 2>&1 || die "block add after that"
+date -s "@$(($(date +%s) - 7200))" >/dev/null || die "date back"
+sleep 30
+connects 8443 && die "a block ended two hours early by a clock that was set back"
+tidegate block del 10.1.0.2 >/tmp/said 2>&1 || die "block del"
+connects 8443 || die "after block del"
+ok "where the wall clock is set, two hours on and back, ends of blocks follow it"
+
+# An upgrade across forms of the maps: an older daemon would have left its version in them.
+stop
+gate=$(xdp-loader status eth1 | awk '/tidegate_gate/ { print $4 }')
+config=/sys/fs/bpf/tidegate/default/TG_CONFIG
+set -- $(bpftool -j map lookup pinned $config key 0 0 0 0 | sed 's/.*"value":\[\([^]]*\)\].*/\1/; s/[",]/ /g')
+older=$(($1 - 1)); shift
+bpftool map update pinned $config key 0 0 0 0 value $older "$@" || die "an older version"
+tidegate status >/tmp/said 2>&1 && die "maps of another version were read"
+# Nothing allows ICMP: an answer is a gap.
+touch /tmp/pings
+(while [ -e /tmp/pings ]; do ip netns exec left ping -c 20 -i 0.05 -W 1 10.2.0.2; done) >/tmp/ping 2>&1 &
+pinger=$!
+connects 9000 && die "the older programs do not judge"
+run || die "the upgrade"
+[ ! -e /sys/fs/bpf/tidegate/default/before ] || die "the older maps are still there"
+tidegate status >/tmp/said 2>&1 || die "the maps are not of this version"
+connects 8443 || die "after the upgrade"
+connects 9000 && die "after the upgrade"
+rm /tmp/pings; wait $pinger
+sent=$(awk '/packets transmitted/ { n += $1 } END { print n + 0 }' /tmp/ping)
+came=$(awk '/packets received/ { n += $4 } END { print n + 0 }' /tmp/ping)
+[ "$came" = 0 ] || die "$came of $sent packets passed in the upgrade"
+[ "$sent" -gt 20 ] || die "only $sent packets were sent"
+[ "$(xdp-loader status eth1 | awk '/tidegate_gate/ { print $4 }')" = "$gate" ] || die "the gate is another"
+ok "maps of an older form are replaced behind the gate that stands (id $gate): none of $sent packets passed"
+
+# As when the host starts anew: no program, no pin, and what the daemon has on its disk.
+stop
+ip link set dev eth1 xdp off
+umount /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf || die "bpffs"
+ip link show eth1 | grep -q xdp && die "a program is left"
+connects 9000 || die "something judges without a program"
+xdp-filter load eth1 || die "xdp-filter load after the start"
+run -i eth1 || die "run after the start"
+case $(order) in '"tidegate_gate","xdpfilt_'*) ;; *) die "order after the start: $(order)" ;; esac
+row=$(xdp-loader status eth1 | grep tidegate_gate)
+[ "$(echo "$row" | awk '{ print $2 }')" = 5 ] || die "run priority after the start: $row"
+echo "$row" | grep -q XDP_PASS && die "chain call actions after the start: $row"
+connects 8443 || die "after the start"
+connects 9000 && die "after the start"
+ok "when the host starts anew, run priority and chain call actions are as they were told"
 echo DONE
 sleep 0.5
 poweroff -f

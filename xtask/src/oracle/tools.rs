@@ -5,7 +5,7 @@ use crate::{apt, build, sh};
 use anyhow::Result;
 
 /// A program that is needed for the oracles alone: the Debian package, and what it is for.
-const TOOLS: [(&str, &str, &str); 7] = [
+const TOOLS: [(&str, &str, &str); 8] = [
     ("nft", "nftables", "the same rules in the twin namespace"),
     ("conntrack", "conntrack", "the kernel's own view of connection states"),
     ("scapy", "python3-scapy", "makes hostile frames"),
@@ -13,6 +13,7 @@ const TOOLS: [(&str, &str, &str); 7] = [
     ("qemu-system-x86_64", "qemu-system-x86", "boots a kernel that takes programs into libxdp's dispatcher"),
     ("busybox", "busybox-static", "the shell in there"),
     ("xdp-filter", "xdp-tools", "the other program on the interface"),
+    ("bpftool", "bpftool", "writes an older version into the maps there"),
 ];
 
 /// Installs programs that are missing; why it cannot be run if they still are, or if this is not root.

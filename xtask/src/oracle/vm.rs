@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 const QEMU: &str = "qemu-system-x86_64";
 /// Under software emulation it takes a minute or two, of which the verifier takes most.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// What the first process calls beside busybox and `tidegate`.
-const PROGRAMS: [&str; 3] = ["ip", "xdp-filter", "xdp-loader"];
+const PROGRAMS: [&str; 4] = ["ip", "xdp-filter", "xdp-loader", "bpftool"];
 const MODULES: [&str; 3] = ["veth", "cls_bpf", "sch_ingress"];
 /// The first process.
 const SCRIPT: &str = include_str!("../../../ci/vm-dispatcher.sh");
@@ -24,7 +24,7 @@ pub fn run(_: Length) -> Result<Outcome> {
     if !cfg!(target_arch = "x86_64") {
         return Ok(Outcome::Skipped("the virtual machine is an x86_64".into()));
     }
-    if let Some(why) = tools::missing(&[QEMU, "busybox", "ip", "xdp-filter"]) {
+    if let Some(why) = tools::missing(&[QEMU, "busybox", "ip", "xdp-filter", "bpftool"]) {
         return Ok(Outcome::Skipped(why));
     }
     let folder = sh::target_dir().join("oracle/vm");
