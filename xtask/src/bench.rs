@@ -64,11 +64,13 @@ fn measure(part: &Part, check: bool) -> Result<()> {
     if ["policy", "loop"].contains(&part.name) {
         // What is measured is the daemon itself, as it is shipped.
         sh::run(sh::cargo().args(["build", "--locked", "--release", "--package", "tidegate"]))?;
+        arguments = vec!["--tidegate".into(), sh::target_dir().join("release/tidegate").into_os_string()];
+    }
+    if part.name == "policy" {
         // How long bindings of sources take, without the daemon around it: that writes its own table.
         let mut bindings = sh::cargo();
         bindings.args(["bench", "--locked", "--package", "tidegate", "--bench", "bindings"]);
         sh::run(if check { bindings.args(["--", "--check"]) } else { &mut bindings })?;
-        arguments = vec!["--tidegate".into(), sh::target_dir().join("release/tidegate").into_os_string()];
     }
     // A debug build will do: the kernel measures, and the BPF objects are optimised in every profile.
     cargo.args(["run", "--locked", "--package", "tidegate-benches", "--bin", binary, "--"]).args(arguments);
