@@ -100,16 +100,16 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Starts `cargo xtask WORDS` at the lowest priority. What it prints is kept until it is asked for.
-    pub fn start(words: &[&str]) -> Result<Self> {
+    /// Starts `cargo xtask WORDS`, `nice` steps below this. What it prints is kept until it is asked for.
+    pub fn start(words: &[&str], nice: u8) -> Result<Self> {
         let task = words.join(" ");
         let log = target_dir().join(format!("beside-{}.log", words.join("-")));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let xtask = std::env::current_exe().context("which xtask this is")?;
-        let mut nice = command("nice");
-        nice.args(["-n", "19"]).arg(xtask).args(words).stdin(Stdio::null());
-        nice.stdout(file.try_clone().context("a second handle of the log")?).stderr(file);
-        let child = nice.spawn().with_context(|| format!("cannot start `{}`", show(&nice)))?;
+        let mut start = command("nice");
+        start.args(["-n", &nice.to_string()]).arg(xtask).args(words).stdin(Stdio::null());
+        start.stdout(file.try_clone().context("a second handle of the log")?).stderr(file);
+        let child = start.spawn().with_context(|| format!("cannot start `{}`", show(&start)))?;
         eprintln!("==> {task}, beside what follows; what it prints is shown later");
         Ok(Self { child, log, task })
     }
