@@ -22,7 +22,8 @@ pub struct WantedFindings {
     #[arg(long, value_name = "TEXT")]
     identity: Option<String>,
     /// Only of this severity or above: low, medium, high
-    #[arg(long, value_name = "SEVERITY", value_parser = ["low", "medium", "high"])]
+    #[arg(long, value_name = "SEVERITY")]
+    #[arg(value_parser = PossibleValuesParser::new(Sensitivity::WORDS.map(|(word, _)| word)))]
     severity: Option<String>,
     /// Only of these signals, such as new_peer (may be repeated)
     #[arg(long, value_name = "SIGNAL", value_delimiter = ',')]
@@ -46,8 +47,8 @@ impl WantedFindings {
             let own = finding.identities.iter().any(|id| id.as_str().contains(text.as_str()));
             own || finding.key.peer.to_string().contains(text.as_str())
         };
-        let grave = [Sensitivity::Low, Sensitivity::Medium, Sensitivity::High];
-        let least = severity.as_ref().and_then(|name| grave.into_iter().find(|one| one.name() == name));
+        let of = |name: &String| Sensitivity::WORDS.into_iter().find(|(word, _)| word == name);
+        let least = severity.as_ref().and_then(of).map(|(_, severity)| severity);
         (*all || finding.state.is_open(now))
             && identity.as_ref().is_none_or(has)
             && least.is_none_or(|least| finding.severity >= least)

@@ -200,7 +200,7 @@ impl Connection {
     /// The side that opened the connection.
     #[inline(always)]
     pub fn originator_side(&self) -> Side {
-        if self.originator == 0 { Side::A } else { Side::B }
+        Side::of(u32::from(self.originator))
     }
 
     /// Whether `side` opened the connection.

@@ -85,6 +85,12 @@ impl Side {
         self as usize
     }
 
+    /// From what [`index`](Self::index) says, as events, records and the kernel's arguments hold it.
+    #[inline(always)]
+    pub fn of(index: u32) -> Self {
+        if index == 0 { Self::A } else { Self::B }
+    }
+
     /// The other end.
     #[inline(always)]
     pub fn other(self) -> Self {

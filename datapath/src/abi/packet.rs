@@ -149,7 +149,7 @@ impl Packet {
     /// The side of the key that sent the packet.
     #[inline(always)]
     pub fn side(&self) -> Side {
-        if self.from_b == 0 { Side::A } else { Side::B }
+        Side::of(u32::from(self.from_b))
     }
 
     /// Source address and port.

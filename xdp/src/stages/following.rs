@@ -23,7 +23,7 @@ pub extern "C" fn tg_reset(packet: *const Packet, index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tg_moved(conn: *const Connection, key: *const FlowKey, index: u32, side: u32) -> u64 {
-    let side = if side == 0 { Side::A } else { Side::B };
+    let side = Side::of(side);
     // SAFETY: the caller's references.
     match unsafe { (conn.as_ref(), key.as_ref()) } {
         (Some(conn), Some(key)) => {
@@ -44,7 +44,7 @@ pub extern "C" fn tg_counted(
     cpu: u32,
     side: u32,
 ) -> u64 {
-    let side = if side == 0 { Side::A } else { Side::B };
+    let side = Side::of(side);
     // SAFETY: the caller's references.
     match unsafe { (conn.as_ref(), key.as_ref()) } {
         (Some(conn), Some(key)) => {

@@ -24,7 +24,7 @@ pub extern "C" fn tg_newcomer(ctx: *mut Context, trace: *mut Trace) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tg_is_blocked(key: *const FlowKey, side: u32) -> u32 {
-    let side = if side == 0 { Side::A } else { Side::B };
+    let side = Side::of(side);
     // SAFETY: the caller's reference.
     match unsafe { key.as_ref() } {
         Some(key) => u32::from(turned::is_blocked(&mut plane(), key, side)),
@@ -36,7 +36,7 @@ pub extern "C" fn tg_is_blocked(key: *const FlowKey, side: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tg_denied(key: *const FlowKey, side: u32) -> u32 {
-    let side = if side == 0 { Side::A } else { Side::B };
+    let side = Side::of(side);
     // SAFETY: the caller's reference.
     match unsafe { key.as_ref() } {
         Some(key) => turned::denied(&mut plane(), key, side),
@@ -101,7 +101,7 @@ pub extern "C" fn tg_decide(
 ) -> u32 {
     // SAFETY: the caller's references.
     if let (Some(key), Some(moment), Some(j)) = unsafe { (key.as_ref(), moment.as_ref(), j.as_mut()) } {
-        let originator = if originator == 0 { Side::A } else { Side::B };
+        let originator = Side::of(originator);
         policy::decide_into(&KernelRules, moment, &Ends::new(key, originator), j);
     }
     0
